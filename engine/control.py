@@ -1,0 +1,85 @@
+"""What a run can be told while it trains. Any thread may ask; the trainer looks between two steps."""
+
+from __future__ import annotations
+
+import threading
+
+
+class Control:
+    """Requests to a running trainer.
+
+    `pending` is what the trainer reads after each step: one attribute, true whenever there is something to look at.
+    A request takes effect at the next step boundary; inside a validation pass, at its next batch.
+    """
+
+    def __init__(self) -> None:
+        self.pending = False
+        self._changed = threading.Condition()
+        self._paused = False
+        self._stop: str | None = None
+        self._checkpoint = False
+        self._validate = False
+
+    def pause(self) -> None:
+        """Hold after the step under way, until `resume` or `stop`."""
+        self._set(_paused=True)
+
+    def resume(self) -> None:
+        self._set(_paused=False)
+
+    def stop(self, reason: str = "stopped by the user") -> None:
+        """End after the step under way, with a checkpoint. `reason` goes into the run's record."""
+        self._set(_stop=reason)
+
+    def checkpoint(self) -> None:
+        """Write a checkpoint after the step under way."""
+        self._set(_checkpoint=True)
+
+    def validate(self) -> None:
+        """Validate after the step under way."""
+        self._set(_validate=True)
+
+    @property
+    def paused(self) -> bool:
+        return self._paused
+
+    @property
+    def stopping(self) -> str | None:
+        """The reason given to `stop`, or None."""
+        return self._stop
+
+    # For the trainer.
+
+    def take_checkpoint(self) -> bool:
+        """Whether a checkpoint was asked for since the last call."""
+        with self._changed:
+            asked, self._checkpoint = self._checkpoint, False
+            self._refresh()
+        return asked
+
+    def take_validate(self) -> bool:
+        """Whether a validation was asked for since the last call."""
+        with self._changed:
+            asked, self._validate = self._validate, False
+            self._refresh()
+        return asked
+
+    def wait_while_paused(self, seconds: float) -> bool:
+        """Sleep while paused, at most `seconds`, less when a request comes in. Returns whether still paused."""
+        with self._changed:
+            if self._holding():
+                self._changed.wait(seconds)
+            return self._paused and self._stop is None
+
+    def _holding(self) -> bool:
+        return self._paused and not (self._stop or self._checkpoint or self._validate)
+
+    def _set(self, **values: bool | str) -> None:
+        with self._changed:
+            for name, value in values.items():
+                setattr(self, name, value)
+            self._refresh()
+            self._changed.notify_all()
+
+    def _refresh(self) -> None:
+        self.pending = bool(self._paused or self._stop or self._checkpoint or self._validate)

@@ -1,0 +1,49 @@
+"""What goes wrong because of a person's choice: one sentence each, never a traceback.
+
+A program's own bug is any other exception and keeps its traceback.
+"""
+
+from __future__ import annotations
+
+import difflib
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+
+
+class EpochalError(Exception):
+    """Something a person can put right. Its text is one sentence meant for them."""
+
+
+@dataclass(frozen=True, slots=True)
+class Problem:
+    """One mistake in a recipe.
+
+    `field` is the dotted key (`optimizer.lr`); `message` is the whole sentence: it names the field, the value,
+    what is allowed and, for a misspelt name, the nearest valid one.
+    """
+
+    field: str
+    message: str
+
+
+class RecipeError(EpochalError):
+    """One or more mistakes in a recipe, found before the first step."""
+
+    def __init__(self, problems: Sequence[Problem]) -> None:
+        super().__init__("\n".join(problem.message for problem in problems))
+        self.problems = tuple(problems)
+
+
+class RunError(EpochalError):
+    """A run directory that can't be used as asked."""
+
+
+class CheckpointError(EpochalError):
+    """A checkpoint that is damaged or does not fit; the text names the file and what is wrong with it."""
+
+
+def nearest(name: str, allowed: Iterable[str]) -> str:
+    """`"; the nearest is 'Adam'"` for a misspelt `name`, or an empty string when nothing is close."""
+    options = {option.lower(): option for option in allowed}
+    close = difflib.get_close_matches(name.lower(), options, n=1, cutoff=0.5)
+    return f"; the nearest is {options[close[0]]!r}" if close else ""

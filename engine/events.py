@@ -1,0 +1,197 @@
+"""What a run states about itself: frozen facts, the same in memory, in the journal and on the command line.
+
+Steps are optimizer updates, counted from 1 over the whole run; epochs are counted from 1; times are Unix seconds;
+durations are seconds. A loss is a mean over samples. `None` means not known.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import math
+import re
+import time
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any, ClassVar
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Event:
+    """Base of all events; `time` is when it was stated."""
+
+    time: float = field(default_factory=time.time)
+
+    in_journal: ClassVar[bool] = True
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class RunStarted(Event):
+    """A process began, or with `step` > 0 continues, a run."""
+
+    name: str
+    path: str | None  # the run directory, None when nothing is written
+    device: str
+    device_name: str
+    precision: str
+    execution: str
+    epochs: int
+    steps_per_epoch: int | None
+    total_steps: int | None
+    parameters: int
+    step: int  # steps already taken: 0, or where a resume starts
+    epoch: int  # epochs already ended
+    monitor: str  # what decides which epoch is best, "val/loss" for example
+    mode: str  # "min" or "max"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Trained(Event):
+    """The losses of the steps since the event before.
+
+    Point k covers the `every` steps from `first + k * every` on (the last point of an epoch may cover fewer); `step` is the
+    last step covered. `low` and `high` are the extremes of what a point covers, empty when `every` is 1.
+    `lr` is the learning rate that the last step of each point used.
+    """
+
+    epoch: int
+    first: int
+    step: int
+    every: int
+    loss: tuple[float, ...]
+    low: tuple[float, ...]
+    high: tuple[float, ...]
+    lr: tuple[float, ...]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Progress(Event):
+    """Where the run is; stated a few times a second, never journalled."""
+
+    in_journal: ClassVar[bool] = False
+
+    phase: str  # "train", "validate", "save", "paused"
+    step: int
+    epoch: int  # the epoch under way
+    batch: int  # batches done in this phase of the epoch
+    batches: int | None
+    loss: float | None  # mean since the last Progress
+    lr: float
+    steps_per_second: float | None
+    samples_per_second: float | None
+    elapsed: float  # pauses left out, earlier processes of a resumed run included
+    left: float | None  # validation included
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Validated(Event):
+    """A validation in the middle of an epoch, asked for by a person. `metrics` has "val/…" keys."""
+
+    epoch: int
+    step: int
+    metrics: Mapping[str, float]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class EpochEnded(Event):
+    """An epoch with its validation. `metrics` has "train/loss" and, with validation data, "val/loss", "val/accuracy", …"""
+
+    epoch: int
+    step: int
+    metrics: Mapping[str, float]
+    lr: float  # that the epoch's last step used
+    seconds: float  # training and validation
+    best: bool  # the best so far by the monitored metric
+    notes: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class CheckpointWritten(Event):
+    step: int
+    epoch: int
+    path: str
+    best: bool
+    seconds: float
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class RunPaused(Event):
+    step: int
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class RunContinued(Event):
+    step: int
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Message(Event):
+    """A sentence for the person; `level` is "info", "warning" or "error"."""
+
+    text: str
+    level: str = "info"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class RunEnded(Event):
+    """`state` is "finished" (all epochs, or early stopping), "stopped" (asked for) or "failed"."""
+
+    state: str
+    reason: str  # one sentence
+    epoch: int
+    step: int
+    seconds: float
+    best: Mapping[str, float]  # the best epoch's row: "epoch", "train/loss", "val/loss", …; empty when none ended
+
+
+def _key(cls: type[Event]) -> str:
+    return re.sub(r"(?<!^)(?=[A-Z])", "_", cls.__name__).lower()
+
+
+KINDS: dict[str, type[Event]] = {_key(cls): cls for cls in Event.__subclasses__()}
+
+_WORDS = {"NaN": math.nan, "Infinity": math.inf, "-Infinity": -math.inf}
+
+
+def _plain(value: Any) -> Any:
+    """JSON knows no NaN and no infinity: they become the words above."""
+    if isinstance(value, float) and not math.isfinite(value):
+        return "NaN" if math.isnan(value) else "Infinity" if value > 0 else "-Infinity"
+    if isinstance(value, Mapping):
+        return {key: _plain(item) for key, item in value.items()}
+    if isinstance(value, (tuple, list)):
+        return [_plain(item) for item in value]
+    return value
+
+
+def to_dict(event: Event) -> dict[str, Any]:
+    """The event as strict JSON values, with its kind under "event"."""
+    values = {item.name: getattr(event, item.name) for item in dataclasses.fields(event)}
+    return {"event": _key(type(event)), **{key: _plain(value) for key, value in values.items()}}
+
+
+def from_dict(values: Mapping[str, Any]) -> Event:
+    """The event that `to_dict` wrote. Raises ValueError, in one sentence, for anything else."""
+    kind = values.get("event")
+    cls = KINDS.get(kind) if isinstance(kind, str) else None
+    if cls is None:
+        raise ValueError(f"unknown event {kind!r}")
+    known = {item.name for item in dataclasses.fields(cls)}
+    arguments = {key: value if key in _TEXT else _revive(value) for key, value in values.items() if key in known}
+    try:
+        return cls(**arguments)
+    except TypeError as error:
+        raise ValueError(f"event {kind!r} is incomplete: {error}") from None
+
+
+# Text fields that could hold one of the words above keep it: only numbers are written as words inside numeric fields.
+_TEXT = {"name", "path", "text", "reason", "notes", "state", "phase", "level", "device_name"}
+
+
+def _revive(value: Any) -> Any:
+    if isinstance(value, str):
+        return _WORDS.get(value, value)
+    if isinstance(value, list):
+        return tuple(_revive(item) for item in value)
+    if isinstance(value, dict):
+        return {key: _revive(item) for key, item in value.items()}
+    return value
