@@ -1,3 +1,83 @@
 """The training engine of epochal: recipes, the loop, runs. Torch loads with the first name that needs it."""
 
 from __future__ import annotations
+
+import importlib
+from typing import TYPE_CHECKING, Any
+
+__version__ = "0.1.0"
+
+_HOME = {
+    "Control": "control",
+    "History": "history",
+    "Series": "history",
+    "EpochalError": "errors",
+    "RecipeError": "errors",
+    "RunError": "errors",
+    "CheckpointError": "errors",
+    "Recipe": "recipe",
+    "Component": "recipe",
+    "Loading": "recipe",
+    "Training": "recipe",
+    "Checkpoint": "recipe",
+    "Trainer": "trainer",
+    "Result": "trainer",
+    "Run": "run",
+    "Samples": "data.samples",
+} | dict.fromkeys(
+    (
+        "CheckpointWritten",
+        "EpochEnded",
+        "Event",
+        "Message",
+        "Progress",
+        "RunContinued",
+        "RunEnded",
+        "RunPaused",
+        "RunStarted",
+        "Trained",
+        "Validated",
+    ),
+    "events",
+)
+
+__all__ = [*_HOME]  # noqa: PLE0604  # all of them are text
+
+if TYPE_CHECKING:
+    from engine.control import Control as Control
+    from engine.data.samples import Samples as Samples
+    from engine.errors import CheckpointError as CheckpointError
+    from engine.errors import EpochalError as EpochalError
+    from engine.errors import RecipeError as RecipeError
+    from engine.errors import RunError as RunError
+    from engine.events import CheckpointWritten as CheckpointWritten
+    from engine.events import EpochEnded as EpochEnded
+    from engine.events import Event as Event
+    from engine.events import Message as Message
+    from engine.events import Progress as Progress
+    from engine.events import RunContinued as RunContinued
+    from engine.events import RunEnded as RunEnded
+    from engine.events import RunPaused as RunPaused
+    from engine.events import RunStarted as RunStarted
+    from engine.events import Trained as Trained
+    from engine.events import Validated as Validated
+    from engine.history import History as History
+    from engine.history import Series as Series
+    from engine.recipe import Checkpoint as Checkpoint
+    from engine.recipe import Component as Component
+    from engine.recipe import Loading as Loading
+    from engine.recipe import Recipe as Recipe
+    from engine.recipe import Training as Training
+    from engine.run import Run as Run
+    from engine.trainer import Result as Result
+    from engine.trainer import Trainer as Trainer
+
+
+def __getattr__(name: str) -> Any:
+    if name not in _HOME:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    return getattr(importlib.import_module(f"engine.{_HOME[name]}"), name)
+
+
+def __dir__() -> list[str]:
+    return sorted([*globals(), *_HOME])

@@ -2,8 +2,17 @@
 
 from __future__ import annotations
 
+import dataclasses
+import re
+from collections.abc import Mapping
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Any
+
+from engine.errors import RecipeError
+from engine.settings import apply_settings, parse_setting, read_toml, to_toml, with_value
+
+__all__ = ["Checkpoint", "Component", "Loading", "Recipe", "Training", "apply_settings", "option", "parse_setting"]
 
 
 def option(default: Any, help: str, **rules: Any) -> Any:
@@ -50,7 +59,12 @@ class Training:
     """The plan around the loop."""
 
     epochs: int = option(20, "passes over the training data", minimum=1)
-    device: str = option("auto", "auto, cpu, cuda, cuda:1, mps")
+    device: str = option(
+        "auto",
+        "where the run takes place",
+        pattern=r"auto|cpu|mps|cuda(:\d+)?",
+        pattern_words="auto, cpu, mps, cuda or one of several as cuda:1",
+    )
     precision: str = option("float32", "the arithmetic of forward and backward", choices=("float32", "tf32", "bf16", "float64"))
     execution: str = option("auto", "how a step is executed", choices=("auto", "eager", "compiled"))
     accumulate: int = option(1, "batches whose gradients make one step", minimum=1)
@@ -58,7 +72,9 @@ class Training:
     metrics: list[str] = option(
         [], "beside the loss; empty: accuracy for classes, MAE and R2 for numbers; others from torchmetrics"
     )
-    monitor: str = option("val/loss", "the metric that decides which epoch is best")
+    monitor: str = option(
+        "auto", "the metric that decides which epoch is best; auto: val/loss, or train/loss without validation data"
+    )
     patience: int | None = option(None, "stop after so many epochs without a new best", minimum=1)
     min_delta: float = option(0.0, "what a new best must gain for the patience to start again", minimum=0.0)
     threads: int | None = option(None, "CPU threads for one operation; left out: as torch chooses", minimum=1)
@@ -77,8 +93,13 @@ class Checkpoint:
 class Recipe:
     """One experiment. `Recipe()` is the default one: an MLP on scikit-learn's digits."""
 
-    name: str = "digits-mlp"
-    seed: int = 0
+    name: str = option(
+        "digits-mlp",
+        "part of the name of a run's directory",
+        pattern=r"[A-Za-z0-9_-][A-Za-z0-9_.-]{0,99}",
+        pattern_words="letters, digits, -, _ and . (not first), at most 100 of them",
+    )
+    seed: int = option(0, "where the model's start and the order of the samples come from", minimum=0, maximum=2**63 - 1)
     data: Component = field(default_factory=lambda: Component("digits"))
     loading: Loading = field(default_factory=Loading)
     model: Component = field(default_factory=lambda: Component("mlp"))
@@ -87,3 +108,98 @@ class Recipe:
     scheduler: Component | None = None
     training: Training = field(default_factory=Training)
     checkpoint: Checkpoint = field(default_factory=Checkpoint)
+
+    @classmethod
+    def from_dict(cls, values: Mapping[str, Any]) -> Recipe:
+        """The recipe that the values of a file or form describe; what is missing is as in the default recipe.
+
+        Raises RecipeError with every mistake there is. Errors of own code that is loaded for the check come through.
+        """
+        from engine import catalog
+        from engine.catalog.check import with_defaults
+
+        problems = catalog.problems(values)
+        if problems:
+            raise RecipeError(problems)
+        values = with_defaults(values)
+
+        def table(key: str) -> dict[str, Any]:
+            cleaned = {item.key: item.clean for section in sections if section.key == key for item in section.fields}
+            given: Mapping[str, Any] = values if key == "" else values.get(key) or {}
+            return {
+                name: cleaned[name](value) if name in cleaned else value for name, value in given.items() if value is not None
+            }
+
+        sections = catalog.sections(values)
+        own = {name: value for name, value in table("").items() if name in ("name", "seed")}
+        data = table("data")
+        loading = {item.name: data.pop(item.name) for item in dataclasses.fields(Loading) if item.name in data}
+        parts = {kind: table(kind) for kind in ("model", "loss", "optimizer", "scheduler") if values.get(kind) is not None}
+        return cls(
+            **own,
+            data=Component(data.pop("name"), data),
+            loading=Loading(**loading),
+            **{kind: Component(part.pop("name"), part) for kind, part in parts.items()},
+            training=Training(**table("training")),
+            checkpoint=Checkpoint(**table("checkpoint")),
+        )
+
+    def to_dict(self, *, complete: bool = True) -> dict[str, Any]:
+        """The recipe as nested plain values, as they stand in a file; what was left out and has no default is absent.
+
+        `complete` writes every argument's default out, for which torch is loaded; without it each component has only the
+        arguments that it was given.
+        """
+        values: dict[str, Any] = {"name": self.name, "seed": self.seed}
+        for kind in ("data", "model", "loss", "optimizer", "scheduler"):
+            component: Component | None = getattr(self, kind)
+            if component is not None:
+                arguments = _completed(kind, component) if complete else component.arguments
+                options = _options(self.loading) if kind == "data" else {}
+                values[kind] = {"name": component.name, **arguments, **options}
+        values["training"] = _options(self.training)
+        values["checkpoint"] = _options(self.checkpoint)
+        return values
+
+    @classmethod
+    def load(cls, path: Path | str) -> Recipe:
+        """The recipe of a TOML file. One without a name is called like the file. Raises RecipeError, as `from_dict`.
+
+        Files that the recipe names are looked for from the working directory, not from the recipe's.
+        """
+        stem = re.sub(r"[^A-Za-z0-9_.-]+", "-", Path(path).stem)[:100].lstrip(".")
+        return cls.from_dict({**({"name": stem} if stem else {}), **read_toml(path)})
+
+    def to_toml(self) -> str:
+        """The complete recipe as the text of a file."""
+        return to_toml(self.to_dict())
+
+    def save(self, path: Path | str) -> None:
+        """Write the complete recipe to a file."""
+        Path(path).write_text(self.to_toml(), encoding="utf-8")
+
+    def check(self) -> None:
+        """Raise RecipeError with every mistake there is; for a recipe that was made in Python."""
+        Recipe.from_dict(self.to_dict(complete=False))
+
+    def replace(self, **changes: Any) -> Recipe:
+        """A checked copy with other values at dotted keys: `recipe.replace(**{"optimizer.lr": 1e-3, "scheduler": None})`.
+
+        None takes an optional field or the scheduler away. A new name keeps only the arguments that it knows.
+        """
+        values = self.to_dict(complete=False)
+        for key, value in changes.items():
+            values = with_value(values, key, value)
+        return Recipe.from_dict(values)
+
+
+def _options(options: Loading | Training | Checkpoint) -> dict[str, Any]:
+    return {key: value for key, value in dataclasses.asdict(options).items() if value is not None}
+
+
+def _completed(kind: str, component: Component) -> dict[str, Any]:
+    """The arguments in the order of the constructor, with the defaults of those that were not given."""
+    from engine import catalog
+
+    values = {item.key: item.default for item in catalog.find(kind, component.name).fields} | component.arguments
+    return {key: value for key, value in values.items() if value is not None and value is not catalog.REQUIRED}

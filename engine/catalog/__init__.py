@@ -1,0 +1,25 @@
+"""The catalog: everything a recipe can name, and the fields that go with it. torch loads with the first kind that needs it."""
+
+from __future__ import annotations
+
+from engine.catalog.check import problems, sections
+from engine.catalog.entries import KINDS, Entry, entries, find, names
+from engine.catalog.fields import REQUIRED, Field, Section
+from engine.catalog.own import resolve
+from engine.catalog.signature import fields_of, fields_of_options
+
+__all__ = [
+    "KINDS",
+    "REQUIRED",
+    "Entry",
+    "Field",
+    "Section",
+    "entries",
+    "fields_of",
+    "fields_of_options",
+    "find",
+    "names",
+    "problems",
+    "resolve",
+    "sections",
+]

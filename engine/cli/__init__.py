@@ -1,0 +1,39 @@
+"""The command line of the engine: train, resume, runs, check, catalog. Torch loads with the first command that needs it."""
+
+from __future__ import annotations
+
+import sys
+import traceback
+
+from engine.cli.output import lasting
+from engine.cli.parser import make_parser
+from engine.errors import EpochalError
+
+
+def main(argv: list[str] | None = None, *, prog: str = "epochal") -> int:
+    """Run one command and return its exit status.
+
+    0: done; 1: the training, or a program, failed; 2: a mistake in what was asked, one sentence each on standard error;
+    130 and 143: stopped by Ctrl-C (SIGINT) or SIGTERM.
+    """
+    with lasting(sys.stdout, sys.stderr) as (out, err):
+        parser = make_parser(prog)
+        try:
+            arguments = parser.parse_args(argv)
+        except SystemExit as exit:  # --help, --version, or a mistake that is told already
+            return int(exit.code or 0)
+        if arguments.run_command is None:
+            parser.print_help(err)
+            return 2
+        try:
+            status: int = arguments.run_command(arguments, out, err)
+        except EpochalError as error:
+            for sentence in str(error).splitlines():
+                err.line(f"epochal: {sentence}")
+            return 2
+        except KeyboardInterrupt:
+            return 130
+        except Exception:
+            traceback.print_exc()
+            return 1
+        return status

@@ -1,0 +1,169 @@
+"""Standard streams that outlive their terminal or pipe, and the one line that is redrawn in place."""
+
+from __future__ import annotations
+
+import io
+import os
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, redirect_stderr, redirect_stdout, suppress
+from pathlib import Path
+from typing import TextIO
+
+_PLAIN = str.maketrans({"★": "*", "█": "#", "░": ".", "·": "-", "–": "-", "…": ".", "×": "x", "²": "2"})
+_ERASE = "\r\x1b[2K"
+
+
+class Live:
+    """The line under the rows. Whoever writes to the terminal erases it first; it is drawn anew when it is next due."""
+
+    def __init__(self, terminal: TextIO | None, interval: float = 0.25, now: Callable[[], float] = time.monotonic) -> None:
+        self._terminal = terminal  # None: there is none, nothing is ever drawn
+        self._interval = interval
+        self._now = now
+        self._due = -float("inf")
+        self._shown = False
+        self.at_line_start = True  # false while somebody's unfinished line stands there
+
+    @property
+    def due(self) -> bool:
+        """Whether it is time to draw again: at most one time an `interval` of seconds."""
+        return self._terminal is not None and self.at_line_start and self._now() >= self._due
+
+    def draw(self, compose: Callable[[int], str]) -> None:
+        """Replace the line by `compose(width)`."""
+        if self._terminal is None:
+            return
+        width = _width(self._terminal) - 1  # a full last column would wrap
+        _put(self._terminal, _ERASE + compose(width)[:width])
+        self._shown, self._due = True, self._now() + self._interval
+
+    def erase(self) -> None:
+        if self._shown and self._terminal is not None:
+            self._shown = False
+            _put(self._terminal, _ERASE)
+
+
+class Log:
+    """The run's output.log. What is printed before the run has a directory waits in memory."""
+
+    def __init__(self) -> None:
+        self._file: TextIO | None = io.StringIO()
+
+    def open(self, path: Path) -> None:
+        """From now on append to this file."""
+        waiting, self._file = self._file, path.open("a", encoding="utf-8", errors="replace", buffering=1)
+        if isinstance(waiting, io.StringIO):
+            self._file.write(waiting.getvalue())
+
+    def write(self, text: str) -> None:
+        """Raises OSError once, when the disk takes no more; from then on the text is dropped."""
+        if self._file is not None:
+            try:
+                self._file.write(text)
+            except OSError:
+                self._file = None
+                raise
+
+    def close(self) -> None:
+        if self._file is not None:
+            self._file.close()
+        self._file = None
+
+
+class Stream(io.TextIOBase):
+    """A standard stream in whose place nothing can fail: what its terminal or pipe no longer takes is dropped."""
+
+    def __init__(self, stream: TextIO) -> None:
+        self.terminal = stream  # what is underneath, a terminal or not
+        self.live = Live(None)
+        self.log: Log | None = None  # gets a copy of what is printed, but not of `line`
+
+    def write(self, text: str) -> int:
+        """What anybody prints: the training code, a warning, a traceback."""
+        self._emit(text)
+        if self.log is not None:
+            try:
+                self.log.write(text)
+            except OSError as error:  # a full disk must not fail a print of the training code
+                self.line(f"epochal: output.log can't be written: {error}")
+        return len(text)
+
+    def line(self, text: str) -> None:
+        """One whole line of our own, seen at once."""
+        self._emit(text + "\n")
+        _flush(self.terminal)
+
+    def _emit(self, text: str) -> None:
+        if text and self.isatty():
+            self.live.erase()
+            self.live.at_line_start = text.endswith("\n")
+        _put(self.terminal, text, flush=False)
+
+    def flush(self) -> None:
+        _flush(self.terminal)
+
+    def isatty(self) -> bool:
+        return self.terminal.isatty()
+
+    def fileno(self) -> int:
+        return self.terminal.fileno()
+
+    def writable(self) -> bool:
+        return True
+
+    @property
+    def buffer(self) -> io.BufferedIOBase:
+        """For who writes bytes, past all of this."""
+        return self.terminal.buffer  # type: ignore[return-value]
+
+    @property
+    def encoding(self) -> str:  # type: ignore[override]
+        return self.terminal.encoding
+
+
+@contextmanager
+def lasting(out: TextIO, err: TextIO) -> Iterator[tuple[Stream, Stream]]:
+    """`sys.stdout` and `sys.stderr` as lasting streams, for as long as the block runs."""
+    streams = Stream(out), Stream(err)
+    with redirect_stdout(streams[0]), redirect_stderr(streams[1]):
+        try:
+            yield streams
+        finally:
+            for stream in streams:
+                stream.flush()
+
+
+def _put(stream: TextIO, text: str, flush: bool = True) -> None:
+    try:
+        try:
+            stream.write(text)
+        except UnicodeEncodeError:
+            stream.write(text.translate(_PLAIN).encode(stream.encoding, "replace").decode(stream.encoding))
+    except OSError:
+        _drop(stream)
+    if flush:
+        _flush(stream)
+
+
+def _flush(stream: TextIO) -> None:
+    try:
+        stream.flush()
+    except OSError:
+        _drop(stream)
+
+
+def _drop(stream: TextIO) -> None:
+    """The reader has gone (`| head`) or the terminal has (a hang-up): let the descriptor lead nowhere, so that nothing,
+    the interpreter's own flush at the exit included, fails on it again."""
+    with suppress(io.UnsupportedOperation):  # a stream in memory has no descriptor
+        nowhere = os.open(os.devnull, os.O_WRONLY)
+        os.dup2(nowhere, stream.fileno())
+        os.close(nowhere)
+
+
+def _width(terminal: TextIO) -> int:
+    try:
+        return os.get_terminal_size(terminal.fileno()).columns or 80
+    except OSError:  # hung up
+        return 80

@@ -1,0 +1,132 @@
+"""What the command line understands."""
+
+from __future__ import annotations
+
+import argparse
+import importlib
+from typing import Any, NoReturn
+
+from engine.cli.output import Stream
+
+_SET = "one field of the recipe, by its dotted name: --set optimizer.lr=3e-4; may be given many times"
+
+
+class Parser(argparse.ArgumentParser):
+    """Tells a mistake in one sentence."""
+
+    def error(self, message: str) -> NoReturn:
+        self.exit(2, f"epochal: {message}\n")
+
+
+def make_parser(prog: str) -> Parser:
+    """The parser of all commands. `prog` is how the program was called."""
+    parser = _parser(prog=prog, description="Train PyTorch models from recipes, exactly and resumably.")
+    parser.add_argument("--version", action=_Version, nargs=0, help="print the version and exit")
+    parser.set_defaults(prog=prog, run_command=None)
+    commands = parser.add_subparsers(title="commands", metavar="COMMAND", parser_class=Parser)
+
+    def command(name: str, where: str, help: str, description: str = "") -> argparse.ArgumentParser:
+        made: argparse.ArgumentParser = commands.add_parser(
+            name, help=help, description=description or help, allow_abbrev=False, formatter_class=_Formatter
+        )
+        made.set_defaults(run_command=_Lazy(where, name))
+        return made
+
+    train = command("train", "engine.cli.train", "train a recipe", _TRAIN)
+    train.add_argument("recipe", metavar="RECIPE.toml", nargs="?", help="the recipe; left out: an MLP on the digits")
+    _recipe_options(train)
+    group = train.add_mutually_exclusive_group()
+    _runs_option(group)
+    group.add_argument("--no-run", action="store_true", help="write nothing to disk")
+    _output_options(train)
+
+    resume = command("resume", "engine.cli.train", "go on with a run from its last checkpoint", _RESUME)
+    resume.add_argument("run", metavar="RUN", nargs="?", default="last", help=_RUN)
+    resume.add_argument("--epochs", type=_epochs, metavar="N", help="train until N epochs are done, counted from the beginning")
+    _runs_option(resume)
+    _output_options(resume)
+
+    runs = command("runs", "engine.cli.show", "list the runs")
+    _runs_option(runs)
+    runs.add_argument("--json", action="store_true", help="as one JSON list")
+
+    check = command("check", "engine.cli.show", "check a recipe by a dry run of one batch; nothing is written", _CHECK)
+    check.add_argument("recipe", metavar="RECIPE.toml", help="the recipe")
+    _recipe_options(check)
+
+    catalog = command("catalog", "engine.cli.show", "list what a recipe can name, and the fields of each")
+    catalog.add_argument("kind", metavar="KIND", nargs="?", help="data, model, loss, optimizer or scheduler")
+    catalog.add_argument("name", metavar="NAME", nargs="?", help="one of that kind: show its fields")
+    catalog.add_argument("--json", action="store_true", help="as JSON")
+    return parser
+
+
+_TRAIN = """Train a recipe: one row an epoch, and on a terminal a live line below.
+Exit status: 0 finished, 1 the training failed, 2 a mistake in the recipe or the arguments, 130 and 143 stopped by Ctrl-C or
+SIGTERM with the step finished and a checkpoint written; a second signal ends at once. A hang-up does not stop it."""
+_RESUME = "Go on with a run from its last checkpoint, exactly as if it had never been interrupted. Exit status as for train."
+_CHECK = "Check a recipe: every field, and a dry run of one real batch on copies. Exit status 2 when something is wrong."
+_RUN = "its directory, its name, a part of the name that only it has, or last (which is also meant when left out)"
+
+
+def _parser(**options: Any) -> Parser:
+    return Parser(allow_abbrev=False, formatter_class=_Formatter, **options)
+
+
+def _recipe_options(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("--set", action="append", default=[], metavar="KEY=VALUE", dest="settings", help=_SET)
+    parser.add_argument("--epochs", metavar="N", help="short for --set training.epochs=N")
+    parser.add_argument("--device", metavar="D", help="short for --set training.device=D")
+    parser.add_argument("--name", metavar="N", help="the name of the recipe, and so of the run")
+
+
+def _runs_option(parser: Any) -> None:
+    parser.add_argument("--runs", metavar="DIR", help="where runs are kept; left out: $EPOCHAL_RUNS, else ./runs")
+
+
+def _output_options(parser: argparse.ArgumentParser) -> None:
+    group = parser.add_mutually_exclusive_group()
+    group.add_argument(
+        "--json", action="store_true", help="print the run's events, one JSON object a line, as its journal has them"
+    )
+    group.add_argument("--quiet", action="store_true", help="print only what came of it")
+
+
+def _epochs(text: str) -> int:
+    try:
+        epochs = int(text)
+    except ValueError:
+        epochs = 0
+    if epochs < 1:
+        raise argparse.ArgumentTypeError(f"it is {text!r} and must be a whole number from 1 on")
+    return epochs
+
+
+class _Formatter(argparse.HelpFormatter):
+    def __init__(self, prog: str) -> None:
+        super().__init__(prog, max_help_position=30)
+
+
+class _Version(argparse.Action):
+    """The version of the installed package, looked up only when asked for."""
+
+    def __call__(self, parser: argparse.ArgumentParser, *_: Any) -> None:
+        from importlib.metadata import PackageNotFoundError, version
+
+        try:
+            number = version("epochal")
+        except PackageNotFoundError:  # run from a checkout
+            number = "(not installed)"
+        print(f"epochal {number}")
+        parser.exit()
+
+
+class _Lazy:
+    """A command, imported when it is run."""
+
+    def __init__(self, module: str, name: str) -> None:
+        self._module, self._name = module, name
+
+    def __call__(self, arguments: argparse.Namespace, out: Stream, err: Stream) -> int:
+        status: int = getattr(importlib.import_module(self._module), self._name)(arguments, out, err)
+        return status

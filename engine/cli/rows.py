@@ -1,0 +1,166 @@
+"""A run as a person reads it in a terminal or a log file: a header, a row an epoch, a live line, what came of it."""
+
+from __future__ import annotations
+
+import shlex
+from collections.abc import Iterable, Mapping
+
+from engine.cli import format
+from engine.cli.output import Stream
+from engine.events import (
+    CheckpointWritten,
+    EpochEnded,
+    Event,
+    Message,
+    Progress,
+    RunContinued,
+    RunEnded,
+    RunPaused,
+    RunStarted,
+    Validated,
+)
+
+
+class Rows:
+    """Writes events to `out`; their messages go elsewhere (`say`). With `quiet` only the closing lines are written."""
+
+    def __init__(self, out: Stream, command: str, quiet: bool = False) -> None:
+        self._out = out
+        self._command = command  # how the program was called: "epochal"
+        self._quiet = quiet
+        self._started: RunStarted | None = None
+        self._columns: tuple[str, ...] = ()  # the metrics of the rows above
+        self._ended: EpochEnded | None = None  # its row waits for a word about its checkpoint
+        self._saved = False  # there is a checkpoint to go on from
+
+    def __call__(self, event: Event) -> None:
+        match event:
+            case CheckpointWritten():
+                self._saved = True
+                if self._ended is not None and self._ended.step == event.step:
+                    self._row("checkpoint")
+            case Progress() if event.phase == "save":
+                self._live(event)
+            case EpochEnded():
+                self._row()
+                self._ended = event
+            case RunStarted():
+                self._header(event)
+            case Progress():
+                self._row()
+                self._live(event)
+            case Validated():
+                self._row()
+                self._line(f"validated at step {event.step:,}: {_values(event.metrics)}")
+            case RunPaused():
+                self._row()
+                self._line(f"paused at step {event.step:,}")
+            case RunContinued():
+                self._line("continued")
+            case RunEnded():
+                self._row()
+                self._closing(event)
+
+    def _line(self, text: str) -> None:
+        if not self._quiet:
+            self._out.line(text)
+
+    def _header(self, event: RunStarted) -> None:
+        self._started = event
+        self._saved = event.step > 0
+        device = event.device if event.device_name in ("", event.device) else f"{event.device} ({event.device_name})"
+        facts = [event.name, device, event.precision, event.execution, format.counted(event.parameters, "parameter")]
+        if event.steps_per_epoch is not None:
+            facts.append(f"{format.counted(event.steps_per_epoch, 'step')} an epoch")
+        if event.path is not None:
+            facts.append(event.path)
+        self._line(" · ".join(facts))
+        if event.step > 0:
+            self._line(f"goes on from step {event.step:,} after epoch {event.epoch} of {event.epochs}")
+
+    def _row(self, note: str = "") -> None:
+        """Write the row of the epoch that ended, if it is still to be written."""
+        event, self._ended = self._ended, None
+        if event is None:
+            return
+        notes = ["best ★"] * event.best + list(event.notes) + [note] * bool(note)
+        columns = tuple(event.metrics)
+        if columns != self._columns:
+            self._columns = columns
+            heads = [format.metric_name(name) for name in columns]
+            self._line(_aligned("epoch", heads, heads, "lr", "time", "note"))
+        values = [format.value(event.metrics[name]) for name in columns]
+        heads = [format.metric_name(name) for name in columns]
+        time = format.duration(event.seconds)
+        self._line(_aligned(str(event.epoch), values, heads, format.lr(event.lr), time, " · ".join(notes)))
+
+    def _live(self, event: Progress) -> None:
+        if not self._quiet and self._out.live.due:
+            self._out.live.draw(lambda width: live_line(self._started, event, width))
+
+    def _closing(self, event: RunEnded) -> None:
+        epochs = f" of {self._started.epochs}" if self._started else ""
+        lines = [
+            (event.state, event.reason),
+            ("trained", f"epoch {event.epoch}{epochs}, step {event.step:,}, in {format.duration(event.seconds)}"),
+        ]
+        if event.best:
+            values = {name: value for name, value in event.best.items() if "/" in name}
+            lines.append(("best", f"epoch {event.best['epoch']:.0f}: {_values(values)}"))
+        path = self._started.path if self._started else None
+        if path is not None:
+            lines.append(("run", path))
+            if self._saved:
+                more = f" --epochs {2 * event.epoch}" if event.state == "finished" else ""
+                lines.append(("go on", f"{self._command} resume {shlex.quote(path)}{more}"))
+        for label, text in lines:
+            self._out.line(f"{label:<8}  {text}")
+
+
+def live_line(started: RunStarted | None, event: Progress, width: int) -> str:
+    """Where the run is, in at most `width` cells: the bar takes what is left over, the last facts go first."""
+    share = _share(started, event)
+    facts = [] if share is None else [f"{share:4.0%}"]
+    facts.append(f"epoch {event.epoch}" + (f"/{started.epochs}" if started else ""))
+    if event.phase == "train":
+        total = started.total_steps if started else None
+        facts.append(f"step {event.step}" + (f"/{total}" if total else ""))
+    elif event.phase == "validate":
+        facts.append(f"validating {event.batch}" + (f"/{event.batches}" if event.batches else ""))
+    else:
+        facts.append({"save": "saving"}.get(event.phase, event.phase))
+    if event.loss is not None:
+        facts.append(f"loss {format.value(event.loss)}")
+    if event.left is not None:
+        facts.append(f"left {format.clock(event.left)}")
+    if event.steps_per_second is not None:
+        facts.append(f"{format.rate(event.steps_per_second)} steps/s")
+    while len(facts) > 1 and _length(facts) > width:
+        facts.pop()
+    room = min(width - _length(facts) - 2, 30)
+    return "  ".join([format.bar(share or 0.0, room), *facts] if room >= 5 else facts)
+
+
+def _share(started: RunStarted | None, event: Progress) -> float | None:
+    """How much of the run is done, by its steps."""
+    total = started.total_steps if started else None
+    return min(event.step / total, 1.0) if total else None
+
+
+def _length(facts: Iterable[str]) -> int:
+    return len("  ".join(facts))
+
+
+def _aligned(epoch: str, values: list[str], heads: list[str], lr: str, time: str, note: str) -> str:
+    cells = [value.rjust(max(len(head), 9)) for value, head in zip(values, heads, strict=True)]
+    return "  ".join([epoch.rjust(5), *cells, lr.rjust(7), time.rjust(7), note]).rstrip()
+
+
+def _values(metrics: Mapping[str, float]) -> str:
+    return ", ".join(f"{format.metric_name(name)} {format.value(value)}" for name, value in metrics.items())
+
+
+def say(event: Message, err: Stream) -> None:
+    """A message as one line on standard error."""
+    level = "" if event.level == "info" else f"{event.level}: "
+    err.line(f"epochal: {level}{event.text}")

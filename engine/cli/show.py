@@ -1,0 +1,172 @@
+"""`runs`, `check` and `catalog`: look, and change nothing."""
+
+from __future__ import annotations
+
+import argparse
+import dataclasses
+import json
+from typing import TYPE_CHECKING, Any
+
+from engine.cli import format
+from engine.cli.output import Stream
+from engine.cli.recipes import read_recipe
+
+if TYPE_CHECKING:
+    from engine.catalog import Entry, Field
+    from engine.recipe import Recipe
+    from engine.run import RunSummary
+
+
+def runs(arguments: argparse.Namespace, out: Stream, err: Stream) -> int:
+    """List the runs, the newest first."""
+    from engine.run import Run, runs_root
+
+    root = runs_root(arguments.runs)
+    found = Run.list(root)
+    if arguments.json:
+        print_json(out, [{**dataclasses.asdict(summary), "path": str(summary.path)} for summary in found])
+    elif not found:
+        out.line(f"no runs in {root}")
+    else:
+        heads = ("run", "state", "epoch", "step", "time", "best")
+        for line in format.table([heads, *map(_run_row, found)], right="epoch,step,time"):
+            out.line(line)
+    return 0
+
+
+def _run_row(summary: RunSummary) -> tuple[str, ...]:
+    epochs = "?" if summary.epochs is None else str(summary.epochs)
+    best = summary.best.get(summary.monitor)
+    note = summary.reason if summary.state in ("unreadable", "failed") else ""
+    if best is not None:
+        note = f"{format.metric_name(summary.monitor)} {format.value(best)} in epoch {summary.best['epoch']:.0f}"
+    return (
+        summary.name,
+        summary.state,
+        f"{summary.epoch}/{epochs}",
+        f"{summary.step:,}",
+        format.duration(summary.seconds),
+        note,
+    )
+
+
+def check(arguments: argparse.Namespace, out: Stream, err: Stream) -> int:
+    """Try one batch of a recipe. A mistake is raised, as RecipeError."""
+    recipe = read_recipe(arguments)
+    from engine.assemble import examine
+
+    examination = examine(recipe)
+    rows = [("OK", recipe.name), *examination.rows]
+    rows += [("own code", name) for name in own_code(recipe)]
+    rows += [("warning", sentence) for sentence in examination.warnings]
+    for line in format.table(rows):
+        out.line(line)
+    return 0
+
+
+def own_code(recipe: Recipe) -> list[str]:
+    """What the recipe runs that is not of the catalog: "model net.py:Net"."""
+    named = {"data": recipe.data, "model": recipe.model, "loss": recipe.loss, "optimizer": recipe.optimizer}
+    if recipe.scheduler is not None:
+        named["scheduler"] = recipe.scheduler
+    return [f"{kind} {component.name}" for kind, component in named.items() if ":" in component.name]
+
+
+def catalog(arguments: argparse.Namespace, out: Stream, err: Stream) -> int:
+    """The kinds, the entries of a kind, or the fields of an entry."""
+    from engine.catalog import KINDS, entries, find
+
+    if arguments.kind is None:
+        counts = {kind: [entry.name for entry in entries(kind) if not entry.refusal] for kind in KINDS}
+        if arguments.json:
+            print_json(out, counts)
+        else:
+            for line in format.table([("kind", "names", "")] + [(k, str(len(n)), _few(n)) for k, n in counts.items()], "names"):
+                out.line(line)
+    elif arguments.name is None:
+        found = entries(arguments.kind)
+        if arguments.json:
+            print_json(out, [{key: getattr(entry, key) for key in ("name", "summary", "refusal")} for entry in found])
+        else:
+            _print_kind(found, out)
+    else:
+        entry = find(arguments.kind, arguments.name)
+        if arguments.json:
+            print_json(out, _entry_values(entry))
+        else:
+            _print_entry(entry, out)
+    return 0
+
+
+def _few(names: list[str]) -> str:
+    shown = ", ".join(names[:6])
+    return f"{shown}, …" if len(names) > 6 else shown
+
+
+def _print_kind(found: tuple[Entry, ...], out: Stream) -> None:
+    able = [(entry.name, entry.summary) for entry in found if not entry.refusal]
+    refused = [(entry.name, entry.refusal) for entry in found if entry.refusal]
+    for line in format.table(able):
+        out.line(line)
+    if refused:
+        out.line("")
+        out.line("not for a recipe:")
+        for line in format.table(refused):
+            out.line(line)
+
+
+def _print_entry(entry: Entry, out: Stream) -> None:
+    from engine.catalog import fields_of_options
+    from engine.recipe import Loading
+
+    out.line(f"{entry.kind} {entry.name}: {entry.summary}" if entry.summary else f"{entry.kind} {entry.name}")
+    if entry.refusal:
+        out.line(f"not for a recipe: {entry.refusal}")
+        return
+    _print_fields(entry.fields, out)
+    if not entry.fields:
+        out.line("it has no fields" if not entry.open else "it takes any fields")
+    if entry.kind == "data":
+        out.line("with all data:")
+        _print_fields(fields_of_options(Loading), out)
+
+
+def _print_fields(fields: tuple[Field, ...], out: Stream) -> None:
+    """Two lines a field, so that long words of help fit beside nothing: `lr  a number of at least 0; 0.001`."""
+    from engine.catalog import REQUIRED
+
+    width = max((len(field.key) for field in fields), default=0)
+    for field in fields:
+        default = f"default {field.show(field.default)}"
+        if field.default is REQUIRED:
+            default = "must be given"
+        elif field.default is None:
+            default = field.derived and f"left out: {field.derived}" or "may be left out"
+        out.line(f"  {field.key:<{width}}  {field.expects}; {default}")
+        if field.help:
+            out.line(f"  {'':<{width}}  {field.help}")
+
+
+def _entry_values(entry: Entry) -> dict[str, Any]:
+    return {
+        "kind": entry.kind,
+        "name": entry.name,
+        "summary": entry.summary,
+        "refusal": entry.refusal,
+        "fields": [_field_values(field) for field in entry.fields],
+    }
+
+
+def _field_values(field: Field) -> dict[str, Any]:
+    from engine.catalog import REQUIRED
+
+    keys = ("key", "kind", "item", "choices", "minimum", "maximum", "optional", "derived", "help")
+    required = field.default is REQUIRED
+    default = None if required else field.default
+    return {**{key: getattr(field, key) for key in keys}, "required": required, "default": default}
+
+
+def print_json(out: Stream, value: Any) -> None:
+    """`value` as strict JSON: a number that is none becomes the word that it has in a journal ("NaN")."""
+    strict = json.loads(json.dumps(value, default=str), parse_constant=str)
+    out.line(json.dumps(strict, indent=2))

@@ -1,0 +1,62 @@
+"""Ctrl-C, SIGTERM and a hang-up while the command line trains."""
+
+from __future__ import annotations
+
+import os
+import signal
+from types import FrameType
+from typing import Any
+
+from engine.control import Control
+
+_ASKED = {signal.SIGINT: "interrupted (SIGINT)", signal.SIGTERM: "asked to end (SIGTERM)"}
+
+
+class Signals:
+    """While the block lasts: the first SIGINT or SIGTERM asks the run to stop after its step, a second one ends the program
+    at once; a hang-up changes nothing. A signal that the caller has set to be ignored (a shell's `&`) stays ignored.
+
+    Before `watch` there is nothing to stop: the signal is raised as KeyboardInterrupt.
+    """
+
+    def __init__(self) -> None:
+        self.received: int | None = None  # the number of the first one
+        self._control: Control | None = None
+        self._pid = os.getpid()
+        self._before: dict[int, Any] = {}
+
+    def __enter__(self) -> Signals:
+        for number in _ASKED:
+            if signal.getsignal(number) is not signal.SIG_IGN:
+                self._before[number] = signal.signal(number, self._handle)
+        self._before[signal.SIGHUP] = signal.signal(signal.SIGHUP, signal.SIG_IGN)
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        for number, handler in self._before.items():
+            signal.signal(number, handler)
+
+    def watch(self, control: Control) -> None:
+        """From now on a signal stops the run that `control` belongs to; one that start-up swallowed does so at once."""
+        self._control = control
+        if self.received is not None:
+            control.stop(_ASKED[signal.Signals(self.received)])
+
+    @property
+    def status(self) -> int:
+        """The exit status that says which signal came: 130 or 143; 0 for none."""
+        return 0 if self.received is None else 128 + self.received
+
+    def _handle(self, number: int, frame: FrameType | None) -> None:
+        if os.getpid() != self._pid:  # a forked process (one that loads samples): Ctrl-C reaches it too, its parent ends it
+            if number == signal.SIGTERM:
+                signal.signal(number, signal.SIG_DFL)
+                os.kill(os.getpid(), number)
+            return
+        self.received = number
+        for asked in _ASKED:
+            if asked in self._before:
+                signal.signal(asked, signal.SIG_DFL)
+        if self._control is None:
+            raise KeyboardInterrupt
+        self._control.stop(_ASKED[signal.Signals(number)])

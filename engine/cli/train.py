@@ -1,0 +1,91 @@
+"""`train` and `resume`: a run in this terminal, this pipe, this script."""
+
+from __future__ import annotations
+
+import argparse
+import json
+from collections.abc import Callable
+from contextlib import ExitStack, redirect_stdout
+from typing import TYPE_CHECKING
+
+from engine.cli import format
+from engine.cli.output import Live, Log, Stream
+from engine.cli.recipes import read_recipe
+from engine.cli.rows import Rows, say
+from engine.cli.signals import Signals
+from engine.events import Event, Message, RunStarted, to_dict
+
+if TYPE_CHECKING:
+    from engine.trainer import Trainer
+
+
+def train(arguments: argparse.Namespace, out: Stream, err: Stream) -> int:
+    """Train a recipe. Returns the exit status: 0 finished, 1 failed, 130 and 143 stopped by a signal."""
+    recipe = read_recipe(arguments)
+
+    def build() -> Trainer:
+        from engine.run import runs_root
+        from engine.trainer import Trainer
+
+        return Trainer.from_recipe(recipe, runs=None if arguments.no_run else runs_root(arguments.runs))
+
+    return follow(build, arguments, out, err)
+
+
+def resume(arguments: argparse.Namespace, out: Stream, err: Stream) -> int:
+    """Go on with a run from its last checkpoint. A finished run that nothing is added to is not touched."""
+    from engine.run import Run, load_history, runs_root
+
+    run = Run.open(arguments.run, runs_root(arguments.runs))
+    history = load_history(run)
+    done = history.ended.epoch if history.ended else 0
+    if history.state == "finished" and (arguments.epochs is None or arguments.epochs <= done):
+        more = f"{arguments.prog} resume {run.path} --epochs {2 * done}"
+        err.line(f"epochal: {run.path} is finished after {format.counted(done, 'epoch')}; to train more: {more}")
+        return 0
+
+    def build() -> Trainer:
+        from engine.trainer import Trainer
+
+        return Trainer.resume(run.path, epochs=arguments.epochs)
+
+    return follow(build, arguments, out, err)
+
+
+def follow(build: Callable[[], Trainer], arguments: argparse.Namespace, out: Stream, err: Stream) -> int:
+    """Train what `build` makes, with its events on `out` and its messages on `err`."""
+    with ExitStack() as stack:
+        signals = stack.enter_context(Signals())
+        if arguments.json:
+            stack.enter_context(redirect_stdout(err))  # nothing but events on standard output
+            tell: Callable[[Event], None] = Lines(out)
+        else:
+            if out.isatty() and not arguments.quiet:
+                out.live = err.live = Live(out.terminal)
+            tell = Rows(out, arguments.prog, arguments.quiet)
+        out.log = err.log = log = Log()
+        stack.callback(log.close)
+        try:
+            trainer = build()
+        except KeyboardInterrupt:
+            return signals.status or 130
+        trainer.on(RunStarted, lambda _: log.open(trainer.run.output_path) if trainer.run else None)
+        trainer.on(Event, tell)
+        trainer.on(Message, lambda event: say(event, err) if not arguments.quiet or event.level != "info" else None)
+        signals.watch(trainer.control)
+        result = trainer.fit()
+    if result.state == "failed":
+        err.line(f"epochal: {result.reason}")
+        return 1
+    return signals.status if result.state == "stopped" else 0
+
+
+class Lines:
+    """Writes each event that a journal holds as the line that the journal holds."""
+
+    def __init__(self, out: Stream) -> None:
+        self._out = out
+
+    def __call__(self, event: Event) -> None:
+        if event.in_journal:
+            self._out.line(json.dumps(to_dict(event), ensure_ascii=False))

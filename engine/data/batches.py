@@ -1,0 +1,275 @@
+"""Batches of one epoch after another, from tensors held on the device, from a data set, or from one's own loader.
+
+Which samples a batch holds is a function of (seed, epoch, position): an epoch can be entered at any position without
+loading what lies before it, and no global random generator is drawn from.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import random
+from collections.abc import Iterable, Iterator, Sequence
+from itertools import islice
+from typing import Any, Protocol
+
+import numpy
+import torch
+from torch import Tensor
+from torch.utils.data import DataLoader, Dataset, IterableDataset
+
+from engine.data.order import epoch_seed, order
+from engine.errors import Problem, RecipeError
+
+Batch = tuple[Any, Tensor]  # inputs (mostly a tensor) and targets, on the device; the first axis counts samples
+
+
+class Batches(Protocol):
+    """What the trainer asks of any training or validation data."""
+
+    @property
+    def samples(self) -> int | None:
+        """Samples in the data; None when not known."""
+
+    @property
+    def batch_size(self) -> int | None:
+        """Samples in a full batch; None when not known."""
+
+    @property
+    def length(self) -> int | None:
+        """Batches an epoch; None when not known."""
+
+    def epoch(self, epoch: int, start: int = 0) -> Iterator[Batch]:
+        """The batches of that epoch (from 1) from position `start` (from 0) on."""
+
+
+class _Cut:
+    """How `samples` samples are cut into batches."""
+
+    def __init__(self, samples: int, batch_size: int, drop_last: bool) -> None:
+        if drop_last and samples < batch_size:
+            raise RecipeError(
+                [
+                    Problem(
+                        "data.batch_size",
+                        f"data.batch_size = {batch_size} with data.drop_last makes 0 steps an epoch, because there are "
+                        f"only {samples} samples: at most {samples} is allowed, or data.drop_last = false",
+                    )
+                ]
+            )
+        self.samples = samples
+        self.batch_size = batch_size
+        self._end = samples - samples % batch_size if drop_last else samples
+
+    @property
+    def length(self) -> int:
+        return -(-self._end // self.batch_size)
+
+    def __len__(self) -> int:
+        return self.length
+
+    def _firsts(self, start: int) -> range:
+        """Where each batch begins, from batch `start` on."""
+        return range(start * self.batch_size, self._end, self.batch_size)
+
+
+class ResidentBatches(_Cut):
+    """Batches from tensors that stay on the device: one gather a batch, no collation, no copy from the host.
+
+    `inputs` (N, ...) and `targets` (N, ...) are moved to `device` once. Each batch is a fresh, aligned allocation, just as
+    a DataLoader's is, so that arithmetic on it gives the same bits.
+    """
+
+    def __init__(
+        self,
+        inputs: Tensor,
+        targets: Tensor,
+        *,
+        batch_size: int,
+        seed: int = 0,
+        shuffle: bool = True,
+        drop_last: bool = False,
+        device: torch.device | str = "cpu",
+    ) -> None:
+        super().__init__(len(inputs), batch_size, drop_last)
+        self.inputs = inputs.to(device)
+        self.targets = targets.to(device)
+        self.seed = seed
+        self.shuffle = shuffle
+
+    def epoch(self, epoch: int, start: int = 0) -> Iterator[Batch]:
+        """The batches of that epoch from position `start` on."""
+        indices = order(self.samples, self.seed, epoch, self.shuffle).to(self.inputs.device)
+        for first in self._firsts(start):
+            batch = indices[first : first + self.batch_size]
+            yield self.inputs.index_select(0, batch), self.targets.index_select(0, batch)
+
+
+class StreamedBatches(_Cut):
+    """Batches from a map-style data set of (inputs, target) samples, loaded as they are needed.
+
+    What a sample draws at random while it is loaded (an augmentation, through torch, NumPy or `random`) is a function of
+    (seed, epoch, index): the same with any number of `workers` and after any resume.
+    """
+
+    def __init__(
+        self,
+        dataset: Dataset,
+        *,
+        batch_size: int,
+        seed: int = 0,
+        shuffle: bool = True,
+        drop_last: bool = False,
+        device: torch.device | str = "cpu",
+        workers: int = 0,
+    ) -> None:
+        super().__init__(len(dataset), batch_size, drop_last)  # type: ignore[arg-type]  # map-style: it has a length
+        self.device = torch.device(device)
+        self.seed = seed
+        self.shuffle = shuffle
+        self._keys = _Keys()
+        self._loader = DataLoader(  # one for all epochs: its workers stay
+            _Seeded(dataset),
+            batch_sampler=self._keys,
+            num_workers=workers,
+            persistent_workers=workers > 0,
+            pin_memory=self.device.type == "cuda",
+            generator=torch.Generator(),  # a loader draws a seed for its workers: not from the global generator
+        )
+
+    def epoch(self, epoch: int, start: int = 0) -> Iterator[Batch]:
+        """The batches of that epoch from position `start` on. One epoch at a time: the workers are shared."""
+        indices = order(self.samples, self.seed, epoch, self.shuffle)
+        self._keys.batches = [indices[first : first + self.batch_size] for first in self._firsts(start)]
+        self._keys.stream = epoch_seed(self.seed, epoch)
+        for inputs, targets in self._loader:
+            yield to_device(inputs, self.device), to_device(targets, self.device)
+
+
+class _Keys:
+    """The batch sampler of the epoch under way: for each batch, the (index, seed) of its samples."""
+
+    batches: Sequence[Tensor] = ()
+    stream = 0
+
+    def __iter__(self) -> Iterator[list[tuple[int, int]]]:
+        for batch in self.batches:
+            yield [(index, (self.stream + index) % 2**32) for index in batch.tolist()]
+
+    def __len__(self) -> int:
+        return len(self.batches)
+
+
+class _Seeded(Dataset):
+    """A data set read by (index, seed): before a sample is loaded, the global generators get its seed."""
+
+    def __init__(self, dataset: Dataset) -> None:
+        self.dataset = dataset
+
+    def __getitems__(self, keys: list[tuple[int, int]]) -> list[Any]:
+        with generators_kept():
+            return [self._sample(index, seed) for index, seed in keys]
+
+    def _sample(self, index: int, seed: int) -> Any:
+        random.seed(seed)
+        numpy.random.seed(seed)
+        torch.default_generator.manual_seed(seed)  # torch.manual_seed would reseed the GPUs as well
+        return self.dataset[index]
+
+
+class LoaderBatches:
+    """One's own DataLoader, or any iterable of (inputs, targets) batches, used as it is.
+
+    Its order and its draws are its own; a start in the middle of an epoch goes through the batches before it.
+    """
+
+    def __init__(self, loader: Iterable[Any], device: torch.device | str = "cpu") -> None:
+        if isinstance(loader, Iterator):
+            raise _wrong(f"{type(loader).__name__} can be walked only once: give a DataLoader or a list of batches instead")
+        self.loader = loader
+        self.device = torch.device(device)
+
+    @property
+    def samples(self) -> int | None:
+        return _size(getattr(self.loader, "dataset", None))
+
+    @property
+    def batch_size(self) -> int | None:
+        return getattr(self.loader, "batch_size", None)
+
+    @property
+    def length(self) -> int | None:
+        return _size(self.loader)
+
+    def epoch(self, epoch: int, start: int = 0) -> Iterator[Batch]:
+        """The loader's batches from position `start` on, whatever the epoch."""
+        for batch in islice(self.loader, start, None):
+            if not isinstance(batch, (tuple, list)) or len(batch) != 2:
+                raise _wrong(f"the loader's batches must be (inputs, targets) pairs, not {described(batch)}")
+            inputs, targets = batch
+            yield to_device(inputs, self.device), to_device(targets, self.device)
+
+
+def make_batches(
+    part: tuple[Tensor, Tensor] | Dataset | Iterable[Any],
+    *,
+    batch_size: int,
+    seed: int = 0,
+    shuffle: bool = False,
+    drop_last: bool = False,
+    device: torch.device | str = "cpu",
+    workers: int = 0,
+) -> Batches:
+    """Batches of a prepared part: resident for (inputs, targets) tensors, streamed for a data set, else a loader as it is."""
+    if isinstance(part, tuple):
+        inputs, targets = part
+        return ResidentBatches(
+            inputs, targets, batch_size=batch_size, seed=seed, shuffle=shuffle, drop_last=drop_last, device=device
+        )
+    if isinstance(part, Dataset) and not isinstance(part, IterableDataset):
+        return StreamedBatches(
+            part, batch_size=batch_size, seed=seed, shuffle=shuffle, drop_last=drop_last, device=device, workers=workers
+        )
+    return LoaderBatches(part, device)
+
+
+def to_device(batch: Any, device: torch.device | str) -> Any:
+    """`batch` with every tensor in it on `device`; tuples, lists and dicts keep their type, other values are left alone."""
+    if isinstance(batch, Tensor):
+        return batch.to(device, non_blocking=True)  # from pinned memory the host goes on while the copy runs
+    if isinstance(batch, dict):
+        return {key: to_device(value, device) for key, value in batch.items()}
+    if isinstance(batch, tuple) and hasattr(batch, "_fields"):
+        return type(batch)(*(to_device(value, device) for value in batch))
+    if isinstance(batch, (tuple, list)):
+        return type(batch)(to_device(value, device) for value in batch)
+    return batch
+
+
+@contextlib.contextmanager
+def generators_kept() -> Iterator[None]:
+    """Afterwards the global CPU generators of Python, NumPy and torch are as they were before."""
+    states = random.getstate(), numpy.random.get_state(), torch.get_rng_state()
+    try:
+        yield
+    finally:
+        random.setstate(states[0])
+        numpy.random.set_state(states[1])
+        torch.set_rng_state(states[2])
+
+
+def described(value: Any) -> str:
+    """What `value` is, in the words of an error sentence."""
+    if isinstance(value, (tuple, list)):
+        return f"a {type(value).__name__} of {len(value)}"
+    return f"a {type(value).__name__}"
+
+
+def _size(sized: Any) -> int | None:
+    try:
+        return len(sized)
+    except TypeError:  # no length, or one that an IterableDataset refuses to tell
+        return None
+
+
+def _wrong(message: str) -> RecipeError:
+    return RecipeError([Problem("data", message)])

@@ -1,0 +1,139 @@
+"""CSV files: columns of numbers, yes-or-no and texts become inputs, one column the target."""
+
+from __future__ import annotations
+
+import re
+from typing import TYPE_CHECKING, Any, Literal
+
+from engine.data.samples import Samples, as_classes, wrong
+from engine.data.sources.declare import existing, source
+from engine.errors import nearest
+
+if TYPE_CHECKING:
+    from pandas import DataFrame, Series
+
+CATEGORIES = 100  # texts with more different values than this are names or remarks, not categories
+CLASSES = 20  # whole numbers with at most so many different values are classes
+LEAVE_OUT = "leave it out by naming the others in data.columns"
+DATE = re.compile(r"\s*(\d{4}[-/.]\d{1,2}[-/.]\d{1,2}|\d{1,2}[-/.]\d{1,2}[-/.](\d{4}|\d{2}))(\D.*)?")
+
+
+@source(task=None)
+def csv(
+    path: str,
+    target: str,
+    columns: tuple[str, ...] = (),
+    task: Literal["auto", "classification", "regression"] = "auto",
+    delimiter: str = ",",
+) -> Samples:
+    """A table from a CSV file with a header line: one column is the target, the others are inputs.
+
+    Numbers are taken as they are, true and false as 1 and 0, texts as one 0/1 input for each category. A missing number
+    becomes the median of the training part, with a 0/1 input that says so; a row without a target is left out.
+
+    Args:
+        path: the file, seen from the working directory
+        target: the column to predict
+        columns: the columns to predict from; none given: all others
+        task: auto: classification for texts, true and false, and whole numbers of at most 20 different values
+        delimiter: what stands between two values
+    """
+    table = _read(path, delimiter)
+    if target not in table.columns:
+        raise _no_column("target", target, table, path)
+    for column in columns:
+        if column not in table.columns:
+            raise _no_column("columns", column, table, path)
+    if target in columns:
+        raise wrong("data.columns", f"data.columns holds the target {target!r} itself: leave it out")
+    notes = []
+    if unlabelled := int(table[target].isna().sum()):
+        notes.append(f"{unlabelled} of {len(table)} rows have no {target!r} and were left out")
+        table = table[table[target].notna()]
+    if table.empty:
+        raise wrong("data.path", f"data.path = {path!r} has no row with a {target!r}")
+
+    features: dict[str, Any] = {}
+    # A nameless first column is the row number that pandas writes; it tells of the file's order, not of the world.
+    for column in columns or [name for name in table.columns if name != target and not name.startswith("Unnamed: ")]:
+        if table[column].isna().all():
+            notes.append(f"column {column!r} is empty and was left out")
+        else:
+            features |= _inputs(table[column], column)
+    if not features:
+        raise wrong("data.columns", f"data.path = {path!r} has no column to predict {target!r} from")
+
+    values, kind, classes = _target(table[target], target, task)
+    import numpy
+
+    inputs = numpy.stack([numpy.asarray(values, dtype=numpy.float64) for values in features.values()], axis=1)
+    return Samples(
+        inputs=inputs, targets=values, task=kind, classes=classes, features=tuple(features), impute=True, notes=tuple(notes)
+    )
+
+
+def _read(path: str, delimiter: str) -> DataFrame:
+    import pandas
+
+    try:
+        # "?" is how the UCI data sets write a missing value.
+        return pandas.read_csv(existing(path), sep=delimiter, na_values=["?"], skipinitialspace=True, low_memory=False)
+    except (pandas.errors.ParserError, pandas.errors.EmptyDataError, UnicodeDecodeError) as error:
+        raise wrong("data.path", f"data.path = {path!r} can't be read as a table: {str(error).strip()}") from None
+
+
+def _no_column(field: str, name: str, table: DataFrame, path: str) -> Exception:
+    known = [str(column) for column in table.columns]
+    if len(known) == 1 and (found := re.search(r"[;\t|,]", known[0])):
+        return wrong("data.delimiter", f"{path} has one column, {known[0]!r}: is the delimiter {found.group()!r}?")
+    shown = ", ".join(known[:10]) + (", …" if len(known) > 10 else "")
+    return wrong(f"data.{field}", f"data.{field}: {path} has no column {name!r}{nearest(name, known)}; it has {shown}")
+
+
+def _inputs(values: Series, name: str) -> dict[str, Any]:
+    """One column as named columns of numbers, with NaN where a number is missing."""
+    if _is_number(values):
+        return {name: values.astype(float)}
+    if set(values.dropna().unique()) <= {True, False}:  # with missing values among them pandas keeps objects
+        return {name: values.map({True: 1.0, False: 0.0})}
+    texts = values.astype(str).where(values.notna())
+    present = texts.dropna()
+    if present.map(DATE.fullmatch).all():
+        raise wrong(
+            "data.columns",
+            f"column {name!r} holds dates ({present.iloc[0]!r}): turn it into numbers, or {LEAVE_OUT}",
+        )
+    categories = sorted(present.unique())
+    if len(categories) > CATEGORIES:
+        raise wrong(
+            "data.columns",
+            f"column {name!r} holds {len(categories)} different texts ({present.iloc[0]!r}, …), "
+            f"and at most {CATEGORIES} can be categories: {LEAVE_OUT}",
+        )
+    columns = {f"{name} = {category}": (texts == category).astype(float) for category in categories}
+    if texts.isna().any():
+        columns[f"{name} is missing"] = texts.isna().astype(float)
+    return columns
+
+
+def _target(values: Series, name: str, task: str) -> tuple[Any, Literal["classification", "regression"], tuple[str, ...]]:
+    """The target column: class numbers with their names, or numbers."""
+    number = _is_number(values)
+    if task == "regression" and not number:
+        raise wrong("data.task", f"data.task = 'regression' needs numbers, and column {name!r} holds {values.iloc[0]!r}")
+    whole = number and bool((values % 1 == 0).all())
+    if task == "regression" or (task == "auto" and number and not (whole and values.nunique() <= CLASSES)):
+        return values.to_numpy(float), "regression", ()
+    if whole:
+        values = values.astype(int)  # a column with missing values was read as floats: "1.0" is no name for a class
+    numbers, classes = as_classes(values.to_numpy() if number else values.astype(str).to_numpy(str))
+    if len(classes) > CLASSES and len(classes) > len(values) / 2:
+        raise wrong(
+            "data.target",
+            f"data.target = {name!r} has {len(classes)} different values in {len(values)} rows: too many to be classes",
+        )
+    return numbers, "classification", classes
+
+
+def _is_number(values: Series) -> bool:
+    return values.dtype.kind in "iuf"

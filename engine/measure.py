@@ -1,0 +1,190 @@
+"""Losses and metrics, accumulated on the device and read late.
+
+The hot path only appends to lists; `read` waits for the device once for all steps since the last time.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from engine import metrics
+from engine.events import Trained
+from engine.loop import Count, NonFiniteLoss, Taken
+
+
+def counter(loss: Any, targets: Tensor | None = None) -> Callable[[Tensor], Count]:
+    """What `loss` divides by when it takes the mean over `targets`.
+
+    The number of targets; for a class-weighted loss the sum of the targets' weights, and without those that `ignore_index`
+    leaves out (torch.nn.CrossEntropyLoss, NLLLoss). When all `targets` are at hand and none is to be ignored, nothing is
+    counted on the device.
+    """
+    ignored = getattr(loss, "ignore_index", None)
+    weight = getattr(loss, "weight", None)
+    if not isinstance(loss, (nn.CrossEntropyLoss, nn.NLLLoss)):
+        return torch.numel
+    if weight is None and (targets is not None and (targets.is_floating_point() or not bool((targets == ignored).any()))):
+        return torch.numel
+
+    def count(targets: Tensor) -> Count:
+        if targets.is_floating_point():  # class probabilities: the mean is over samples
+            return len(targets)
+        counted = targets[targets != ignored]
+        return counted.numel() if weight is None else weight[counted].sum()
+
+    return count
+
+
+def mean(total: float, count: float) -> float:
+    return total / count if count else math.nan
+
+
+@dataclass(frozen=True, slots=True)
+class Read:
+    """What `LossMeter.read` took in."""
+
+    loss: float  # mean of the steps' losses
+    steps: int
+    samples: int
+
+
+class LossMeter:
+    """The training losses of an epoch: points for the chart, and the epoch's mean over samples.
+
+    A point covers `every` steps of one epoch. `state_dict` holds what a checkpoint in mid-epoch needs to go on exactly.
+    """
+
+    def __init__(self, every: int = 1) -> None:
+        self.every = every
+        self.lr = math.nan  # what the last step used
+        self._pending: list[Taken] = []
+        self._points: list[tuple[float, float, float, float]] = []
+        self._first = 1  # the step at which the next event's first point begins
+        self.start_epoch(0)
+
+    def start_epoch(self, step: int) -> None:
+        """`step` steps have been taken before this epoch."""
+        self.total = 0.0
+        self.count = 0.0
+        self._step = step
+        self._first = step + 1
+        self._bucket: list[float] = []
+
+    def add(self, taken: Taken) -> None:
+        self._pending.append(taken)
+
+    @property
+    def waiting(self) -> int:
+        """Steps that have not been read."""
+        return len(self._pending)
+
+    def read(self) -> Read | None:
+        """Wait for the device and take in the steps since the last time; None without any.
+
+        Raises NonFiniteLoss at the first step whose loss is not a number, once it has been taken in.
+        """
+        if not self._pending:
+            return None
+        pending, self._pending = self._pending, []
+        losses = torch.stack([taken.loss for taken in pending]).tolist()
+        counts = [float(taken.count) for taken in pending]
+        broken: NonFiniteLoss | None = None
+        for loss, count, taken in zip(losses, counts, pending, strict=True):
+            self.total += loss * count
+            self.count += count
+            self._step += 1
+            self._bucket.append(loss)
+            if len(self._bucket) == self.every:
+                self._close_point(taken.lr)
+            if broken is None and not math.isfinite(loss):
+                broken = NonFiniteLoss(loss, self._step)
+        self.lr = pending[-1].lr
+        if broken is not None:
+            raise broken
+        return Read(sum(losses) / len(losses), len(losses), sum(taken.samples for taken in pending))
+
+    def end_epoch(self) -> None:
+        """Close the last point, however few steps it covers."""
+        if self._bucket:
+            self._close_point(self.lr)
+
+    def take_points(self, epoch: int) -> Trained | None:
+        """The points since the last call as an event, None when there are none."""
+        if not self._points:
+            return None
+        points, self._points = self._points, []
+        loss, low, high, lr = zip(*points, strict=True)
+        many = self.every > 1
+        first, self._first = self._first, self._step + 1 - len(self._bucket)
+        return Trained(
+            epoch=epoch,
+            first=first,
+            step=self._first - 1,
+            every=self.every,
+            loss=loss,
+            low=low if many else (),
+            high=high if many else (),
+            lr=lr,
+        )
+
+    def _close_point(self, lr: float) -> None:
+        values, self._bucket = self._bucket, []
+        whole = sum(values)
+        low, high = (math.nan, math.nan) if math.isnan(whole) else (min(values), max(values))
+        self._points.append((whole / len(values), low, high, lr))
+
+    @property
+    def mean(self) -> float:
+        """The epoch's mean loss so far."""
+        return mean(self.total, self.count)
+
+    def state_dict(self) -> dict[str, Any]:
+        """To be called when everything is read and all points are taken."""
+        return {
+            "every": self.every,
+            "total": self.total,
+            "count": self.count,
+            "step": self._step,
+            "bucket": list(self._bucket),
+            "lr": self.lr,
+        }
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        self.every, self.total, self.count = state["every"], state["total"], state["count"]
+        self._step, self._bucket, self.lr = state["step"], list(state["bucket"]), state["lr"]
+        self._first = self._step + 1 - len(self._bucket)
+
+
+class ValidationMeter:
+    """Mean loss and metrics of one validation pass. Without named metrics, the usual ones for the first batch's tensors."""
+
+    def __init__(self, count: Callable[[Tensor], Count], chosen: dict[str, metrics.Metric] | None) -> None:
+        self._count = count
+        self._chosen = chosen
+        self._losses: list[Tensor] = []
+        self._counts: list[Count] = []
+        self.metrics: dict[str, metrics.Metric] = {}
+
+    def update(self, output: Any, targets: Tensor, loss: Tensor) -> None:
+        if not self._losses:
+            self.metrics = self._chosen if self._chosen is not None else metrics.usual(output, targets)
+            for metric in self.metrics.values():
+                metric.reset()
+        self._losses.append(loss)
+        self._counts.append(self._count(targets))
+        for metric in self.metrics.values():
+            metric.update(output, targets)
+
+    def compute(self) -> dict[str, float]:
+        """ "val/loss" and "val/…" of each metric; waits for the device."""
+        losses = torch.stack(self._losses).tolist() if self._losses else []
+        counts = [float(count) for count in self._counts]
+        total = sum(loss * count for loss, count in zip(losses, counts, strict=True))
+        values = {"val/loss": mean(total, sum(counts))}
+        return values | {f"val/{name}": float(metric.compute()) for name, metric in self.metrics.items()}

@@ -1,0 +1,25 @@
+"""The linear model."""
+
+# mypy: disable-error-code="no-any-return"  # torch types what a module returns as Any
+from __future__ import annotations
+
+from torch import Tensor, nn
+
+from engine.models.shapes import flat_size
+
+
+class Linear(nn.Module):
+    """One linear layer: linear regression, or with CrossEntropyLoss logistic regression.
+
+    Args:
+        bias: learn an intercept as well
+    """
+
+    def __init__(self, input_shape: tuple[int, ...], output_size: int, bias: bool = True) -> None:
+        super().__init__()
+        self.flatten = nn.Flatten()
+        self.linear = nn.Linear(flat_size("linear", input_shape), output_size, bias=bias)
+
+    def forward(self, inputs: Tensor) -> Tensor:
+        """(B, *input_shape) to (B, output_size)."""
+        return self.linear(self.flatten(inputs))

@@ -1,0 +1,58 @@
+"""The recurrent network."""
+
+# mypy: disable-error-code="no-any-return"  # torch types what a module returns as Any
+from __future__ import annotations
+
+from typing import Literal
+
+import torch
+from torch import Tensor, nn
+
+from engine.models.shapes import as_sequence, positive, sequence_shape
+
+
+class RNN(nn.Module):
+    """A GRU or LSTM over the sample as a sequence, its last state into a linear layer.
+
+    Sequences (steps, features) are taken as they are, images row by row, flat features one number a step.
+
+    Args:
+        cell: the recurrent unit
+        hidden: width of the state
+        layers: recurrent layers on top of each other
+        dropout: share of each layer's outputs that is zeroed in training
+        bidirectional: read the sequence from both ends
+    """
+
+    def __init__(
+        self,
+        input_shape: tuple[int, ...],
+        output_size: int,
+        cell: Literal["gru", "lstm"] = "gru",
+        hidden: int = 64,
+        layers: int = 1,
+        dropout: float = 0.0,
+        bidirectional: bool = False,
+    ) -> None:
+        super().__init__()
+        positive(hidden=hidden, layers=layers)
+        _, features = sequence_shape("rnn", input_shape)
+        self.cell = (nn.LSTM if cell == "lstm" else nn.GRU)(
+            features,
+            hidden,
+            num_layers=layers,
+            batch_first=True,
+            dropout=dropout if layers > 1 else 0.0,  # torch's own stands between layers only
+            bidirectional=bidirectional,
+        )
+        self.dropout = nn.Dropout(dropout)
+        self.directions = 2 if bidirectional else 1
+        self.head = nn.Linear(self.directions * hidden, output_size)
+
+    def forward(self, inputs: Tensor) -> Tensor:
+        """(B, T, F), (B, C, H, W) or (B, F) to (B, output_size)."""
+        _, state = self.cell(as_sequence(inputs))
+        if isinstance(state, tuple):  # an LSTM's state is (h, c)
+            state = state[0]
+        last = torch.cat(state[-self.directions :].unbind(), dim=1)  # the top layer's, from each direction
+        return self.head(self.dropout(last))

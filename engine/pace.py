@@ -1,0 +1,48 @@
+"""Pace: rates and the time that is left, from what was measured in this process."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable
+
+
+class Pace:
+    """Clocks of a run. `elapsed` leaves out pauses and includes the earlier processes of a resumed run."""
+
+    def __init__(self, elapsed: float = 0.0, clock: Callable[[], float] = time.perf_counter) -> None:
+        self._clock = clock
+        self._started = clock() - elapsed
+        self._mark = clock()
+        self._train_seconds = 0.0
+        self._train_steps = 0
+        self.steps_per_second: float | None = None
+        self.samples_per_second: float | None = None
+        self.validation_seconds: float | None = None  # the last whole pass
+
+    @property
+    def elapsed(self) -> float:
+        return self._clock() - self._started
+
+    def leave_out(self, seconds: float) -> None:
+        """A pause of that length ended just now."""
+        self._started += seconds
+        self._mark = self._clock()
+
+    def begin(self) -> None:
+        """Training goes on from here: what passed since the last mark was something else."""
+        self._mark = self._clock()
+
+    def took(self, steps: int, samples: int) -> None:
+        """So many steps were taken since the last mark."""
+        now = self._clock()
+        seconds, self._mark = now - self._mark, now
+        if steps and seconds > 0:
+            self.steps_per_second, self.samples_per_second = steps / seconds, samples / seconds
+            self._train_seconds += seconds
+            self._train_steps += steps
+
+    def left(self, steps: int | None, validations: int) -> float | None:
+        """Seconds for so many more steps and validations, by the mean step so far; None before the first."""
+        if steps is None or not self._train_steps:
+            return None
+        return steps * self._train_seconds / self._train_steps + validations * (self.validation_seconds or 0.0)

@@ -1,0 +1,250 @@
+"""Checkpoints: whole or absent, and nothing that is read can execute.
+
+    checkpoints/step-00001200/model.safetensors, optimizer.safetensors, state.json, manifest.json
+    checkpoints/last, checkpoints/best    links to the newest one and to that of the best epoch
+
+A checkpoint is written in a hidden directory, hashed, synced and then renamed, so a directory under its own name is
+complete; the manifest's sizes and SHA-256 sums tell when it was damaged later.
+"""
+
+from __future__ import annotations
+
+import builtins
+import contextlib
+import hashlib
+import json
+import re
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import torch
+from safetensors import SafetensorError, safe_open
+from safetensors.torch import save_file
+from torch import Tensor
+
+from engine.errors import CheckpointError
+from engine.run import files, strict_json
+
+_MANIFEST, _STATE, _TENSORS = "manifest.json", "state.json", ".safetensors"
+_FORMAT = 1
+_NAME = re.compile(r"step-(\d+)")
+# Hidden names, all of this module: a checkpoint being written, one being replaced, one being deleted.
+_NEW, _OLD, _GONE = ".new-", ".old-", ".gone-"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Saved:
+    """A checkpoint as read. `passed_over` has one sentence for each damaged one that was tried before it."""
+
+    step: int
+    path: Path
+    tensors: dict[str, dict[str, Tensor]]
+    state: dict[str, Any]
+    passed_over: tuple[str, ...] = ()
+
+
+class Checkpoints:
+    """The checkpoints of one run. One process writes, any may read at the same time.
+
+    keep: how many of the newest stay (never fewer than two), besides those that `last` and `best` point to.
+    """
+
+    def __init__(self, directory: Path, keep: int = 3) -> None:
+        self.directory = Path(directory)
+        self.keep = keep
+
+    def write(
+        self,
+        step: int,
+        tensors: Mapping[str, Mapping[str, Tensor]],
+        state: Mapping[str, Any],
+        *,
+        best: bool,
+        last: bool = True,
+    ) -> Path:
+        """Write a checkpoint and point `best` and `last` to it as asked; one of the same step is replaced.
+
+        tensors: by file name ("model", "optimizer"), then by tensor name. Any device, layout and sharing: tied tensors
+            are written once and read back tied.
+        state: what `strict_json` takes.
+
+        When this fails or is killed, at any point, what could be read before can be read still. OSError when the disk
+        does not take it.
+        """
+        final = self.directory / f"step-{step:08d}"
+        if not self.directory.exists():
+            files.make_directory(self.directory)
+            files.sync(self.directory.parent)
+        self._tidy()
+        try:
+            new = self._write_aside(final.name, step, tensors, state)
+            if final.exists():
+                files.replace(final, final.with_name(_OLD + final.name))
+            files.replace(new, final)
+            files.sync(self.directory)
+            # `best` first: killed between the two, the run goes on from the older `last` and comes by here again.
+            for name in ["best"] * best + ["last"] * last:
+                self._point(name, final)
+            files.sync(self.directory)
+            self._prune(step)
+        finally:
+            with contextlib.suppress(OSError):  # a disk that fails here as well is tidied by the next write
+                self._tidy()
+        return final
+
+    def read(self, which: str | int | Path = "last", map_location: str | torch.device = "cpu") -> Saved:
+        """Read "last", "best", the checkpoint of a step, or a directory, verified, the tensors on `map_location`.
+
+        A damaged "last" is passed over for the newest whole one. CheckpointError, naming the file, when what was asked
+        for is damaged or missing.
+        """
+        if which != "last":
+            path = self.directory / f"step-{which:08d}" if isinstance(which, int) else self._named(which)
+            return _read(path, map_location)
+        last = self.directory / "last"
+        newest_first = [path for _, path in reversed(self.list())]
+        # While a checkpoint is replaced by one of the same step it is, for a moment, only there under its hidden name.
+        hidden = sorted(self.directory.glob(_OLD + "*"), reverse=True)
+        pointed = [self._named("last")] if last.is_symlink() or last.exists() else []
+        candidates = list(dict.fromkeys([*pointed, *newest_first, *hidden]))
+        if not candidates:
+            raise CheckpointError(f"there is no checkpoint in {self.directory}")
+        passed_over: list[str] = []
+        for path in candidates:
+            try:
+                return replace(_read(path, map_location), passed_over=tuple(passed_over))
+            except CheckpointError as error:
+                passed_over.append(str(error))
+        raise CheckpointError(f"no whole checkpoint in {self.directory}: {'; '.join(passed_over)}")
+
+    def list(self) -> builtins.list[tuple[int, Path]]:
+        """(step, directory) of every checkpoint, damaged ones included, the oldest first."""
+        found = ((_NAME.fullmatch(path.name), path) for path in self.directory.glob("step-*"))
+        return sorted((int(match[1]), path) for match, path in found if match)
+
+    def _named(self, which: str | Path) -> Path:
+        """The directory that "last" or "best" stands for, or the path itself."""
+        path = Path(which)
+        if which in ("last", "best"):
+            path = self.directory / which
+            if path.is_symlink():
+                path = self.directory / path.readlink()
+                hidden = path.with_name(_OLD + path.name)
+                return hidden if hidden.exists() and not path.exists() else path
+        return path
+
+    def _write_aside(self, name: str, step: int, tensors: Mapping[str, Mapping[str, Tensor]], state: Mapping[str, Any]) -> Path:
+        new = self.directory / (_NEW + name)
+        files.make_directory(new)
+        for kind, group in tensors.items():
+            _write_tensors(new / (kind + _TENSORS), group)
+        files.write(new / _STATE, strict_json.encode({"step": step, "state": dict(state)}, indent=1))
+        contents = sorted(new.iterdir())
+        for path in contents:
+            files.sync(path)
+        manifest = {path.name: {"bytes": path.stat().st_size, "sha256": _sha256(path)} for path in contents}
+        files.write(new / _MANIFEST, strict_json.encode({"format": _FORMAT, "files": manifest}, indent=1))
+        files.sync(new / _MANIFEST)
+        files.sync(new)
+        return new
+
+    def _point(self, name: str, target: Path) -> None:
+        path, aside = self.directory / name, self.directory / (_NEW + name)
+        if path.is_dir() and not path.is_symlink():  # a copy of the run made by a tool that follows links
+            files.remove(path)
+        files.link(aside, target.name)
+        files.replace(aside, path)
+
+    def _prune(self, step: int) -> None:
+        # Steps above the one just written belong to a future that a resume from before them has abandoned.
+        newest = [path for other, path in self.list() if other <= step][-max(self.keep, 2) :]
+        stay = {*newest, self._named("last"), self._named("best")}
+        for _, path in self.list():
+            if path not in stay:
+                gone = path.with_name(_GONE + path.name)  # half deleted, it must not look like a checkpoint
+                files.replace(path, gone)
+                files.remove(gone)
+
+    def _tidy(self) -> None:
+        """Remove what a killed writer left; put back what it was about to replace."""
+        for path in self.directory.glob(".*"):
+            name = path.with_name(path.name.removeprefix(_OLD))
+            if path.name.startswith(_OLD) and not name.exists():
+                files.replace(path, name)
+            else:
+                files.remove(path)
+
+
+def _write_tensors(path: Path, tensors: Mapping[str, Tensor]) -> None:
+    """One safetensors file; its metadata lists, as JSON, the names that stand for another name's tensor."""
+    names: dict[tuple, str] = {}
+    aliases: dict[str, str] = {}
+    unique: dict[str, Tensor] = {}
+    storages: set[int] = set()
+    for name, tensor in tensors.items():
+        place = (tensor.device, tensor.dtype, tensor.data_ptr(), tensor.shape, tensor.stride())
+        if tensor.numel() and place in names:
+            aliases[name] = names[place]
+            continue
+        names[place] = name
+        plain = tensor.detach().cpu().contiguous()
+        if plain.untyped_storage().data_ptr() in storages:  # a view that overlaps another tensor: a copy of its own
+            plain = plain.clone()
+        storages.add(plain.untyped_storage().data_ptr())
+        unique[name] = plain
+    metadata = {"aliases": json.dumps(aliases)} if aliases else None
+    files.fill(path, lambda target: save_file(unique, target, metadata))
+
+
+def _read(path: Path, map_location: str | torch.device) -> Saved:
+    """Read one checkpoint directory. CheckpointError, in one sentence, when anything about it is not as written."""
+    try:
+        data = (path / _MANIFEST).read_bytes()
+        manifest = strict_json.decode(data)
+        # A manifest in any other spelling was changed after it was written, if only in a blank.
+        if strict_json.encode(manifest, indent=1) != data or manifest["format"] != _FORMAT:
+            raise CheckpointError(f"{path.name} is damaged: {_MANIFEST} is not as it was written")
+        for name, expected in manifest["files"].items():
+            _verify(path / name, expected["bytes"], expected["sha256"])
+        saved = strict_json.decode((path / _STATE).read_bytes())
+        return Saved(
+            step=saved["step"],
+            path=path,
+            tensors={
+                name.removesuffix(_TENSORS): _read_tensors(path / name, map_location)
+                for name in manifest["files"]
+                if name.endswith(_TENSORS)
+            },
+            state=saved["state"],
+        )
+    except FileNotFoundError as error:
+        missing = Path(error.filename or path).name
+        problem = f"{path.name} is damaged: {missing} is missing" if path.exists() else f"{path} does not exist"
+        raise CheckpointError(problem) from error
+    except OSError as error:
+        raise CheckpointError(f"{path.name} can't be read: {error.strerror}") from error
+    except (ValueError, KeyError, TypeError, AttributeError, RecursionError, SafetensorError) as error:
+        raise CheckpointError(f"{path.name} is damaged: {error}") from error
+
+
+def _verify(path: Path, size: int, digest: str) -> None:
+    actual = path.stat().st_size
+    if actual != size:
+        raise CheckpointError(f"{path.parent.name} is damaged: {path.name} has {actual} bytes, not {size}")
+    if _sha256(path) != digest:
+        raise CheckpointError(f"{path.parent.name} is damaged: the content of {path.name} has changed since it was written")
+
+
+def _read_tensors(path: Path, map_location: str | torch.device) -> dict[str, Tensor]:
+    with safe_open(path, "pt") as file:
+        # Copies: the file's own memory map is neither aligned like a fresh tensor nor safe once the file goes.
+        tensors = {name: file.get_tensor(name).to(map_location, copy=True) for name in file.keys()}  # noqa: SIM118
+        aliases = json.loads((file.metadata() or {}).get("aliases", "{}"))
+    return {**tensors, **{alias: tensors[name] for alias, name in aliases.items()}}
+
+
+def _sha256(path: Path) -> str:
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()

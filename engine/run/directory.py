@@ -1,0 +1,207 @@
+"""The run directory: one training of one recipe, and all there is to know of it."""
+
+from __future__ import annotations
+
+import builtins
+import os
+import re
+import time
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from functools import cached_property
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from engine.errors import RunError, nearest
+from engine.events import Message
+from engine.history import History
+from engine.run import files, strict_json
+from engine.run.journal import Journal
+from engine.run.machine import environment as this_environment
+from engine.run.status import Status
+
+if TYPE_CHECKING:
+    from engine.run.checkpoints import Checkpoints
+
+_STAMP = re.compile(r"(\d{8}-\d{6})-(.+)")
+_STAMP_FORMAT = "%Y%m%d-%H%M%S"
+_FILES = ("status.json", "journal.jsonl", "environment.json")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class RunSummary:
+    """A run's line in a list. `state` is "starting", "running", "paused", "finished", "stopped", "failed", "died"
+    (its process is gone) or "unreadable" (with the `reason`)."""
+
+    name: str  # of the directory
+    path: Path
+    state: str
+    step: int = 0
+    epoch: int = 0
+    epochs: int | None = None
+    best: Mapping[str, float] = field(default_factory=dict)  # the best epoch's row, empty before the first
+    monitor: str = ""
+    mode: str = ""
+    started: float = 0.0
+    seconds: float = 0.0
+    reason: str = ""
+
+
+class Run:
+    """A run directory that exists."""
+
+    def __init__(self, path: Path) -> None:
+        self.path = Path(path)
+        self.name = self.path.resolve().name
+        self.recipe_path = self.path / "recipe.toml"
+        self.output_path = self.path / "output.log"
+        self.journal = Journal(self.path / "journal.jsonl")
+        self.status = Status(self.path / "status.json")
+
+    @cached_property
+    def checkpoints(self) -> Checkpoints:
+        """Set its `keep` before writing. Loads torch."""
+        from engine.run.checkpoints import Checkpoints
+
+        return Checkpoints(self.path / "checkpoints")
+
+    @staticmethod
+    def create(
+        root: Path | str, name: str, recipe_toml: str | None = None, environment: Mapping[str, Any] | None = None
+    ) -> Run:
+        """Make the directory of a new run below `root`, named by local time and `name`, with its recipe and environment.
+
+        environment: JSON values; left out, those of `engine.run.environment()`. RunError when it can't be made.
+        """
+        root = Path(root)
+        try:
+            root.mkdir(parents=True, exist_ok=True)
+            run = Run(_make_unique(root, f"{time.strftime(_STAMP_FORMAT)}-{_slug(name)}"))
+            run._describe(recipe_toml, environment)
+        except OSError as error:
+            raise RunError(f"can't make a run directory in {root}: {error.strerror}") from error
+        return run
+
+    @staticmethod
+    def at(path: Path | str) -> tuple[Run, bool]:
+        """The run at exactly this path, and whether it was there before; it is made where there is nothing.
+
+        RunError when something else is there.
+        """
+        path = Path(path)
+        if any((path / name).exists() for name in _FILES):
+            return Run(path), True
+        try:
+            path.mkdir(parents=True, exist_ok=True)
+            if any(path.iterdir()):
+                raise RunError(f"{path} is not empty and not a run directory")
+            run = Run(path)
+            run._describe(None, None)
+        except OSError as error:
+            raise RunError(f"can't make the run directory {path}: {error.strerror}") from error
+        return run, False
+
+    @staticmethod
+    def open(which: Path | str, root: Path | str | None = None) -> Run:
+        """The run at a path, or the one below `root` of that name, of which it is an unambiguous part, or the "last" one.
+
+        root: as `runs_root` gives it when left out. RunError names what there is instead.
+        """
+        root = runs_root(root)
+        if which == "last":
+            runs = Run.list(root)
+            if not runs:
+                raise RunError(f"there is no run in {root}")
+            return Run(runs[0].path)
+        for path in (Path(which), root / which):
+            if _is_run(path):
+                return Run(path)
+        names = [path.name for path in _run_directories(root)]
+        found = [name for name in names if str(which) in name]
+        if len(found) == 1:
+            return Run(root / found[0])
+        if found:
+            shown = ", ".join(found[:5]) + (", …" if len(found) > 5 else "")
+            raise RunError(f"{str(which)!r} fits {len(found)} runs in {root}: {shown}")
+        if Path(which).exists():
+            raise RunError(f"{which} is not a run directory")
+        # People remember the name, not the time: compare with both, with and without.
+        known = {name.partition("-")[2].partition("-")[2]: name for name in names} | {name: name for name in names}
+        raise RunError(f"there is no run {str(which)!r} in {root}{nearest(str(which), known)}")
+
+    @staticmethod
+    def list(root: Path | str) -> builtins.list[RunSummary]:
+        """The runs below `root`, the newest first; none where there is no such directory."""
+        summaries = [_summary(path) for path in _run_directories(Path(root))]
+        return sorted(summaries, key=lambda summary: (summary.started, summary.name), reverse=True)
+
+    def _describe(self, recipe_toml: str | None, environment: Mapping[str, Any] | None) -> None:
+        values = this_environment() if environment is None else environment
+        files.write_atomically(self.path / "environment.json", strict_json.encode(values, indent=1))
+        if recipe_toml is not None:
+            files.write_atomically(self.recipe_path, recipe_toml.encode())
+        self.status.write("starting")
+
+
+def runs_root(argument: Path | str | None = None) -> Path:
+    """Where runs are kept: the argument, else $EPOCHAL_RUNS, else ./runs."""
+    return Path(argument or os.environ.get("EPOCHAL_RUNS") or "runs")
+
+
+def load_history(run: Run) -> History:
+    """What the run's journal tells; a line that can't be read is a warning in it."""
+    history = History()
+    events, problems = Journal.read(run.journal.path)
+    for event in [*events, *(Message(text=problem, level="warning") for problem in problems)]:
+        history.apply(event)
+    return history
+
+
+def _slug(name: str) -> str:
+    """A name that every file system takes."""
+    return re.sub(r"[^\w.-]+", "-", name)[:50].strip("-.") or "run"
+
+
+def _make_unique(root: Path, name: str) -> Path:
+    """Making a directory either succeeds or finds it there: two processes never get the same one."""
+    path, number = root / name, 1
+    while True:
+        try:
+            files.make_directory(path)
+        except FileExistsError:
+            number += 1
+            path = root / f"{name}-{number}"
+        else:
+            files.sync(root)
+            return path
+
+
+def _is_run(path: Path) -> bool:
+    return path.is_dir() and (bool(_STAMP.fullmatch(path.name)) or any((path / name).exists() for name in _FILES))
+
+
+def _run_directories(root: Path) -> builtins.list[Path]:
+    try:
+        return sorted(path for path in root.iterdir() if _is_run(path))
+    except FileNotFoundError:
+        return []
+    except OSError as error:
+        raise RunError(f"{root} can't be read: {error.strerror}") from error
+
+
+def _summary(path: Path) -> RunSummary:
+    try:
+        status = Status.read(path / "status.json")
+        shown = ("state", "step", "epoch", "epochs", "best", "monitor", "mode", "started", "seconds", "reason")
+        return RunSummary(name=path.name, path=path, **{key: status[key] for key in shown})
+    except RunError as error:
+        return RunSummary(name=path.name, path=path, state="unreadable", started=_started(path), reason=str(error))
+
+
+def _started(path: Path) -> float:
+    """From the directory's name, else its date."""
+    match = _STAMP.fullmatch(path.name)
+    try:
+        return time.mktime(time.strptime(match[1], _STAMP_FORMAT)) if match else path.stat().st_mtime
+    except (ValueError, OverflowError):
+        return path.stat().st_mtime

@@ -1,0 +1,178 @@
+"""The run's append-only file of events, one JSON object a line."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+import os
+from collections.abc import Iterator
+from pathlib import Path
+
+from engine.events import CheckpointWritten, EpochEnded, Event, Message, RunEnded, RunStarted, Trained, from_dict, to_dict
+from engine.run import files, strict_json
+
+
+class Journal:
+    """Writes one journal; `Journal.read` reads any. The file is opened, or made, by the first `append`."""
+
+    def __init__(self, path: Path) -> None:
+        self.path = Path(path)
+        self._descriptor: int | None = None
+        self._end = 0
+
+    def append(self, event: Event) -> None:
+        """Write one line, which a kill of this process can't take back. Events that are not for the journal are left out.
+
+        OSError when the disk does not take it; the journal is then as it was before.
+        """
+        if not event.in_journal:
+            return
+        descriptor = self._open()
+        line = _line(event)
+        try:
+            files.append(descriptor, line)
+        except OSError:
+            files.truncate(descriptor, self._end)
+            raise
+        self._end += len(line)
+
+    def sync(self) -> None:
+        """Return when all lines are on the disk, where a power failure can't take them back."""
+        if self._descriptor is not None:
+            files.sync(self.path)
+
+    def close(self) -> None:
+        """Sync and close. The next `append` opens it again."""
+        if self._descriptor is not None:
+            self.sync()
+            os.close(self._descriptor)
+            self._descriptor = None
+
+    def position(self) -> int:
+        """Bytes in the journal, whole lines only."""
+        return self._end if self._descriptor is not None else _whole(self.path)
+
+    @staticmethod
+    def read(path: Path) -> tuple[list[Event], list[str]]:
+        """(events, problems): a torn last line is ignored, any other line that is no event is a problem of one sentence."""
+        events, problems = [], []
+        for number, (_, item) in enumerate(_lines(Path(path)), 1):
+            if isinstance(item, Event):
+                events.append(item)
+            else:
+                problems.append(f"{Path(path).name}, line {number}: {item}")
+        return events, problems
+
+    def truncate_after(self, step: int, epochs: int) -> None:
+        """Drop what a run that goes on from its checkpoint of `step` will say again, so that nothing is in it twice.
+
+        epochs: how many had ended at that checkpoint; it may be from before the validation after an epoch's last step.
+
+        Points of `Trained` stay up to `step` (one that covers more goes), events about a step up to `step`, epochs up to
+        `epochs`, every `RunStarted`, no `RunEnded`. Lines about no step stay where they stand before the checkpoint.
+        """
+        self.close()
+        lines = list(_lines(self.path))
+        checkpoint = _place_of_checkpoint([item for _, item in lines], step)
+        kept = []
+        for index, (line, item) in enumerate(lines):
+            match item:
+                case RunEnded():
+                    continue
+                case EpochEnded() if item.epoch > epochs:
+                    continue
+                case Trained() if item.step > step:
+                    cut = _cut(item, step)
+                    if cut is not None:
+                        kept.append(_line(cut))
+                case RunStarted():
+                    kept.append(line)
+                case Message() | str():  # a line that can't be read is not ours to lose
+                    if index < checkpoint:
+                        kept.append(line)
+                case _:
+                    if _step(item) <= step:
+                        kept.append(line)
+        files.write_atomically(self.path, b"".join(kept))
+
+    def _open(self) -> int:
+        if self._descriptor is None:
+            self._end = _whole(self.path)
+            self._descriptor = os.open(self.path, os.O_WRONLY | os.O_APPEND | os.O_CREAT, 0o666)
+            if os.fstat(self._descriptor).st_size > self._end:  # what a killed process left of its last line
+                files.truncate(self._descriptor, self._end)
+        return self._descriptor
+
+
+def _line(event: Event) -> bytes:
+    return strict_json.to_bytes(json.dumps(to_dict(event), allow_nan=False, ensure_ascii=False) + "\n")
+
+
+def _whole(path: Path) -> int:
+    """Bytes up to and with the last line break; 0 for a file that is not there."""
+    try:
+        with path.open("rb") as file:
+            end = file.seek(0, os.SEEK_END)
+            while end:
+                start = max(0, end - 65536)
+                file.seek(start)
+                found = file.read(end - start).rfind(b"\n")
+                if found >= 0:
+                    return start + found + 1
+                end = start
+    except FileNotFoundError:
+        pass
+    return 0
+
+
+def _lines(path: Path) -> Iterator[tuple[bytes, Event | str]]:
+    """Each whole line with its event, or with what is wrong with it. A missing file has none."""
+    try:
+        file = path.open("rb")
+    except FileNotFoundError:
+        return
+    with file:
+        for line in file:
+            if line.endswith(b"\n"):
+                yield line, _event(line)
+
+
+def _event(line: bytes) -> Event | str:
+    try:
+        values = strict_json.parse(line)
+        return from_dict(values) if isinstance(values, dict) else "not an event"
+    except (ValueError, RecursionError) as error:
+        return f"not an event ({error})"
+
+
+def _step(item: Event | str) -> int:
+    """The step that an event is about; 0 for what is about none."""
+    return 0 if isinstance(item, (RunStarted, str)) else getattr(item, "step", 0)
+
+
+def _place_of_checkpoint(items: list[Event | str], step: int) -> int:
+    """Index of the line that tells of the checkpoint; where the process was killed before it, of the first later step."""
+    place = None
+    for index, item in enumerate(items):
+        if _step(item) > step:
+            return index if place is None else place
+        if isinstance(item, CheckpointWritten) and item.step == step:
+            place = index
+    return len(items) if place is None else place
+
+
+def _cut(event: Trained, step: int) -> Trained | None:
+    """The points that end at `step` or before."""
+    if event.step <= step:
+        return event
+    points = (step - event.first + 1) // event.every
+    if points <= 0:
+        return None
+    return dataclasses.replace(
+        event,
+        step=event.first + points * event.every - 1,
+        loss=event.loss[:points],
+        low=event.low[:points],
+        high=event.high[:points],
+        lr=event.lr[:points],
+    )

@@ -1,0 +1,52 @@
+"""Schedule: when a torch scheduler steps, and where it ends."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from torch.optim.lr_scheduler import CyclicLR, LRScheduler, OneCycleLR, ReduceLROnPlateau
+
+
+def usual_unit(scheduler: LRScheduler) -> str:
+    """When torch's documentation steps a scheduler of this class: "step", "epoch" or "plateau"."""
+    if isinstance(scheduler, ReduceLROnPlateau):
+        return "plateau"
+    return "step" if isinstance(scheduler, (OneCycleLR, CyclicLR)) else "epoch"
+
+
+class Schedule:
+    """A torch scheduler with its unit.
+
+    `unit` is "step" (after each optimizer step), "epoch" (after each epoch's validation) or "plateau" (the same, with the
+    monitored metric). `length` is the number of units after which the learning rate stays where it is: a schedule made for
+    the planned length of a run neither starts again nor fails when the run is resumed for longer.
+    """
+
+    def __init__(self, scheduler: LRScheduler, unit: str | None = None, length: int | None = None) -> None:
+        self.scheduler = scheduler
+        self.unit = unit or usual_unit(scheduler)
+        self.length = length
+        if length is None and isinstance(scheduler, OneCycleLR):
+            self.length = scheduler.total_steps - 1  # its own count includes the rate that the first step uses
+        self.taken = 0
+
+    def after_step(self) -> None:
+        """To be called after each optimizer step by a schedule of unit "step"."""
+        if self.length is None or self.taken < self.length:
+            self.scheduler.step()
+            self.taken += 1
+
+    def after_epoch(self, metric: float) -> None:
+        """To be called after each epoch's validation; a schedule that counts steps does nothing here."""
+        if self.unit == "plateau":
+            self.scheduler.step(metric)
+            self.taken += 1
+        elif self.unit == "epoch":
+            self.after_step()
+
+    def state_dict(self) -> dict[str, Any]:
+        return {"scheduler": self.scheduler.state_dict(), "length": self.length, "taken": self.taken}
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        self.scheduler.load_state_dict(state["scheduler"])
+        self.length, self.taken = state["length"], state["taken"]

@@ -1,0 +1,119 @@
+"""Recipes as text: TOML files, and single settings such as `optimizer.lr=1e-3`."""
+
+from __future__ import annotations
+
+import tomllib
+from collections.abc import Iterable, Mapping
+from pathlib import Path
+from typing import Any
+
+import tomli_w
+
+from engine.errors import Problem, RecipeError
+
+COMPONENTS = ("data", "model", "loss", "optimizer", "scheduler")
+
+
+def read_toml(path: Path | str) -> dict[str, Any]:
+    """A recipe file's values, unchecked. RecipeError when the file can't be read or is not TOML."""
+    path = Path(path)
+    try:
+        return tomllib.loads(path.read_text(encoding="utf-8"))
+    except FileNotFoundError:
+        raise RecipeError([Problem("", f"there is no file {str(path)!r}")]) from None
+    except OSError as error:
+        raise RecipeError([Problem("", f"{path} can't be read: {error.strerror}")]) from None
+    except UnicodeDecodeError:
+        raise RecipeError([Problem("", f"{path} is no TOML file: it is not text in UTF-8")]) from None
+    except tomllib.TOMLDecodeError as error:  # its text ends in (at line 3, column 7)
+        raise RecipeError([Problem("", f"{path} is no TOML file: {error}")]) from None
+
+
+def to_toml(values: Mapping[str, Any]) -> str:
+    """The values as TOML in their own order, lists on one line. None is left out."""
+    lines = [_line(key, value) for key, value in values.items() if value is not None and not isinstance(value, Mapping)]
+    for key, table in values.items():
+        if isinstance(table, Mapping):
+            lines += ["", f"[{key}]", *(_line(inner, value) for inner, value in table.items() if value is not None)]
+    return "\n".join(lines) + "\n"
+
+
+def _line(key: str, value: Any) -> str:
+    return tomli_w.dumps({key: 0}).removesuffix("0\n") + _value(value)
+
+
+def _value(value: Any) -> str:
+    if isinstance(value, list):
+        return f"[{', '.join(map(_value, value))}]"
+    if isinstance(value, Mapping):
+        return f"{{{', '.join(_line(key, inner) for key, inner in value.items())}}}"
+    return tomli_w.dumps({"value": value}).removeprefix("value = ").removesuffix("\n")
+
+
+def parse_setting(setting: str) -> tuple[str, Any]:
+    """`optimizer.lr=1e-3` as its key and its value, read as TOML where it is that, else as text. RecipeError without an `=`."""
+    from engine.catalog.fields import toml_value
+
+    key, text = _split(setting)
+    return key, toml_value(text)
+
+
+def apply_settings(values: Mapping[str, Any], settings: Iterable[str]) -> dict[str, Any]:
+    """The values with `--set` settings put in, in their order. Nothing is checked but that each one names a place.
+
+    `scheduler=none` takes the section away, `training.patience=none` an optional field; `optimizer=SGD` is short for
+    `optimizer.name=SGD`. A new name keeps only the arguments that it knows.
+    """
+    from engine.catalog import sections
+    from engine.catalog.check import with_defaults
+
+    result = dict(values)
+    for setting in settings:
+        key, value = parse_setting(setting)
+        _, text = _split(setting)
+        section, _, inner = key.rpartition(".")
+        field = next((group.find(inner) for group in sections(with_defaults(result)) if group.key == section), None)
+        if text.lower() == "none" and (key == "scheduler" or (field is not None and field.optional)):
+            value = None
+        elif field is not None and (field.kind == "text" or isinstance(value, str)):
+            value = value if isinstance(value, str) and value != text else field.read(text)
+        result = with_value(result, key, value)
+    return result
+
+
+def with_value(values: Mapping[str, Any], key: str, value: Any) -> dict[str, Any]:
+    """The values with one dotted key set; None takes it away. A new name keeps only the arguments that it knows."""
+    if key in COMPONENTS and isinstance(value, str):
+        key = f"{key}.name"
+    section, dot, inner = key.partition(".")
+    result = dict(values)
+    if not dot:
+        result[section] = value
+    else:
+        given = result.get(section)
+        table = {**given} if isinstance(given, Mapping) else {}
+        if inner == "name" and section in COMPONENTS and isinstance(value, str):
+            table = _known_to(section, value, table)
+        table[inner] = value
+        result[section] = {name: each for name, each in table.items() if each is not None}
+    return {name: each for name, each in result.items() if each is not None}
+
+
+def _known_to(kind: str, name: str, table: Mapping[str, Any]) -> dict[str, Any]:
+    """Name first, then those of the old arguments that the new name has fields for."""
+    from engine.catalog import find
+    from engine.catalog.entries import LOADING
+
+    try:
+        entry = find(kind, name)
+    except RecipeError:  # the check of the whole says so
+        return {**table, "name": name}
+    known = {field.key for field in (*entry.fields, *(LOADING if kind == "data" else ()))}
+    return {"name": name, **{key: value for key, value in table.items() if key in known}}
+
+
+def _split(setting: str) -> tuple[str, str]:
+    key, equals, text = setting.partition("=")
+    if not equals or not key.strip():
+        raise RecipeError([Problem("", f"{setting!r} is no setting; write key=value, for example optimizer.lr=1e-3")])
+    return key.strip(), text.strip()
