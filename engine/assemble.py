@@ -85,10 +85,9 @@ def _assembled(recipe: Recipe) -> tuple[Parts, Prepared]:
 def _build(kind: str, component: Component, *live: Any, **inferred: Any) -> Any:
     """Make what the component names from its arguments and those of the `inferred` ones that it has parameters for."""
     entry = catalog.find(kind, component.name)
-    wanted = {key: value for key, value in inferred.items() if key in entry.wants}
     try:
-        return entry.build(*live, **wanted, **component.arguments)
-    except (TypeError, ValueError, RuntimeError) as error:
+        return entry.build(component.arguments, *live, **inferred)
+    except (TypeError, ValueError) as error:
         if ":" in component.name:  # the user's own code: their traceback
             raise
         field = f"{kind}.{_blamed(error, component.arguments)}"
@@ -105,15 +104,25 @@ def _schedule(recipe: Recipe, optimizer: torch.optim.Optimizer, train: Batches, 
     """The scheduler, with the arguments that follow from the plan; one whose length does so ends with the plan."""
     if recipe.scheduler is None:
         return None
-    name, given = recipe.scheduler.name, recipe.scheduler.arguments
+    name, arguments = recipe.scheduler.name, dict(recipe.scheduler.arguments)
     entry = catalog.find("scheduler", name)
-    epochs = recipe.training.epochs
-    steps = None if train.length is None else math.ceil(train.length / recipe.training.accumulate) * epochs
-    lr = optimizer.param_groups[0]["lr"]
-    arguments = entry.complete(given, epochs=epochs, total_steps=steps, lr=lr, mode=mode)
     unit = arguments.pop("unit", None) or entry.unit
-    planned = [key for key, origin in entry.derived.items() if origin == "epochs" and given.get(key) is None]
-    length = arguments[planned[0]] if planned else None
+    if entry.unit == "plateau":
+        arguments.setdefault("mode", mode)
+    epochs, length = recipe.training.epochs, None
+    steps = None if train.length is None else math.ceil(train.length / recipe.training.accumulate) * epochs
+    for argument, origin in entry.derived.items():
+        if argument in arguments:
+            continue
+        if origin == "lr":
+            arguments[argument] = optimizer.param_groups[0]["lr"]
+            continue
+        length = arguments[argument] = steps if unit == "step" else epochs
+        if length is None:
+            key = f"scheduler.{argument}"
+            raise RecipeError([Problem(key, f"{key} must be given: the steps of an epoch are not known beforehand")])
+    if entry.unit == "step":
+        length = None  # OneCycleLR knows its end itself
     return Schedule(_build("scheduler", Component(name, arguments), optimizer), unit, length)
 
 

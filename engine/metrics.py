@@ -57,7 +57,7 @@ class MAE:
         self.count = 0
 
     def update(self, output: Tensor, targets: Tensor) -> None:
-        self.total = self.total + _wide(output - targets).abs().sum()
+        self.total = self.total + (_wide(output) - _wide(targets)).abs().sum()
         self.count += targets.numel()
 
     def compute(self) -> float:

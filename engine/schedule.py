@@ -50,3 +50,5 @@ class Schedule:
     def load_state_dict(self, state: dict[str, Any]) -> None:
         self.scheduler.load_state_dict(state["scheduler"])
         self.length, self.taken = state["length"], state["taken"]
+        # Steps were taken, by an earlier process; torch would warn of a schedule that moves before the first step.
+        self.scheduler.optimizer._opt_called = True  # type: ignore[attr-defined]

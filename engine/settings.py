@@ -11,9 +11,6 @@ import tomli_w
 
 from engine.errors import Problem, RecipeError
 
-COMPONENTS = ("data", "model", "loss", "optimizer", "scheduler")
-
-
 def read_toml(path: Path | str) -> dict[str, Any]:
     """A recipe file's values, unchecked. RecipeError when the file can't be read or is not TOML."""
     path = Path(path)
@@ -83,7 +80,9 @@ def apply_settings(values: Mapping[str, Any], settings: Iterable[str]) -> dict[s
 
 def with_value(values: Mapping[str, Any], key: str, value: Any) -> dict[str, Any]:
     """The values with one dotted key set; None takes it away. A new name keeps only the arguments that it knows."""
-    if key in COMPONENTS and isinstance(value, str):
+    from engine.catalog import KINDS
+
+    if key in KINDS and isinstance(value, str):
         key = f"{key}.name"
     section, dot, inner = key.partition(".")
     result = dict(values)
@@ -92,7 +91,7 @@ def with_value(values: Mapping[str, Any], key: str, value: Any) -> dict[str, Any
     else:
         given = result.get(section)
         table = {**given} if isinstance(given, Mapping) else {}
-        if inner == "name" and section in COMPONENTS and isinstance(value, str):
+        if inner == "name" and section in KINDS and isinstance(value, str):
             table = _known_to(section, value, table)
         table[inner] = value
         result[section] = {name: each for name, each in table.items() if each is not None}

@@ -77,12 +77,13 @@ def problems(values: Mapping[str, Any]) -> tuple[Problem, ...]:
 def with_defaults(values: Mapping[str, Any]) -> dict[str, Any]:
     """The values with a name in each component that is not optional: that of the default recipe where none is given."""
     filled = dict(values)
-    for kind, component in (("data", "digits"), ("model", "mlp"), ("loss", "CrossEntropyLoss"), ("optimizer", "Adam")):
+    for kind in ("data", "model", "loss", "optimizer"):
         given = values.get(kind) if values.get(kind) is not None else {}
-        filled[kind] = {"name": component, **given} if isinstance(given, Mapping) else given
+        filled[kind] = {"name": getattr(_DEFAULT, kind).name, **given} if isinstance(given, Mapping) else given
     return filled
 
 
+_DEFAULT = Recipe()
 _LOADING_KEYS = tuple(field.key for field in LOADING)
 
 

@@ -99,14 +99,14 @@ def _field(target: Callable[..., Any], parameter: inspect.Parameter) -> Field | 
 
 def _resolved(annotation: Any, target: Callable[..., Any]) -> Any:
     """The annotation as an object, where it was written as text; text that means nothing here stays text."""
-    if not isinstance(annotation, str):
-        return annotation
     code = target.__init__ if inspect.isclass(target) else target  # type: ignore[misc]
     names = {**vars(typing), **vars(collections.abc), **getattr(inspect.unwrap(code), "__globals__", {})}
     try:
-        return eval(annotation, names)  # the same that typing.get_type_hints does, but argument by argument
+        while isinstance(annotation, str):  # quotes inside postponed annotations are text twice
+            annotation = eval(annotation, names)  # as typing.get_type_hints does, but argument by argument
     except Exception:
         return annotation
+    return annotation
 
 
 def _shape(annotation: Any) -> dict[str, Any] | None:
@@ -172,7 +172,7 @@ def _shape_of_default(default: Any) -> dict[str, Any] | None:
 # Docstrings.
 
 _HEADER = re.compile(r"^(Args|Arguments|Parameters|Keyword Args|Keyword Arguments):?\s*$")
-_ENTRY = re.compile(r"^(\s+)\*{0,2}(\w+)\s*(?:\(.*?\))?\s*:(?!\w+:`)\s*(.*)$")
+_ENTRY = re.compile(r"^(\s+)\*{0,2}(\w+)\s*:(?!\w+:`)\s*(.*)$")
 _NUMPY_ENTRY = re.compile(r"^(\w+)\s*(?::.*)?$")
 
 

@@ -33,7 +33,7 @@ def make_parser(prog: str) -> Parser:
         return made
 
     train = command("train", "engine.cli.train", "train a recipe", _TRAIN)
-    train.add_argument("recipe", metavar="RECIPE.toml", nargs="?", help="the recipe; left out: an MLP on the digits")
+    train.add_argument("recipe", metavar="RECIPE.toml", nargs="?", help=_RECIPE)
     _recipe_options(train)
     group = train.add_mutually_exclusive_group()
     _runs_option(group)
@@ -51,7 +51,7 @@ def make_parser(prog: str) -> Parser:
     runs.add_argument("--json", action="store_true", help="as one JSON list")
 
     check = command("check", "engine.cli.show", "check a recipe by a dry run of one batch; nothing is written", _CHECK)
-    check.add_argument("recipe", metavar="RECIPE.toml", help="the recipe")
+    check.add_argument("recipe", metavar="RECIPE.toml", nargs="?", help=_RECIPE)
     _recipe_options(check)
 
     catalog = command("catalog", "engine.cli.show", "list what a recipe can name, and the fields of each")
@@ -66,6 +66,7 @@ Exit status: 0 finished, 1 the training failed, 2 a mistake in the recipe or the
 SIGTERM with the step finished and a checkpoint written; a second signal ends at once. A hang-up does not stop it."""
 _RESUME = "Go on with a run from its last checkpoint, exactly as if it had never been interrupted. Exit status as for train."
 _CHECK = "Check a recipe: every field, and a dry run of one real batch on copies. Exit status 2 when something is wrong."
+_RECIPE = "the recipe; left out: an MLP on the digits"
 _RUN = "its directory, its name, a part of the name that only it has, or last (which is also meant when left out)"
 
 

@@ -3,27 +3,26 @@
 from __future__ import annotations
 
 import argparse
-import json
-import tomllib
+import re
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
-
-from engine.errors import Problem, RecipeError
+from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
     from engine.recipe import Recipe
 
 
 def read_recipe(arguments: argparse.Namespace) -> Recipe:
-    """The recipe of `RECIPE.toml`, or the default one, after `--set` and its shortcuts. RecipeError names every mistake."""
-    from engine.recipe import Recipe, apply_settings
+    """The recipe of `RECIPE.toml`, or the default one, after `--set` and its shortcuts. RecipeError names every mistake.
 
-    values = {} if arguments.recipe is None else _read_file(Path(arguments.recipe))
-    settings = list(arguments.settings)
-    if arguments.epochs is not None:
-        settings.append(f"training.epochs={arguments.epochs}")
-    if arguments.device is not None:
-        settings.append(f"training.device={arguments.device}")
-    if arguments.name is not None:
-        settings.append(f"name={json.dumps(arguments.name)}")  # in quotes: a name of digits is still a name
-    return Recipe.from_dict(apply_settings(values, settings))
+    Settings go in before anything is checked, so that a file may leave to them what it must not do without.
+    """
+    from engine.recipe import Recipe
+    from engine.settings import apply_settings, read_toml
+
+    values = {}
+    if arguments.recipe is not None:
+        stem = re.sub(r"[^A-Za-z0-9_.-]+", "-", Path(arguments.recipe).stem)[:100].lstrip(".")  # as Recipe.load names it
+        values = {**({"name": stem} if stem else {}), **read_toml(arguments.recipe)}
+    shortcuts = {"training.epochs": arguments.epochs, "training.device": arguments.device, "name": arguments.name}
+    settings = [f"{key}={value}" for key, value in shortcuts.items() if value is not None]
+    return Recipe.from_dict(apply_settings(values, [*arguments.settings, *settings]))

@@ -132,19 +132,23 @@ def _print_entry(entry: Entry, out: Stream) -> None:
 
 
 def _print_fields(fields: tuple[Field, ...], out: Stream) -> None:
-    """Two lines a field, so that long words of help fit beside nothing: `lr  a number of at least 0; 0.001`."""
-    from engine.catalog import REQUIRED
-
+    """Two lines a field: what it takes, and what it does."""
     width = max((len(field.key) for field in fields), default=0)
     for field in fields:
-        default = f"default {field.show(field.default)}"
-        if field.default is REQUIRED:
-            default = "must be given"
-        elif field.default is None:
-            default = field.derived and f"left out: {field.derived}" or "may be left out"
-        out.line(f"  {field.key:<{width}}  {field.expects}; {default}")
+        out.line(f"  {field.key:<{width}}  {field.expects}; {_default(field)}")
         if field.help:
             out.line(f"  {'':<{width}}  {field.help}")
+
+
+def _default(field: Field) -> str:
+    from engine.catalog import REQUIRED
+
+    if field.default is REQUIRED:
+        return "must be given"
+    if field.default is None:
+        return f"left out: {field.derived}" if field.derived else "may be left out"
+    shown = field.show(field.default)
+    return f"default [{shown}]" if field.kind == "list" else f"default {shown or 'empty'}"
 
 
 def _entry_values(entry: Entry) -> dict[str, Any]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import signal
 from types import FrameType
@@ -60,3 +61,10 @@ class Signals:
         if self._control is None:
             raise KeyboardInterrupt
         self._control.stop(_ASKED[signal.Signals(number)])
+        _tell("epochal: ends after this step, with a checkpoint; once more ends it at once\n")
+
+
+def _tell(text: str) -> None:
+    """Write to standard error past Python's streams, which the signal may have caught in the middle of a write."""
+    with contextlib.suppress(OSError):  # a terminal that has gone
+        os.write(2, (("\r\x1b[2K" if os.isatty(2) else "") + text).encode())

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import json
+import shlex
 from collections.abc import Callable
 from contextlib import ExitStack, redirect_stdout
 from typing import TYPE_CHECKING
@@ -13,17 +14,19 @@ from engine.cli.output import Live, Log, Stream
 from engine.cli.recipes import read_recipe
 from engine.cli.rows import Rows, say
 from engine.cli.signals import Signals
+from engine.errors import RunError
 from engine.events import Event, Message, RunStarted, to_dict
 
 if TYPE_CHECKING:
+    from engine.run import Run
     from engine.trainer import Trainer
 
 
 def train(arguments: argparse.Namespace, out: Stream, err: Stream) -> int:
     """Train a recipe. Returns the exit status: 0 finished, 1 failed, 130 and 143 stopped by a signal."""
-    recipe = read_recipe(arguments)
 
     def build() -> Trainer:
+        recipe = read_recipe(arguments)
         from engine.run import runs_root
         from engine.trainer import Trainer
 
@@ -40,9 +43,11 @@ def resume(arguments: argparse.Namespace, out: Stream, err: Stream) -> int:
     history = load_history(run)
     done = history.ended.epoch if history.ended else 0
     if history.state == "finished" and (arguments.epochs is None or arguments.epochs <= done):
-        more = f"{arguments.prog} resume {run.path} --epochs {2 * done}"
-        err.line(f"epochal: {run.path} is finished after {format.counted(done, 'epoch')}; to train more: {more}")
+        more = f"{arguments.prog} resume {shlex.quote(str(run.path))} --epochs {2 * done}"
+        tell = err if arguments.json else out
+        tell.line(f"{run.path} is finished after {format.counted(done, 'epoch')}; to train more: {more}")
         return 0
+    refuse_if_training(run)
 
     def build() -> Trainer:
         from engine.trainer import Trainer
@@ -50,6 +55,18 @@ def resume(arguments: argparse.Namespace, out: Stream, err: Stream) -> int:
         return Trainer.resume(run.path, epochs=arguments.epochs)
 
     return follow(build, arguments, out, err)
+
+
+def refuse_if_training(run: Run) -> None:
+    """Raise RunError when a process is at work on the run: two would spoil it."""
+    from engine.run.status import ALIVE
+
+    try:
+        status = run.status.read(run.status.path)
+    except RunError:  # no status can be read: then none is being written either
+        return
+    if status["state"] in ALIVE:
+        raise RunError(f"{run.path} is being trained by process {status['pid']} on {status['host']}")
 
 
 def follow(build: Callable[[], Trainer], arguments: argparse.Namespace, out: Stream, err: Stream) -> int:
@@ -88,4 +105,9 @@ class Lines:
 
     def __call__(self, event: Event) -> None:
         if event.in_journal:
-            self._out.line(json.dumps(to_dict(event), ensure_ascii=False))
+            line = json.dumps(to_dict(event), allow_nan=False, ensure_ascii=False)
+            try:
+                line.encode(self._out.encoding or "utf-8")
+            except UnicodeEncodeError:  # the same values in ASCII
+                line = json.dumps(to_dict(event), allow_nan=False)
+            self._out.line(line)

@@ -31,13 +31,15 @@ def prepare_own(training: Dataset | DataLoader, validation: Dataset | DataLoader
         inputs, target = _first(training)
         is_class = not target.is_floating_point()
         names, output_size = _classes(training) if is_class else ((), target.numel())
-    parts: list[Any] = [training, validation]
-    if validation is None and isinstance(training, Dataset) and _is_map(training):
+        if validation is not None:
+            _first(validation)  # as well formed as the training part
+    if validation is None and isinstance(training, Dataset) and not isinstance(training, IterableDataset):
         first, second = split(_length(training), loading.validation, loading.split_seed)
-        parts = [Subset(training, first.tolist()), Subset(training, second.tolist()) if len(second) else None]
+        validation = Subset(training, second.tolist()) if len(second) else None
+        training = Subset(training, first.tolist())
     return Prepared(
-        train=_part(parts[0], loading),
-        validation=None if parts[1] is None else _part(parts[1], loading),
+        train=_part(training, loading),
+        validation=None if validation is None else _part(validation, loading),
         task="classification" if is_class else "regression",
         input_shape=tuple(inputs.shape) if isinstance(inputs, Tensor) else (),
         output_size=output_size,
@@ -143,10 +145,6 @@ def _length(data: Any) -> int:
         ) from None
 
 
-def _is_map(data: Any) -> bool:
-    return isinstance(data, Dataset) and not isinstance(data, IterableDataset)
-
-
 def _classes(data: Any) -> tuple[tuple[str, ...], int]:
     """The names of the classes, and how many there are."""
     while isinstance(data, (DataLoader, Subset)):
@@ -169,7 +167,7 @@ def _labels(data: Any) -> Tensor:
         return data.tensors[1]
     if getattr(data, "targets", None) is not None:
         return torch.as_tensor(data.targets)
-    if not _is_map(data):
+    if isinstance(data, IterableDataset):
         raise wrong(
             "data.name",
             f"how many classes the stream {type(data).__name__} holds can't be known: give it `classes` or `num_classes`",

@@ -1,6 +1,6 @@
 """The convolutional network."""
 
-# mypy: disable-error-code="no-any-return"  # torch types what a module returns as Any
+# mypy: disable-error-code="no-any-return"
 from __future__ import annotations
 
 from torch import Tensor, nn

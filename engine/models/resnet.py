@@ -1,6 +1,6 @@
 """A small residual network (He et al., 2015: "Deep Residual Learning for Image Recognition", the CIFAR form)."""
 
-# mypy: disable-error-code="no-any-return"  # torch types what a module returns as Any
+# mypy: disable-error-code="no-any-return"
 from __future__ import annotations
 
 import torch

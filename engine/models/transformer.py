@@ -1,6 +1,6 @@
 """A small transformer encoder (Vaswani et al., 2017, with normalization before each sublayer)."""
 
-# mypy: disable-error-code="no-any-return"  # torch types what a module returns as Any
+# mypy: disable-error-code="no-any-return"
 from __future__ import annotations
 
 import torch

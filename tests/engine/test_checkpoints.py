@@ -408,7 +408,9 @@ def half_done(name: str, path: Path, arguments: tuple[Any, ...]) -> None:
 
 
 @contextmanager
-def failing(monkeypatch: pytest.MonkeyPatch, call: int, fail: Callable[[str, int], BaseException | None]) -> Iterator[list[str]]:
+def failing(
+    monkeypatch: pytest.MonkeyPatch, call: int, fail: Callable[[str, int], BaseException | None]
+) -> Iterator[list[str]]:
     """From operation `call` (0 is the first) on, `fail(name, number)` says what is raised instead of doing it."""
     done: list[str] = []
 

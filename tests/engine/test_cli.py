@@ -1,0 +1,343 @@
+"""The command line, in this process: what each command prints where, and its exit status."""
+
+from __future__ import annotations
+
+import json
+import os
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from engine.cli import main
+from engine.events import EpochEnded, Message, RunEnded, RunStarted, from_dict
+from engine.run import Run
+
+QUICK = ["--set", "data.name=iris", "--set", "model.hidden=[8]", "--set", "checkpoint.min_seconds=0", "--epochs", "2"]
+Capture = pytest.CaptureFixture[str]
+
+
+@pytest.fixture(autouse=True)
+def _somewhere(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.delenv("EPOCHAL_RUNS", raising=False)
+
+
+def called(capsys: Capture, *arguments: str) -> tuple[int, str, str]:
+    """Exit status, standard output and standard error."""
+    status = main(list(arguments))
+    captured = capsys.readouterr()
+    return status, captured.out, captured.err
+
+
+def test_train_prints_header_rows_and_closing_lines(capsys: Capture) -> None:
+    status, out, err = called(capsys, "train", *QUICK, "--name", "flowers")
+    lines = out.splitlines()
+    assert (status, err) == (0, "")
+    assert lines[0].startswith("flowers · cpu")
+    assert "parameters · 4 steps an epoch · runs" in lines[0]
+    assert lines[1].split() == ["epoch", "train", "loss", "val", "loss", "accuracy", "lr", "time", "note"]
+    assert [line.split()[0] for line in lines[2:4]] == ["1", "2"]
+    assert all("checkpoint" in line for line in lines[2:4])
+    assert lines[4].startswith("finished  ")
+    assert "\x1b" not in out
+    assert "\r" not in out
+    (run,) = Run.list(Path("runs"))
+    assert lines[-1] == f"go on     epochal resume {run.path} --epochs 4"
+    assert run.state == "finished"
+
+
+def test_the_recipe_file_and_the_settings(capsys: Capture) -> None:
+    Path("wine-small.toml").write_text('[data]\nname = "wine"\n[model]\nname = "linear"\n[optimizer]\nname = "SGD"\nlr = 0.5\n')
+    arguments = [
+        "train",
+        "wine-small.toml",
+        "--epochs",
+        "3",
+        "--device",
+        "cpu",
+        "--set",
+        "optimizer.lr=1e-2",
+        "--runs",
+        "elsewhere",
+    ]
+    status, out, _ = called(capsys, *arguments)
+    assert status == 0
+    assert out.startswith("wine-small · cpu")
+    assert out.count("1.0e-2") == 3
+    assert len(Run.list("elsewhere")) == 1
+    assert not Path("runs").exists()
+
+
+def test_a_setting_can_give_what_the_file_leaves_out(capsys: Capture) -> None:
+    rows = "\n".join(f"{i},{i % 2}" for i in range(40))
+    Path("data.csv").write_text(f"x,y\n{rows}\n")
+    Path("csv.toml").write_text('[data]\nname = "csv"\ntarget = "y"\n')
+    status, _, err = called(capsys, "train", "csv.toml", "--no-run", "--epochs", "1")
+    assert status == 2
+    assert "data.path" in err
+    assert called(capsys, "train", "csv.toml", "--no-run", "--epochs", "1", "--set", "data.path=data.csv")[0] == 0
+
+
+def test_no_run_writes_nothing(capsys: Capture) -> None:
+    status, out, _ = called(capsys, "train", *QUICK, "--no-run")
+    assert status == 0
+    assert list(Path().iterdir()) == []
+    assert "resume" not in out
+
+
+def test_quiet(capsys: Capture) -> None:
+    status, out, _ = called(capsys, "train", *QUICK, "--quiet")
+    assert status == 0
+    assert [line.split()[0] for line in out.splitlines()] == ["finished", "trained", "best", "run", "go"]
+
+
+def test_json_is_the_journal(capsys: Capture) -> None:
+    status, out, err = called(capsys, "train", *QUICK, "--json")
+    assert (status, err) == (0, "")
+    assert out == (Run.open("last").path / "journal.jsonl").read_text()
+    events = [from_dict(json.loads(line)) for line in out.splitlines()]
+    assert isinstance(events[0], RunStarted)
+    assert isinstance(events[-1], RunEnded)
+    assert sum(isinstance(event, EpochEnded) for event in events) == 2
+
+
+@pytest.mark.parametrize(
+    ("arguments", "words"),
+    [
+        (["train", "nothing.toml"], ["nothing.toml"]),
+        (["train", "--set", "optimizer.name=Adm"], ["optimizer.name", "'Adm'", "'Adam'"]),
+        (["train", "--set", "optimizer.lrr=1"], ["optimizer.lrr", "'lr'"]),
+        (["train", "--set", "optimizer.lr"], ["optimizer.lr", "key=value"]),
+        (["train", "--epochs", "many"], ["training.epochs", "'many'"]),
+        (["train", "--epochs", "0"], ["training.epochs", "at least 1"]),
+        (["train", "--device", "abacus"], ["training.device", "'abacus'", "cpu"]),
+        (["train", "--bogus"], ["--bogus"]),
+        (["train", "--json", "--quiet"], ["--quiet", "--json"]),
+        (["train", "--runs", "x", "--no-run"], ["--no-run", "--runs"]),
+        (["train", "--runs", "/dev/null/x", *QUICK], ["/dev/null/x"]),
+        (["trian"], ["'trian'", "train"]),
+        (["resume", "nowhere"], ["nowhere"]),
+        (["resume"], ["no run"]),
+        (["resume", "--epochs", "x"], ["--epochs", "'x'"]),
+        (["resume", "--epochs", "0"], ["--epochs", "'0'"]),
+        (["check", "nothing.toml"], ["nothing.toml"]),
+        (["check", "--set", "model.name=cnn"], ["cnn"]),
+        (["catalog", "optimzer"], ["optimzer", "optimizer"]),
+        (["catalog", "optimizer", "Adm"], ["'Adm'", "'Adam'"]),
+    ],
+)
+def test_a_mistake_is_one_sentence_and_exit_status_2(capsys: Capture, arguments: list[str], words: list[str]) -> None:
+    status, out, err = called(capsys, *arguments)
+    assert (status, out) == (2, "")
+    assert len(err.splitlines()) == 1, err
+    assert err.startswith("epochal: ")
+    for word in words:
+        assert word in err
+
+
+def test_each_mistake_has_its_line(capsys: Capture) -> None:
+    status, out, err = called(capsys, "train", "--set", "optimizer.lr=-1", "--set", "training.patience=0", "--set", "seed=x")
+    assert (status, out) == (2, "")
+    assert len(err.splitlines()) == 3
+    assert not Path("runs").exists()
+
+
+def test_no_command_prints_the_help(capsys: Capture) -> None:
+    status, out, err = called(capsys)
+    assert (status, out) == (2, "")
+    assert "catalog" in err
+
+
+def test_help_and_version(capsys: Capture) -> None:
+    assert called(capsys, "--version")[:2] == (0, "epochal 0.1.0\n")
+    for command in ([], ["train"], ["resume"], ["runs"], ["check"], ["catalog"]):
+        status, out, err = called(capsys, *command, "--help")
+        assert (status, err) == (0, "")
+        assert out.startswith(" ".join(["usage: epochal", *command]))
+
+
+def test_runs(capsys: Capture) -> None:
+    assert called(capsys, "runs") == (0, "no runs in runs\n", "")
+    assert called(capsys, "runs", "--json") == (0, "[]\n", "")
+    called(capsys, "train", *QUICK, "--name", "a")
+    called(capsys, "train", *QUICK, "--name", "a-longer-name", "--set", "training.epochs=12")
+    status, out, _ = called(capsys, "runs")
+    lines = out.splitlines()
+    assert status == 0
+    assert lines[0].split() == ["run", "state", "epoch", "step", "time", "best"]
+    assert all(line.index("finished") == lines[0].index("state") for line in lines[1:])
+    assert all("val loss" in line for line in lines[1:])
+    listed = json.loads(called(capsys, "runs", "--json")[1])
+    assert sorted(run["name"].split("-", 2)[2] for run in listed) == ["a", "a-longer-name"]
+    assert all(run["state"] == "finished" and run["best"]["val/loss"] > 0 for run in listed)
+
+
+def test_runs_root_from_the_environment(capsys: Capture, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("EPOCHAL_RUNS", "other")
+    assert called(capsys, "runs")[1] == "no runs in other\n"
+
+
+def test_resume(capsys: Capture) -> None:
+    called(capsys, "train", *QUICK)
+    run = Run.open("last")
+    journal = run.journal.path.read_bytes()
+
+    status, out, err = called(capsys, "resume")
+    assert (status, err) == (0, "")
+    assert out == f"{run.path} is finished after 2 epochs; to train more: epochal resume {run.path} --epochs 4\n"
+    assert called(capsys, "resume", str(run.path), "--epochs", "2")[0] == 0
+    status, out, err = called(capsys, "resume", "--json")
+    assert (status, out) == (0, "")
+    assert "finished" in err
+    assert run.journal.path.read_bytes() == journal
+
+    status, out, err = called(capsys, "resume", run.name[:18], "--epochs", "4")
+    lines = out.splitlines()
+    assert (status, err) == (0, "")
+    assert lines[1] == "goes on from step 8 after epoch 2 of 4"
+    assert [line.split()[0] for line in lines[3:5]] == ["3", "4"]
+    assert Run.list("runs")[0].epoch == 4
+
+
+def test_resume_leaves_a_run_alone_that_is_at_work(capsys: Capture) -> None:
+    run = Run.create("runs", "busy", "")
+    run.status.write("running")
+    status, out, err = called(capsys, "resume", "busy")
+    assert (status, out) == (2, "")
+    assert f"process {os.getpid()}" in err
+
+
+def test_check(capsys: Capture) -> None:
+    Path("net.py").write_text(
+        "from torch import nn\n\nclass Net(nn.Linear):\n    def __init__(self, input_shape, output_size):\n"
+        "        super().__init__(input_shape[0], output_size)\n"
+    )
+    status, out, err = called(capsys, "check", "--set", "model.name=net.py:Net")
+    assert (status, err) == (0, "")
+    lines = out.splitlines()
+    assert lines[0].split() == ["OK", "digits-mlp"]
+    assert any(line.split() == ["own", "code", "model", "net.py:Net"] for line in lines)
+    assert any("650 parameters" in line for line in lines)
+    assert not Path("runs").exists()
+
+
+def test_catalog(capsys: Capture) -> None:
+    status, out, _ = called(capsys, "catalog")
+    assert status == 0
+    counts = {line.split()[0]: int(line.split()[1]) for line in out.splitlines()[1:]}
+    assert set(counts) == {"data", "model", "loss", "optimizer", "scheduler"}
+    by_kind = json.loads(called(capsys, "catalog", "--json")[1])
+    assert {kind: len(names) for kind, names in by_kind.items()} == counts
+    for kind, names in by_kind.items():
+        status, out, _ = called(capsys, "catalog", kind)
+        assert status == 0
+        heads = [line.split()[0] for line in out.splitlines() if line]
+        assert set(names) <= set(heads)
+        listed = json.loads(called(capsys, "catalog", kind, "--json")[1])
+        assert [entry["name"] for entry in listed if not entry["refusal"]] == names
+        for name in names:
+            assert called(capsys, "catalog", kind, name)[0] == 0
+
+
+def test_catalog_says_why_one_is_refused(capsys: Capture) -> None:
+    refused = called(capsys, "catalog", "optimizer")[1].partition("not for a recipe:")[2]
+    assert "LBFGS" in refused
+    assert "closure" in refused
+    assert "closure" in called(capsys, "catalog", "optimizer", "LBFGS")[1]
+
+
+def test_catalog_shows_the_fields(capsys: Capture) -> None:
+    out = called(capsys, "catalog", "optimizer", "Adam")[1]
+    assert "lr " in out
+    assert "default 0.001" in out
+    assert "default [0.9, 0.999]" in out
+    fields = {
+        field["key"]: field for field in json.loads(called(capsys, "catalog", "optimizer", "Adam", "--json")[1])["fields"]
+    }
+    assert fields["lr"]["default"] == 0.001
+    assert fields["amsgrad"]["kind"] == "boolean"
+    assert "batch_size" in called(capsys, "catalog", "data", "csv")[1]
+
+
+def test_what_the_training_code_prints(capsys: Capture) -> None:
+    Path("net.py").write_text(
+        "import sys\nfrom torch import nn\nprint('imported')\n\nclass Net(nn.Linear):\n"
+        "    def __init__(self, input_shape, output_size):\n        super().__init__(input_shape[0], output_size)\n\n"
+        "    def forward(self, x):\n        print('forward')\n        print('aside', file=sys.stderr)\n"
+        "        return super().forward(x)\n"
+    )
+    own = ["train", *QUICK, "--set", "model.name=net.py:Net"]
+    status, out, err = called(capsys, *own, "--json")
+    assert status == 0
+    assert all(from_dict(json.loads(line)) for line in out.splitlines())
+    assert err.count("forward\n") == err.count("aside\n") > 8
+    log = Run.open("last").output_path.read_text()
+    assert log.startswith("imported\n")
+    assert log.count("forward\n") == err.count("forward\n")
+
+    status, out, err = called(capsys, *own)
+    assert out.count("forward\n") == err.count("aside\n") > 8
+    assert "epoch_ended" not in out
+
+
+def test_a_bug_in_the_training_code_keeps_its_traceback(capsys: Capture) -> None:
+    Path("net.py").write_text(
+        "from torch import nn\n\nclass Net(nn.Linear):\n    def __init__(self, input_shape, output_size):\n"
+        "        super().__init__(input_shape[0], output_size)\n        self.calls = 0\n\n"
+        "    def forward(self, x):\n        self.calls += 1\n        if self.calls > 6:\n"
+        "            return x @ x  # shapes do not fit\n        return super().forward(x)\n"
+    )
+    status, out, err = called(capsys, "train", *QUICK, "--set", "model.name=net.py:Net")
+    assert status == 1
+    assert "Traceback" in err
+    assert "return x @ x  # shapes do not fit" in err
+    assert "failed    RuntimeError" in out
+    assert Run.list("runs")[0].state == "failed"
+
+
+def test_a_loss_that_is_no_number_fails_the_run_in_one_sentence(capsys: Capture) -> None:
+    status, out, err = called(capsys, "train", *QUICK, "--set", "optimizer.name=SGD", "--set", "optimizer.lr=1e30")
+    assert status == 1
+    assert "Traceback" not in err
+    assert len(err.splitlines()) == 1
+    assert "nan" in err.lower()
+    assert "failed  " in out
+
+
+class Talking:
+    """A trainer that says something and is done."""
+
+    run = None
+
+    def __init__(self) -> None:
+        from engine.control import Control
+
+        self.control = Control()
+        self.listeners: list[Any] = []
+
+    def on(self, kind: type, listener: Any) -> None:
+        self.listeners.append((kind, listener))
+
+    def fit(self) -> Any:
+        for level in ("info", "warning", "error"):
+            event = Message(text=f"{level} words", level=level)
+            for kind, listener in self.listeners:
+                if isinstance(event, kind):
+                    listener(event)
+        return type("Result", (), {"state": "finished", "reason": ""})
+
+
+@pytest.mark.parametrize(("option", "info"), [(None, True), ("--json", True), ("--quiet", False)])
+def test_messages_go_to_standard_error(
+    capsys: Capture, monkeypatch: pytest.MonkeyPatch, option: str | None, info: bool
+) -> None:
+    monkeypatch.setattr("engine.trainer.Trainer.from_recipe", lambda *_, **__: Talking())
+    status, out, err = called(capsys, "train", *([option] if option else []))
+    assert status == 0
+    assert err.splitlines() == [
+        *["epochal: info words"] * info,
+        "epochal: warning: warning words",
+        "epochal: error: error words",
+    ]
+    assert len(out.splitlines()) == (3 if option == "--json" else 0)

@@ -1,0 +1,242 @@
+"""Sources against scikit-learn, the formulas, pandas and files written by hand."""
+
+from __future__ import annotations
+
+import inspect
+import random
+import subprocess
+import sys
+
+import numpy as np
+import pandas as pd
+import pytest
+import sklearn.datasets
+import torch
+
+from engine.data.prepare import prepare
+from engine.data.sources import SOURCES
+from engine.errors import RecipeError
+from engine.recipe import Loading
+
+AS_IT_IS = Loading(validation=0.0, standardize=False)
+
+
+def test_sources_load_nothing_heavy_before_they_are_called():
+    code = "import sys, engine.data.sources; print([m for m in ('torch','numpy','pandas','sklearn') if m in sys.modules])"
+    assert subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout == "[]\n"
+
+
+@pytest.mark.parametrize("name", SOURCES)
+def test_every_source_explains_itself(name):
+    function = SOURCES[name]
+    documentation = inspect.getdoc(function)
+    assert documentation and documentation.splitlines()[0].endswith((".", ","))
+    for argument in inspect.signature(function).parameters:
+        assert f"\n    {argument}: " in documentation
+    assert function.task in ("classification", "regression", None)
+
+
+@pytest.mark.parametrize("name", ["digits", "iris", "wine", "breast_cancer", "diabetes"])
+def test_bundled_data_are_scikit_learns(name):
+    samples = SOURCES[name]()
+    bunch = getattr(sklearn.datasets, f"load_{name}")()
+    np.testing.assert_array_equal(samples.inputs, bunch.data / 16 if name == "digits" else bunch.data)
+    np.testing.assert_array_equal(samples.targets, bunch.target)
+    assert len(samples.features) == bunch.data.shape[1]
+    assert samples.task == SOURCES[name].task
+    if samples.task == "classification":
+        assert samples.classes == tuple(map(str, bunch.target_names))
+
+
+def test_digits_as_images():
+    flat, images = SOURCES["digits"](), SOURCES["digits"](images=True)
+    assert images.inputs.shape == (1797, 1, 8, 8) and images.inputs.min() == 0 and images.inputs.max() == 1
+    np.testing.assert_array_equal(images.inputs.reshape(1797, 64), flat.inputs)
+
+
+@pytest.mark.parametrize("name", ["line", "sine", "moons", "spirals"])
+def test_generated_data_depend_on_their_seed_alone(name):
+    torch.manual_seed(0), np.random.seed(0), random.seed(0)
+    states = torch.get_rng_state(), np.random.get_state()[1].tolist(), random.getstate()
+    first, again, other = SOURCES[name](), SOURCES[name](), SOURCES[name](seed=1)
+    np.testing.assert_array_equal(first.inputs, again.inputs)
+    np.testing.assert_array_equal(first.targets, again.targets)
+    assert not np.array_equal(first.inputs, other.inputs)
+    assert len(SOURCES[name](samples=17).inputs) == 17
+    assert torch.equal(torch.get_rng_state(), states[0])
+    assert (np.random.get_state()[1].tolist(), random.getstate()) == states[1:]
+
+
+def test_generated_data_follow_their_formulas():
+    straight = SOURCES["line"](slope=-2.0, intercept=0.5, noise=0.0)
+    np.testing.assert_allclose(straight.targets, -2 * straight.inputs[:, 0] + 0.5)
+    noisy = SOURCES["line"](samples=5000, slope=0.0, intercept=0.0, noise=0.3)
+    assert noisy.targets.std() == pytest.approx(0.3, rel=0.05)
+    wave = SOURCES["sine"](noise=0.0, periods=1.0)
+    np.testing.assert_allclose(wave.targets, np.sin(2 * np.pi * wave.inputs[:, 0]))
+    moons = SOURCES["moons"](noise=0.0)
+    centres = np.where(moons.targets[:, None] == 0, [0, 0], [1, 0.5])
+    np.testing.assert_allclose(np.linalg.norm(moons.inputs - centres, axis=1), 1)
+    spirals = SOURCES["spirals"](arms=4, noise=0.0)
+    assert spirals.classes == ("arm 1", "arm 2", "arm 3", "arm 4") and np.bincount(spirals.targets).tolist() == [250] * 4
+    radius = np.linalg.norm(spirals.inputs, axis=1)
+    angle = 4 * radius + spirals.targets * np.pi / 2
+    np.testing.assert_allclose(spirals.inputs, radius[:, None] * np.stack([np.cos(angle), np.sin(angle)], axis=1), atol=1e-12)
+
+
+def refused(field: str, words: str, name: str, *arguments, **keywords) -> None:
+    with pytest.raises(RecipeError, match=words) as caught:
+        SOURCES[name](*arguments, **keywords)
+    assert [problem.field for problem in caught.value.problems] == [field]
+    assert "\n" not in str(caught.value)
+
+
+def test_impossible_sizes_are_refused():
+    refused("data.samples", "data.samples = 0 is too small", "line", samples=0)
+    refused("data.arms", "at least 2", "spirals", arms=1)
+    refused("data.noise", "data.noise = -1", "moons", noise=-1)
+    refused("data.samples", "at least 5", "spirals", arms=5, samples=4)
+
+
+# CSV
+
+
+@pytest.fixture
+def file(tmp_path):
+    def write(text: str, name: str = "table.csv") -> str:
+        (tmp_path / name).write_text(text)
+        return str(tmp_path / name)
+
+    return write
+
+
+PASSENGERS = """age,fare,sex,alone,survived
+22,7.25,male,false,no
+38,71.3,female,true,yes
+,8.05,female,true,yes
+35,,male,false,
+54,51.9,?,true,no
+"""
+
+
+def test_csv_columns_are_typed(file):
+    samples = SOURCES["csv"](file(PASSENGERS), "survived")
+    assert samples.features == ("age", "fare", "sex = female", "sex = male", "sex is missing", "alone")
+    expected = [
+        [22, 7.25, 0, 1, 0, 0],
+        [38, 71.3, 1, 0, 0, 1],
+        [np.nan, 8.05, 1, 0, 0, 1],
+        [54, 51.9, 0, 0, 1, 1],
+    ]
+    np.testing.assert_array_equal(samples.inputs, expected)
+    assert samples.targets.tolist() == [0, 1, 1, 0] and samples.classes == ("no", "yes")
+    assert samples.notes == ("1 of 5 rows have no 'survived' and were left out",)
+
+
+def test_csv_missing_numbers_become_the_training_median(file):
+    random_ = np.random.default_rng(0)
+    table = pd.DataFrame({"a": random_.normal(size=60), "b": random_.normal(size=60), "y": random_.normal(size=60)})
+    table.loc[random_.permutation(60)[:15], "a"] = np.nan
+    samples = SOURCES["csv"](file(table.to_csv(index=False)), "y")
+    prepared = prepare(samples, Loading(standardize=False, split_seed=3), "csv")
+    assert prepared.features == ("a", "b", "a is missing") and prepared.input_shape == (3,)
+
+    x, y = prepared.train
+    rows = [int(np.argmin(np.abs(table["y"] - value))) for value in y[:, 0].tolist()]
+    training = table.iloc[rows]
+    filled = training["a"].fillna(training["a"].median())
+    np.testing.assert_allclose(x[:, 0].numpy(), filled, rtol=1e-6)
+    np.testing.assert_array_equal(x[:, 2].numpy(), training["a"].isna())
+    held, _ = prepared.validation
+    gaps = held[:, 2] == 1
+    assert gaps.any() and torch.allclose(held[gaps, 0], torch.tensor(training["a"].median(), dtype=torch.float32))
+    assert prepared.normalization == {"median": [pytest.approx(training["a"].median()), pytest.approx(training["b"].median())]}
+
+
+@pytest.mark.parametrize(
+    ("values", "asked", "task", "classes"),
+    [
+        (["a", "b", "a"], "auto", "classification", ("a", "b")),
+        (["true", "false", "true"], "auto", "classification", ("False", "True")),
+        (["3", "10", "3"], "auto", "classification", ("3", "10")),
+        (["3", "", "10", "3"], "auto", "classification", ("3", "10")),
+        (["1.5", "2", "3"], "auto", "regression", ()),
+        ([str(i) for i in range(21)], "auto", "regression", ()),
+        ([str(i) for i in range(20)], "auto", "classification", tuple(str(i) for i in range(20))),
+        (["3", "10", "3"], "regression", "regression", ()),
+        (["0.5", "1.5", "0.5"], "classification", "classification", ("0.5", "1.5")),
+    ],
+)
+def test_csv_target_decides_the_task(file, values, asked, task, classes):
+    path = file("x,y\n" + "".join(f"{i},{value}\n" for i, value in enumerate(values)))
+    samples = SOURCES["csv"](path, "y", task=asked)
+    assert (samples.task, samples.classes) == (task, classes)
+    present = [value for value in values if value]
+    if classes:
+        assert [classes[number] for number in samples.targets] == [v.title() if v in ("true", "false") else v for v in present]
+    else:
+        assert samples.targets.tolist() == [float(value) for value in present]
+
+
+def test_csv_takes_chosen_columns_and_delimiters_and_leaves_out_row_numbers(file):
+    path = file("a;b;y\n1;2;3.5\n4;5;6.5\n")
+    assert SOURCES["csv"](path, "y", columns=["b"], delimiter=";").inputs.tolist() == [[2], [5]]
+    indexed = file(pd.DataFrame({"a": [1.0, 2.0], "y": [0.5, 1.5]}).to_csv(), "indexed.csv")
+    assert SOURCES["csv"](indexed, "y").features == ("a",)
+    empty = SOURCES["csv"](file("a,b,y\n1,,0.5\n2,,1.5\n", "empty.csv"), "y")
+    assert empty.features == ("a",) and empty.notes == ("column 'b' is empty and was left out",)
+
+
+def test_csv_mistakes_are_one_sentence(file, tmp_path, monkeypatch):
+    path = file(PASSENGERS)
+    refused("data.target", r"no column 'survivd'; the nearest is 'survived'; it has age, fare", "csv", path, "survivd")
+    refused("data.columns", r"no column 'ages'; the nearest is 'age'", "csv", path, "survived", columns=["ages"])
+    refused("data.columns", "the target 'survived' itself", "csv", path, "survived", columns=["age", "survived"])
+    refused("data.task", "needs numbers.*'survived' holds 'no'", "csv", path, "survived", task="regression")
+    refused("data.delimiter", "is the delimiter ';'", "csv", file("a;b\n1;2\n", "semicolon.csv"), "b")
+    refused("data.path", "'nowhere.csv' does not exist", "csv", "nowhere.csv", "y")
+    monkeypatch.chdir(tmp_path)
+    refused("data.path", "'tabel.csv' does not exist; the nearest is 'table.csv'", "csv", "tabel.csv", "y")
+    refused("data.path", "is a directory", "csv", str(tmp_path), "y")
+    refused("data.path", "can't be read as a table", "csv", file("", "nothing.csv"), "y")
+    refused("data.path", "no row with a 'y'", "csv", file("x,y\n1,\n", "unlabelled.csv"), "y")
+    refused("data.columns", "no column to predict 'y'", "csv", file("y\n1\n2\n", "alone.csv"), "y")
+    names = "".join(f"name{i},{i % 2}\n" for i in range(101))
+    refused("data.columns", "column 'who' holds 101 different texts", "csv", file("who,y\n" + names, "names.csv"), "y")
+    refused("data.target", "101 different values in 101 rows", "csv", file("y,x\n" + names, "labels.csv"), "y")
+    dates = file("when,y\n2024-01-31,1\n2024-02-01,0\n", "dates.csv")
+    refused("data.columns", "column 'when' holds dates", "csv", dates, "y")
+    (tmp_path / "binary.csv").write_bytes(b"\xff\xfe\x00\x01,\n")
+    refused("data.path", "can't be read", "csv", "binary.csv", "y")
+    infinite = SOURCES["csv"](file("x,y\n1,0.5\ninf,0.5\n2,0.1\n", "infinite.csv"), "y")
+    with pytest.raises(RecipeError, match="inf as input in 'x', sample 1"):
+        prepare(infinite, AS_IT_IS, "csv")
+
+
+# NPZ
+
+
+def test_npz_gives_its_arrays(tmp_path):
+    x, y = np.random.default_rng(0).normal(size=(10, 3)), np.arange(10) % 3
+    np.savez(tmp_path / "data.npz", x=x, y=y, labels=np.array(["b", "a"] * 5), values=np.linspace(0, 1, 10))
+    path = str(tmp_path / "data.npz")
+    samples = SOURCES["npz"](path)
+    np.testing.assert_array_equal(samples.inputs, x)
+    assert samples.task == "classification" and samples.targets.tolist() == y.tolist() and samples.classes == ("0", "1", "2")
+    assert SOURCES["npz"](path, targets="labels").classes == ("a", "b")
+    assert SOURCES["npz"](path, targets="values").task == "regression"
+
+
+def test_npz_mistakes_are_one_sentence_and_nothing_is_unpickled(tmp_path):
+    class Trap:
+        def __reduce__(self):
+            return (pytest.fail, ("unpickled",))
+
+    np.savez(tmp_path / "data.npz", x=np.ones((2, 1)), y=np.array([Trap(), Trap()], dtype=object))
+    path = str(tmp_path / "data.npz")
+    refused("data.targets", "never unpickled", "npz", path)
+    refused("data.inputs", "'X_train' is not in .*data.npz, which holds x, y", "npz", path, inputs="X_train")
+    refused("data.targets", "the nearest is 'y'", "npz", path, targets="Y")
+    refused("data.path", "does not exist", "npz", str(tmp_path / "other.npz"))
+    np.save(tmp_path / "single.npy", np.ones(3))
+    refused("data.path", "not an .npz archive", "npz", str(tmp_path / "single.npy"))

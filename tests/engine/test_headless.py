@@ -1,0 +1,274 @@
+"""The command line as a process of its own: imports, pipes, terminals, signals."""
+
+from __future__ import annotations
+
+import contextlib
+import fcntl
+import json
+import os
+import pty
+import re
+import signal
+import struct
+import subprocess
+import sys
+import termios
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from engine.events import from_dict
+from engine.run import Run
+
+IRIS = ["train", "--set", "data.name=iris", "--set", "model.hidden=[8]"]
+ENDLESS = [*IRIS, "--epochs", "1000000"]
+PATIENCE = 60  # seconds until a process that hangs is given up
+
+# Sleeps in its seventh step until a file appears: the test knows where the run is.
+SLOW = """
+import time
+from pathlib import Path
+from torch import nn
+
+class Net(nn.Linear):
+    def __init__(self, input_shape, output_size):
+        super().__init__(input_shape[0], output_size)
+        self.calls = 0
+
+    def forward(self, x):
+        self.calls += 1
+        if self.calls == 7:
+            print("in the step", flush=True)
+            while not Path("go").exists():
+                time.sleep(0.01)
+        return super().forward(x)
+"""
+
+
+@pytest.fixture(autouse=True)
+def _somewhere(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.delenv("EPOCHAL_RUNS", raising=False)
+    monkeypatch.setenv("PYTHONIOENCODING", "utf-8")
+
+
+def as_from_a_shell() -> None:
+    """In the child: signals are as a shell has them, whoever started these tests."""
+    for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
+        signal.signal(number, signal.SIG_DFL)
+
+
+@contextlib.contextmanager
+def started(*arguments: str, options: tuple[str, ...] = (), **streams: Any) -> Iterator[subprocess.Popen[str]]:
+    command = [sys.executable, *options, "-m", "engine", *arguments]
+    streams = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE, "text": True, "encoding": "utf-8"} | streams
+    with subprocess.Popen(command, preexec_fn=as_from_a_shell, **streams) as process:  # noqa: PLW1509
+        try:
+            yield process
+        finally:
+            process.kill()
+
+
+def ended(process: subprocess.Popen[str]) -> tuple[int, str, str]:
+    """Exit status and the rest of both streams."""
+    out, err = process.communicate(timeout=PATIENCE)
+    return process.returncode, out, err
+
+
+def called(*arguments: str) -> tuple[int, str, str]:
+    with started(*arguments) as process:
+        return ended(process)
+
+
+def read_until(process: subprocess.Popen[str], words: str) -> None:
+    assert process.stdout is not None
+    for line in process.stdout:
+        if words in line:
+            return
+    pytest.fail(f"{words!r} was never printed")
+
+
+def test_help_loads_nothing_heavy() -> None:
+    program = (
+        "import sys; from engine.cli import main; status = main(['train', '--help']); main(['--help'])\n"
+        "print([name for name in ('torch', 'numpy', 'pandas', 'sklearn', 'textual', 'plotext', 'tui') if name in sys.modules])"
+    )
+    done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, timeout=PATIENCE, check=True)
+    assert done.stdout.splitlines()[-1] == "[]"
+
+
+def test_training_needs_no_console() -> None:
+    program = """
+import sys
+
+class Missing:
+    def find_spec(self, name, path=None, target=None):
+        if name.partition(".")[0] in ("textual", "plotext", "tui", "rich"):
+            raise ModuleNotFoundError(f"No module named {name!r}", name=name)
+
+sys.meta_path.insert(0, Missing())
+from engine.cli import main
+sys.exit(main(sys.argv[1:]) or main(["runs"]) or main(["check"]) or main(["catalog"]))
+"""
+    command = [sys.executable, "-c", program, *IRIS, "--epochs", "1"]
+    done = subprocess.run(command, capture_output=True, text=True, timeout=PATIENCE, check=False)
+    assert (done.returncode, done.stderr) == (0, "")
+    assert Run.list("runs")[0].state == "finished"
+
+
+def test_a_pipe_gets_plain_rows_as_they_come() -> None:
+    Path("net.py").write_text(SLOW.replace("== 7", "== 12").replace('print("in the step", flush=True)', "pass"))
+    with started(*IRIS, "--epochs", "3", "--set", "model={name='net.py:Net'}") as process:
+        read_until(process, "    1  ")  # the row of epoch 1 is out while epoch 2 is under way
+        Path("go").touch()
+        status, out, err = ended(process)
+    assert (status, err) == (0, "")
+    assert [line.split()[0] for line in out.splitlines()[:2]] == ["2", "3"]
+    assert "\x1b" not in out
+    assert "\r" not in out
+
+
+@pytest.mark.parametrize(("number", "expected"), [(signal.SIGTERM, 143), (signal.SIGINT, 130)])
+def test_a_signal_stops_with_a_checkpoint_and_resume_goes_on(number: int, expected: int) -> None:
+    with started(*ENDLESS) as process:
+        read_until(process, "    3  ")
+        process.send_signal(number)
+        status, out, err = ended(process)
+    assert status == expected
+    assert signal.Signals(number).name in out
+    assert err == "epochal: ends after this step, with a checkpoint; once more ends it at once\n"
+    (run,) = Run.list("runs")
+    assert run.state == "stopped"
+    assert f"go on     python -m engine resume {run.path}" in out
+    assert Run(run.path).checkpoints.read("last").step == run.step
+
+    status, out, err = called("resume", "--json", "--epochs", str(run.epoch + 2))
+    assert (status, err) == (0, "")
+    events = [json.loads(line) for line in out.splitlines()]
+    assert all(from_dict(event) for event in events)
+    assert events[0]["step"] == run.step
+    assert [event["epoch"] for event in events if event["event"] == "epoch_ended"] == [run.epoch + 1, run.epoch + 2]
+    assert Run.list("runs")[0].state == "finished"
+
+
+def test_the_step_is_finished_before_a_stop_and_a_second_signal_does_not_wait() -> None:
+    Path("net.py").write_text(SLOW)
+    slow = [*ENDLESS, "--set", "model={name='net.py:Net'}"]
+    with started(*slow) as process:
+        read_until(process, "in the step")
+        process.send_signal(signal.SIGTERM)
+        assert process.stderr is not None
+        assert process.stderr.readline().startswith("epochal: ends after this step")
+        Path("go").touch()
+        assert ended(process)[0] == 143
+    saved = Run.open("last").checkpoints.read("last")
+    assert saved.step == Run.list("runs")[0].step > 0
+
+    Path("go").unlink()
+    with started(*slow) as process:
+        read_until(process, "in the step")
+        process.send_signal(signal.SIGINT)
+        assert process.stderr is not None
+        process.stderr.readline()
+        process.send_signal(signal.SIGINT)
+        assert ended(process)[0] == -signal.SIGINT  # 130 in a shell
+    assert Run.list("runs")[0].state == "died"
+
+
+def test_an_interrupted_start_has_no_traceback() -> None:
+    with started("train", options=("-X", "importtime")) as process:
+        assert process.stderr is not None
+        for line in process.stderr:
+            if re.search(r"\| +torch\.", line):  # in the middle of importing torch
+                break
+        process.send_signal(signal.SIGINT)
+        status, out, err = ended(process)
+    assert (status, out) == (130, "")
+    assert "Traceback" not in err
+    assert "KeyboardInterrupt" not in err
+
+
+def test_a_reader_that_goes_away_does_not_stop_the_training() -> None:
+    with started(*IRIS, "--epochs", "30") as process:
+        assert process.stdout is not None
+        process.stdout.readline()
+        process.stdout.close()
+        assert process.wait(PATIENCE) == 0
+        assert process.stderr is not None
+        assert process.stderr.read() == ""
+    assert Run.list("runs")[0].epoch == 30
+
+
+@contextlib.contextmanager
+def in_a_terminal(*arguments: str, columns: int = 100) -> Iterator[tuple[subprocess.Popen[str], int]]:
+    """The command in a terminal of its own, which is that of its session; and the descriptor of our end."""
+    ours, theirs = pty.openpty()
+    fcntl.ioctl(theirs, termios.TIOCSWINSZ, struct.pack("HHHH", 24, columns, 0, 0))
+    os.set_inheritable(theirs, True)
+    streams = {"stdin": theirs, "stdout": theirs, "stderr": theirs, "start_new_session": True}
+    # The first terminal that a session leader opens becomes its own, with its hang-ups.
+    program = "import os, runpy, sys; os.close(os.open(os.ttyname(0), os.O_RDWR)); sys.argv[0] = '__main__.py'; "
+    program += "runpy.run_module('engine', run_name='__main__', alter_sys=True)"
+    with subprocess.Popen(
+        [sys.executable, "-c", program, *arguments],
+        preexec_fn=as_from_a_shell,  # noqa: PLW1509
+        **streams,  # type: ignore[call-overload]
+    ) as process:
+        os.close(theirs)
+        try:
+            yield process, ours
+        finally:
+            process.kill()
+
+
+def seen(terminal: int, until: bytes = b"") -> str:
+    """What the terminal got, up to some bytes or to the end."""
+    text = b""
+    while not (until and until in text):
+        try:
+            part = os.read(terminal, 65536)
+        except OSError:  # the other end is closed
+            break
+        if not part:
+            break
+        text += part
+    return text.decode()
+
+
+def test_a_terminal_has_a_live_line_and_none_of_it_is_left() -> None:
+    with in_a_terminal(*IRIS, "--epochs", "300", columns=100) as (process, terminal):
+        text = seen(terminal)
+        assert process.wait(PATIENCE) == 0
+    os.close(terminal)
+    live = re.findall(r"\r\x1b\[2K([█░]+ [^\r\n]*)", text)
+    assert live
+    assert all(len(line) < 100 for line in live)
+    assert re.search(r"%  epoch \d+/300  step \d+/1200  loss [\d.e-]+  left \d+:\d\d  [\d.]+k? steps/s", "\n".join(live))
+    screen = [line.rsplit("\r\x1b[2K", 1)[-1].rstrip("\r") for line in text.split("\n")]
+    assert not any("█" in line or "\x1b" in line for line in screen)
+    rows = [line for line in screen if re.match(r" +\d+  ", line)]
+    assert [int(row.split()[0]) for row in rows] == list(range(1, 301))
+    assert screen[-2].startswith("go on")
+    assert screen[-1] == ""
+
+
+def test_a_hang_up_does_not_stop_the_training() -> None:
+    with in_a_terminal(*IRIS, "--epochs", "2000") as (process, terminal):
+        assert "epoch" in seen(terminal, until=b"    2  ")
+        os.close(terminal)  # the last user of our end: the session gets SIGHUP, its terminal is gone
+        assert process.wait(PATIENCE) == 0
+    assert Run.list("runs")[0].state == "finished"
+    assert Run.list("runs")[0].epoch == 2000
+
+
+def test_ctrl_c_in_a_terminal() -> None:
+    with in_a_terminal(*ENDLESS) as (process, terminal):
+        seen(terminal, until=b"    2  ")
+        os.write(terminal, b"\x03")
+        text = seen(terminal)
+        assert process.wait(PATIENCE) == 130
+    os.close(terminal)
+    assert "stopped   interrupted (SIGINT)" in text
+    assert "Traceback" not in text

@@ -1,0 +1,66 @@
+"""What the house promises of its own structure."""
+
+from __future__ import annotations
+
+import ast
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+import engine
+
+ROOT = Path(engine.__file__).parents[1]
+SCREEN = {"textual", "plotext", "tui"}
+HEAVY = {"torch", "numpy", "pandas", "sklearn", "textual", "plotext", "scipy"}
+
+
+def imported_roots(path: Path) -> set[str]:
+    tree = ast.parse(path.read_text(encoding="utf-8"))
+    names = [alias.name for node in ast.walk(tree) if isinstance(node, ast.Import) for alias in node.names]
+    names += [node.module for node in ast.walk(tree) if isinstance(node, ast.ImportFrom) and node.module and not node.level]
+    return {name.partition(".")[0] for name in names}
+
+
+@pytest.mark.parametrize("path", sorted((ROOT / "engine").rglob("*.py")), ids=lambda path: str(path.relative_to(ROOT)))
+def test_the_engine_never_imports_the_screen(path: Path) -> None:
+    assert not imported_roots(path) & SCREEN
+
+
+def loaded_by(code: str) -> set[str]:
+    program = f"import sys\n{code}\nprint(*sorted({{name.partition('.')[0] for name in sys.modules}}))"
+    done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True)
+    return set(done.stdout.split())
+
+
+@pytest.mark.parametrize(
+    "code",
+    [
+        "import engine",
+        "from engine import Recipe, History, Control, Run, EpochEnded, RecipeError; Recipe()",
+        "from engine import catalog; catalog.sections({}, light=True)",
+        "import tui, tui.__main__",
+    ],
+)
+def test_light_imports_load_nothing_heavy(code: str) -> None:
+    assert not loaded_by(code) & HEAVY
+
+
+def test_the_engine_trains_without_a_screen() -> None:
+    code = (
+        "import engine.trainer, engine.assemble\n"
+        "from engine import Recipe, Trainer\n"
+        "recipe = Recipe().replace(**{'training.epochs': 1})\n"
+        "assert Trainer.from_recipe(recipe, runs=None).fit().state == 'finished'"
+    )
+    assert not loaded_by(code) & SCREEN
+
+
+def test_every_public_name_is_there() -> None:
+    assert all(getattr(engine, name) is not None for name in engine.__all__)
+
+
+def test_the_loop_stays_readable() -> None:
+    lines = (ROOT / "engine" / "loop.py").read_text(encoding="utf-8").splitlines()
+    assert sum(1 for line in lines if line.strip() and not line.strip().startswith("#")) <= 300

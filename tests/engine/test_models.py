@@ -1,0 +1,143 @@
+"""The built-in models: each learns, on each shape it takes, and says so where it does not take one."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+from torch import nn
+
+from engine.models import MODELS
+
+FLAT, SEQUENCE, IMAGE, COLOUR, GREY = (6,), (5, 4), (1, 8, 8), (3, 16, 12), (8, 8)
+SHAPES = {
+    "linear": [FLAT, SEQUENCE, IMAGE, COLOUR],
+    "mlp": [FLAT, SEQUENCE, IMAGE, COLOUR],
+    "cnn": [IMAGE, COLOUR, GREY, (1, 1, 5)],
+    "resnet": [IMAGE, COLOUR, GREY],
+    "rnn": [FLAT, SEQUENCE, IMAGE, COLOUR],
+    "transformer": [FLAT, SEQUENCE, IMAGE, COLOUR],
+}
+CASES = [(name, shape) for name, shapes in SHAPES.items() for shape in shapes]
+VARIANTS = [
+    ("linear", FLAT, {"bias": False}),
+    ("mlp", FLAT, {"hidden": []}),
+    ("mlp", FLAT, {"hidden": [16, 8], "activation": "GELU", "dropout": 0.1, "batch_norm": True}),
+    ("cnn", IMAGE, {"channels": [4, 8, 8, 8, 8], "kernel": 5, "dropout": 0.1, "head": []}),
+    ("resnet", IMAGE, {"widths": [8, 8], "blocks": 2}),
+    ("rnn", SEQUENCE, {"cell": "lstm", "layers": 2, "dropout": 0.1, "bidirectional": True}),
+    ("rnn", IMAGE, {"cell": "gru", "bidirectional": True}),
+    ("transformer", SEQUENCE, {"dim": 12, "heads": 3, "layers": 1, "dropout": 0.1}),
+]
+
+
+@pytest.fixture(autouse=True, scope="module")
+def one_thread():
+    """Models this small are slower on many threads than on one."""
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)
+    yield
+    torch.set_num_threads(threads)
+
+
+def built(name, shape, outputs=3, **arguments) -> nn.Module:
+    torch.manual_seed(0)
+    return MODELS[name](input_shape=shape, output_size=outputs, **arguments)
+
+
+def learns(model: nn.Module, shape: tuple[int, ...], loss: nn.Module, targets) -> None:
+    inputs = torch.randn(12, *shape, generator=torch.Generator().manual_seed(1))
+    optimizer = torch.optim.Adam(model.parameters(), lr=1e-2)
+
+    def evaluated() -> float:
+        model.eval()
+        with torch.no_grad():
+            return loss(model(inputs), targets).item()
+
+    before = evaluated()
+    model.train()
+    for _ in range(30):
+        optimizer.zero_grad()
+        loss(model(inputs), targets).backward()
+        optimizer.step()
+    assert evaluated() < 0.9 * before
+
+
+@pytest.mark.parametrize(("name", "shape"), CASES)
+def test_thirty_steps_lower_the_loss(name, shape):
+    classes = torch.arange(12) % 3
+    learns(built(name, shape), shape, nn.CrossEntropyLoss(), classes)
+
+
+@pytest.mark.parametrize("name", MODELS)
+def test_every_model_learns_numbers_as_well(name):
+    shape = SHAPES[name][0]
+    learns(built(name, shape, outputs=1), shape, nn.MSELoss(), torch.linspace(-1, 2, 12)[:, None])
+
+
+@pytest.mark.parametrize(("name", "shape", "arguments"), VARIANTS)
+def test_arguments_build_models_that_learn(name, shape, arguments):
+    learns(built(name, shape, **arguments), shape, nn.CrossEntropyLoss(), torch.arange(12) % 3)
+
+
+@pytest.mark.parametrize(("name", "shape"), [*CASES, ("resnet", (3, 64, 64))])
+def test_a_batch_gives_a_row_of_outputs_for_each_sample(name, shape):
+    model = built(name, shape, outputs=5).eval()
+    inputs = torch.randn(4, *shape)
+    outputs = model(inputs)
+    assert outputs.shape == (4, 5) and outputs.dtype == torch.float32
+    assert torch.allclose(model(inputs[:1]), outputs[:1], atol=1e-5)  # samples don't look at each other
+    assert all(parameter.grad is not None for parameter in _backward(model, outputs))
+
+
+def _backward(model, outputs):
+    outputs.sum().backward()
+    return model.parameters()
+
+
+@pytest.mark.parametrize(("name", "shape"), CASES)
+def test_the_same_seed_builds_the_same_weights_and_a_state_dict_carries_them(name, shape):
+    first, second = built(name, shape), built(name, shape)
+    torch.manual_seed(9)
+    other = MODELS[name](shape, 3)
+    for key, value in first.state_dict().items():
+        assert torch.equal(value, second.state_dict()[key])
+    other.load_state_dict(first.state_dict())
+    inputs = torch.randn(2, *shape)
+    assert torch.equal(other.eval()(inputs), first.eval()(inputs))
+
+
+def test_the_transformers_layers_do_not_start_alike():
+    first, second = built("transformer", SEQUENCE).encoder
+    assert not torch.equal(first.linear1.weight, second.linear1.weight)
+
+
+def test_the_mlp_is_the_tutorials():
+    model = built("mlp", IMAGE, outputs=10)
+    torch.manual_seed(0)
+    tutorial = nn.Sequential(nn.Flatten(), nn.Linear(64, 128), nn.ReLU(), nn.Linear(128, 10))
+    inputs = torch.randn(4, 1, 8, 8)
+    assert torch.equal(model(inputs), tutorial(inputs))
+
+
+@pytest.mark.parametrize(
+    ("name", "shape", "arguments", "sentence"),
+    [
+        ("cnn", (64,), {}, r"cnn takes images \(channels, height, width\); this data has shape \(64,\)"),
+        ("resnet", (64,), {}, r"resnet takes images .* choose mlp"),
+        ("rnn", (1, 2, 3, 4), {}, r"rnn takes .* this data has shape"),
+        ("transformer", (1, 2, 3, 4), {}, r"transformer takes"),
+        ("mlp", (), {}, r"mlp takes one tensor"),
+        ("linear", (), {}, r"linear takes one tensor"),
+        ("mlp", FLAT, {"hidden": [4, 0]}, r"hidden = \[4, 0\] is too small"),
+        ("mlp", FLAT, {"dropout": 1.5}, r"dropout"),
+        ("cnn", IMAGE, {"kernel": 4}, r"kernel = 4 must be odd"),
+        ("cnn", IMAGE, {"channels": [-1]}, r"channels"),
+        ("resnet", IMAGE, {"widths": []}, r"widths"),
+        ("rnn", FLAT, {"hidden": 0}, r"hidden = 0"),
+        ("transformer", FLAT, {"dim": 10, "heads": 4}, r"dim = 10 must be a multiple of heads = 4"),
+    ],
+)
+def test_what_can_not_be_built_is_one_sentence(name, shape, arguments, sentence):
+    with pytest.raises(ValueError, match=sentence) as caught:
+        built(name, shape, **arguments)
+    assert "\n" not in str(caught.value)

@@ -1,0 +1,58 @@
+"""A run without its screen: plain rows on the terminal until it ends."""
+
+from __future__ import annotations
+
+import signal
+import sys
+from types import FrameType
+
+from engine.cli.output import lasting
+from engine.cli.rows import Rows
+from tui.session import Session
+
+SECONDS = 0.2
+ASKED = {signal.SIGINT: "interrupted (SIGINT)", signal.SIGTERM: "terminated (SIGTERM)"}
+
+
+def wait(session: Session, status: int | None = None) -> int:
+    """Print a row an epoch as the command line does, until the run ends; Ctrl-C stops and saves.
+
+    What a lost terminal no longer takes is dropped. Returns `status` if given (a signal came earlier), else 130 or 143 for
+    one that came here, else the run's.
+    """
+    received: list[int] = []
+
+    def stop(number: int, frame: FrameType | None) -> None:
+        received.append(number)
+        signal.signal(number, signal.SIG_DFL)  # a second one ends at once
+        session.control.stop(ASKED[signal.Signals(number)])
+
+    for number in ASKED:
+        signal.signal(number, stop)
+    signal.signal(signal.SIGHUP, signal.SIG_IGN)
+    with lasting(sys.stdout, sys.stderr) as (out, err):
+        rows = Rows(out, "epochal", quiet=not session.alive)
+        told = 0
+        started = False
+        while True:
+            ended = session.join(SECONDS)  # asked before the last look: nothing is missed
+            history = session.history
+            if history.started is not None and not started:
+                rows(history.started)
+                started = True
+            for event in history.epochs[told:]:
+                rows(event)
+            told = len(history.epochs)
+            if ended:
+                break
+        if history.checkpoints:
+            rows(history.checkpoints[-1])
+        if history.ended is not None and history.started is not None:
+            rows(history.ended)
+        for problem in session.problems:
+            err.line(f"epochal: {problem.message}")
+        if session.failure:
+            err.line(session.failure.rstrip())
+    if status is not None:
+        return status
+    return 128 + received[0] if received else session.exit_status

@@ -1,0 +1,224 @@
+"""The console: the app around its screens, and what it does about signals and a lost terminal."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import signal
+from collections.abc import Mapping
+from functools import partial
+from pathlib import Path
+from typing import Any, ClassVar, TextIO
+
+from rich.console import Console as RichConsole
+from textual.app import App
+from textual.binding import BindingType
+from textual.command import DiscoveryHit, Hit, Hits, Provider
+from textual.screen import Screen
+from textual.theme import Theme
+
+from tui.keys import bindings, keys
+from tui.screens.base import Base
+from tui.screens.form import FormScreen
+from tui.session import Engine, Preload, Session
+from tui.terminal import Output, Terminal
+
+DARK = Theme(
+    name="epochal",
+    primary="#6cb6ff",
+    secondary="#8b9bb4",
+    accent="#9ecbff",
+    warning="#e3b341",
+    error="#ff7b72",
+    success="#7ee2a8",
+    foreground="#d3dae3",
+    background="#0d1117",
+    surface="#0d1117",
+    panel="#161b22",
+    variables={"border": "#30363d", "border-blurred": "#30363d", "block-cursor-text-style": "none"},
+)
+LIGHT = Theme(
+    name="epochal-light",
+    primary="#0550ae",
+    secondary="#57606a",
+    accent="#0969da",
+    warning="#9a6700",
+    error="#b42318",
+    success="#1a7f37",
+    foreground="#1f2328",
+    background="#ffffff",
+    surface="#ffffff",
+    panel="#f2f4f7",
+    dark=False,
+    variables={"border": "#d0d7de", "border-blurred": "#d0d7de", "block-cursor-text-style": "none"},
+)
+
+
+class KeyCommands(Provider):
+    """The command palette's entries, made from the table of keys."""
+
+    async def discover(self) -> Hits:
+        for label, help, act in self._commands():
+            yield DiscoveryHit(label, act, help=help)
+
+    async def search(self, query: str) -> Hits:
+        matcher = self.matcher(query)
+        for label, help, act in self._commands():
+            if (score := matcher.match(label)) > 0:
+                yield Hit(score, matcher.highlight(label), act, help=help)
+
+    def _commands(self) -> list[tuple[str, str, Any]]:
+        screen = self.screen
+        of = screen.NAME if isinstance(screen, Base) else ""
+        return [
+            (f"{key.label} ({key.shown})", key.help, partial(self.app.run_action, key.action, screen))
+            for key in keys(of, "app")
+            if key.palette
+        ] + [("Light or dark", "the other set of colours", partial(self.app.run_action, "app.light", screen))]
+
+
+class Console(App[str]):
+    """`app.run()` returns why it ended: "quit", "leave", "kill", "hangup", "interrupted" or "terminated"."""
+
+    CSS_PATH = "console.tcss"
+    TITLE = "epochal"
+    COMMANDS = {KeyCommands}  # noqa: RUF012
+    BINDINGS: ClassVar[list[BindingType]] = [*bindings("app")]
+
+    def __init__(
+        self, engine: Engine, values: Mapping[str, Any], *, source: str = "", terminal: Terminal | None = None
+    ) -> None:
+        super().__init__()
+        self.engine = engine
+        self.terminal = terminal
+        self.output = terminal.output if terminal else Output()
+        self.preload = Preload(engine)
+        self.session: Session | None = None
+        self._form = FormScreen(engine, self.preload, values, source)
+        self._leaving: str | None = None  # set while the app waits for the run's end to close
+        self.register_theme(DARK)
+        self.register_theme(LIGHT)
+        self.theme = os.environ.get("EPOCHAL_THEME", DARK.name)
+
+    @property
+    def training(self) -> bool:
+        """Whether a run of this console is under way."""
+        return self.session is not None and self.session.alive
+
+    def tell_errors_to(self, stream: TextIO) -> None:
+        """Where a traceback of the console itself is written once the screen is gone."""
+        self.error_console = RichConsole(file=stream, markup=False, highlight=False)
+
+    def get_default_screen(self) -> Screen[Any]:
+        return self._form
+
+    def on_mount(self) -> None:
+        if self.terminal is not None:
+            self.terminal.capture()
+            loop = asyncio.get_running_loop()
+            loop.add_signal_handler(signal.SIGHUP, self.hang_up)
+            loop.add_signal_handler(signal.SIGTERM, self._end, "terminated", "terminated (SIGTERM)")
+            loop.add_signal_handler(signal.SIGINT, self._end, "interrupted", "interrupted (SIGINT)")
+            self.set_interval(1.0, self._watch_terminal)
+        self.call_after_refresh(self.preload.start)
+
+    # runs
+
+    def start(self, values: Mapping[str, Any]) -> None:
+        """Train this recipe and show it."""
+        self._show(Session(self.engine, self.output)).start(values)
+
+    def resume_run(self, path: Path, epochs: int | None, values: Mapping[str, Any]) -> None:
+        """Go on with a run and show it."""
+        self._show(Session(self.engine, self.output)).resume(path, epochs, values)
+
+    def _show(self, session: Session) -> Session:
+        from tui.screens.train import TrainScreen
+
+        self.session = session
+        self.action_form()
+        self.push_screen(TrainScreen(session))
+        return session
+
+    def look_at(self, path: Path) -> None:
+        """Show a run that is on disk."""
+        from tui.screens.train import TrainScreen, Viewed
+
+        values, history = self.engine.open_run(path)
+        self.push_screen(TrainScreen(Viewed(values, history, path)))
+
+    def ended(self, session: Session) -> None:
+        """The train screen saw that its session's thread has ended."""
+        if session.problems and session.history.started is None:
+            self.action_form()
+            self._form.show_problems(session.problems)
+        if self._leaving is not None:
+            self.exit(self._leaving)
+
+    # actions of everywhere
+
+    def action_form(self) -> None:
+        """The form; a run that trains goes on."""
+        while len(self.screen_stack) > 1:
+            self.pop_screen()
+
+    def action_training(self) -> None:
+        """Back to the run of this console."""
+        from tui.screens.train import TrainScreen
+
+        if self.session is None:
+            self.notify("nothing has been trained here yet: r starts")
+            return
+        self.action_form()
+        self.push_screen(TrainScreen(self.session))
+
+    def action_runs(self) -> None:
+        """The list of runs."""
+        from tui.screens.runs import RunsScreen
+
+        self.action_form()
+        self.push_screen(RunsScreen())
+
+    def action_help(self) -> None:
+        """All keys."""
+        from tui.screens.help import HelpScreen
+
+        self.push_screen(HelpScreen(self.screen.NAME if isinstance(self.screen, Base) else ""))
+
+    def action_light(self) -> None:
+        """The other set of colours."""
+        self.theme = DARK.name if self.theme == LIGHT.name else LIGHT.name
+
+    def action_ask_quit(self) -> None:
+        """Leave; ask first while a run trains."""
+        from tui.screens.quit import QuitScreen
+
+        if self.training:
+            self.push_screen(QuitScreen(), self._answered)
+        else:
+            self.exit("quit")
+
+    def _answered(self, answer: str | None) -> None:
+        if answer == "stop" and self.session is not None:
+            self._leaving = "quit"
+            self.session.control.stop()
+            self.notify("stopping after this step, then saving")
+            self.action_training()
+        elif answer in ("leave", "kill"):
+            self.exit(answer)
+
+    # signals
+
+    def hang_up(self) -> None:
+        """The terminal is gone: so is the screen. The training goes on."""
+        self.exit("hangup")
+
+    def _end(self, answer: str, reason: str) -> None:
+        if self.session is not None:
+            self.session.control.stop(reason)
+        self.exit(answer)
+
+    def _watch_terminal(self) -> None:
+        # A hang-up that sends no signal shows as a descriptor that is no terminal any more.
+        if not os.isatty(0):
+            self.hang_up()

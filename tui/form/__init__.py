@@ -1,0 +1,1 @@
+"""The form: a recipe as rows of fields."""

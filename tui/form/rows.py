@@ -1,0 +1,315 @@
+"""The form's rows: mark and key, an editor one line high, and beside it what is wrong or what it means."""
+
+from __future__ import annotations
+
+from typing import Any, ClassVar
+
+from textual.app import ComposeResult
+from textual.binding import Binding, BindingType
+from textual.containers import Horizontal, Vertical
+from textual.content import Content
+from textual.message import Message
+from textual.reactive import reactive
+from textual.widget import Widget
+from textual.widgets import Input, Select, Static
+
+from engine.catalog.fields import REQUIRED, Field, Section
+from tui.form.model import NAMED, FormModel, dotted
+
+OWN = "own…"
+ABSENT = "none"
+
+
+class Choice(Select[Any], inherit_bindings=False):
+    """A Select that leaves the arrow keys to the form while it is closed."""
+
+    BINDINGS: ClassVar[list[BindingType]] = [Binding("enter,space", "show_overlay", "Show choices", show=False)]
+
+
+class Toggle(Widget, can_focus=True):
+    """Yes or no, told by sign and word."""
+
+    BINDINGS: ClassVar[list[BindingType]] = [Binding("enter,space", "flip", "Change", show=False)]
+    value: reactive[bool] = reactive(False, init=False)
+
+    class Changed(Message):
+        """Another value."""
+
+    def __init__(self, value: bool) -> None:
+        super().__init__(classes="editor")
+        self.set_reactive(Toggle.value, value)
+
+    def render(self) -> Content:
+        return Content("● yes" if self.value else "○ no")
+
+    def watch_value(self) -> None:
+        self.post_message(self.Changed())
+
+    def action_flip(self) -> None:
+        """Change it."""
+        self.value = not self.value
+
+    def on_click(self) -> None:
+        self.action_flip()
+
+
+class Line(Horizontal):
+    """One line of the form: what rows and headings share."""
+
+    class Edited(Message):
+        """A value was changed by the person."""
+
+        def __init__(self, line: Line) -> None:
+            super().__init__()
+            self.line = line
+
+    def __init__(self, key: str, title: str, help: str, classes: str) -> None:
+        super().__init__(classes=classes)
+        self.key = key  # dotted
+        self.title = title
+        self.help = help
+        self.error = ""
+
+    def matches(self, text: str) -> bool:
+        """Whether a filter lets this line stand."""
+        return text in self.key.lower() or text in self.help.lower()
+
+    def focus_editor(self) -> None:
+        """Give the line the keyboard."""
+        for editor in self.query(".editor"):
+            if editor.display and editor.focusable:
+                editor.focus()
+                return
+
+    def show_error(self, error: str) -> None:
+        """Draw the line with this error beside it, or with none."""
+        raise NotImplementedError
+
+    def show(self, differs: bool, error: str, note: str = "") -> None:
+        """Draw the mark and the note beside; an error takes the note's place."""
+        self.error = error
+        self.query_one(".key", Static).update(("• " if differs else "  ") + self.title)
+        beside = self.query_one(".note", Static)
+        beside.update(Content("✗ " + error if error else note))
+        self.set_class(bool(error), "-wrong")
+
+
+def editor_of(field: Field, value: Any) -> type[Widget]:
+    """What edits this field while it has this value; one that is no choice of it is text."""
+    if field.kind == "boolean" and not field.optional and isinstance(value, bool):
+        return Toggle
+    choices = (True, False) if field.kind == "boolean" else () if field.kind == "list" else field.choices
+    return Choice if choices and (value is None or value is REQUIRED or value in choices) else Input
+
+
+class Row(Line):
+    """A field."""
+
+    def __init__(self, model: FormModel, section: str, field: Field) -> None:
+        super().__init__(dotted(section, field.key), field.key, field.help, "row")
+        self.model = model
+        self.section = section
+        self.field = field
+
+    def compose(self) -> ComposeResult:
+        yield Static("", classes="key", markup=False)
+        yield self._editor()
+        yield Static("", classes="note", markup=False)
+
+    def on_mount(self) -> None:
+        self.show_error("")
+
+    def show_error(self, error: str) -> None:
+        """Show the present state with this error."""
+        self.show(self.model.differs(self.section, self.field), error, self.help)
+
+    def adopt(self, field: Field) -> bool:
+        """Stand for this field from now on, if it is edited in the same way; what is being typed stays."""
+        if field != self.field:
+            editor = self.query_one(".editor")
+            if not (isinstance(editor, Input) and editor_of(field, self.model.value(self.section, field)) is Input):
+                return False
+            self.field, self.help = field, field.help
+            self.show_error("")
+        return True
+
+    def default(self) -> str:
+        """The default in words."""
+        if self.field.default is REQUIRED:
+            return "must be given"
+        if self.field.default is None:
+            return f"default: {self.field.derived}" if self.field.derived else "default: none"
+        return f"default {self.field.show(self.field.default)}"
+
+    def reset(self) -> None:
+        """Put the default back, on the screen too."""
+        error = self.model.set(self.section, self.field, None)
+        editor = self.query_one(".editor")
+        value = self.model.value(self.section, self.field)
+        with self.prevent(Input.Changed, Select.Changed, Toggle.Changed):
+            if isinstance(editor, Input):
+                editor.value = self.model.text(self.section, self.field)
+            elif isinstance(editor, Choice):
+                editor.value = value if value is not None and value is not REQUIRED else Select.NULL
+            elif isinstance(editor, Toggle):
+                editor.value = value
+        self.show_error(error)
+        self.post_message(self.Edited(self))
+
+    def _editor(self) -> Widget:
+        field, value = self.field, self.model.value(self.section, self.field)
+        kind = editor_of(field, value)
+        if kind is Toggle:
+            return Toggle(value)
+        empty = value is None or value is REQUIRED
+        if kind is Choice:
+            choices = field.choices or (True, False)
+            return Choice(
+                [(field.show(choice), choice) for choice in choices],
+                value=Select.NULL if empty else value,
+                allow_blank=field.optional or empty,
+                prompt=field.derived or (ABSENT if field.optional else "choose"),
+                compact=True,
+                classes="editor",
+            )
+        hint = "must be given" if field.default is REQUIRED else field.derived
+        return Input(
+            self.model.text(self.section, field), placeholder=hint, compact=True, select_on_focus=True, classes="editor"
+        )
+
+    def on_input_changed(self, event: Input.Changed) -> None:
+        event.stop()
+        error = self.model.write(self.section, self.field, event.value)
+        self.show_error(error if self.error else "")  # a new error waits until the field is left
+        self.post_message(self.Edited(self))
+
+    def on_input_submitted(self, event: Input.Submitted) -> None:
+        event.stop()
+        self.screen.focus_next()
+
+    def on_input_blurred(self, event: Input.Blurred) -> None:
+        event.stop()
+        self.show_error(self.model.problem(self.section, self.field))
+
+    def on_select_changed(self, event: Select.Changed) -> None:
+        event.stop()
+        self._take(None if event.value is Select.NULL else event.value)
+
+    def on_toggle_changed(self, event: Toggle.Changed) -> None:
+        event.stop()
+        self._take(self.query_one(Toggle).value)
+
+    def _take(self, value: Any) -> None:
+        self.show_error(self.model.set(self.section, self.field, value))
+        self.post_message(self.Edited(self))
+
+
+class Heading(Line):
+    """A group's title and, where there is one, the choice of its name: from the catalog or one's own code."""
+
+    class Picked(Message):
+        """Another name was chosen: the group's fields follow."""
+
+        def __init__(self, section: str, name: str | None) -> None:
+            super().__init__()
+            self.section = section
+            self.name = name
+
+    def __init__(self, model: FormModel, group: Section) -> None:
+        self.named = group.key in NAMED
+        key = dotted(group.key, "name") if self.named else group.key
+        super().__init__(key, group.title, group.title, "heading")
+        self.model = model
+        self.group = group
+
+    def compose(self) -> ComposeResult:
+        yield Static("", classes="key", markup=False)
+        if self.named:
+            name = self.model.name(self.group.key)
+            own = name is not None and name not in self.group.names
+            names = [(item, item) for item in self.group.names]
+            if self.group.optional:
+                names.insert(0, (ABSENT, ABSENT))
+            yield Choice(
+                [*names, (OWN, OWN)], value=OWN if own else name or ABSENT, allow_blank=False, compact=True, classes="editor"
+            )
+            path = Input(name or "" if own else "", placeholder="file.py:Name", compact=True, classes="editor own")
+            path.display = own
+            yield path
+        yield Static("", classes="note", markup=False)
+
+    def on_mount(self) -> None:
+        self.show_error("")
+
+    def show_error(self, error: str) -> None:
+        """Show the present state with this error."""
+        self.show(self.named and self.model.renamed(self.group.key), error)
+
+    def on_select_changed(self, event: Select.Changed) -> None:
+        event.stop()
+        path = self.query_one(".own", Input)
+        path.display = event.value == OWN
+        if event.value != OWN:
+            self._pick(None if event.value == ABSENT else str(event.value))
+        elif path.value:
+            self._pick(path.value)
+        else:
+            path.focus()
+
+    def on_input_submitted(self, event: Input.Submitted) -> None:
+        event.stop()
+        self.screen.focus_next()
+
+    def on_input_blurred(self, event: Input.Blurred) -> None:
+        event.stop()
+        if event.value.strip():
+            self._pick(event.value.strip())
+
+    def on_input_changed(self, event: Input.Changed) -> None:
+        event.stop()
+
+    def _pick(self, name: str | None) -> None:
+        if name != self.model.name(self.group.key):
+            self.post_message(self.Picked(self.group.key, name))
+
+
+class Group(Vertical):
+    """One group of the form; `sync` follows the model and leaves rows that stay untouched."""
+
+    def __init__(self, model: FormModel, group: Section) -> None:
+        super().__init__(classes="group")
+        self.model = model
+        self.group = group
+
+    def compose(self) -> ComposeResult:
+        yield Heading(self.model, self.group)
+        for field in self.group.fields:
+            yield Row(self.model, self.group.key, field)
+
+    async def sync(self, group: Section, *, keep: bool) -> None:
+        """Show another set of fields. `keep`: rows of fields that are the same stay, with focus and text."""
+        self.group = group
+        old = {row.field.key: row for row in self.query(Row)}
+        wanted = {field.key: field for field in group.fields}
+        stay = {key: row for key, row in old.items() if keep and key in wanted and row.adopt(wanted[key])}
+        focused = next((key for key, row in old.items() if row.has_focus_within), None)
+        await self.remove_children([row for key, row in old.items() if key not in stay])
+        after: Line = self.query_one(Heading)
+        for key, field in wanted.items():
+            if key not in stay:
+                stay[key] = Row(self.model, group.key, field)
+                await self.mount(stay[key], after=after)
+            after = stay[key]
+        if focused is not None and focused in stay and keep:
+            stay[focused].focus_editor()
+
+    async def rename(self, group: Section) -> None:
+        """The catalog knows more names than it did: the heading is made anew."""
+        old = self.query_one(Heading)
+        if old.group.names != group.names:
+            focused = old.has_focus_within
+            await old.remove()
+            heading = Heading(self.model, group)
+            await self.mount(heading, before=0)
+            if focused:
+                heading.focus_editor()

@@ -1,0 +1,183 @@
+"""The one table of keys: bindings, footer, help panel and command palette are all made from it."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from textual.binding import Binding
+
+
+@dataclass(frozen=True, slots=True)
+class Key:
+    """One thing a key does. `screens` says where ("app": everywhere); `hint` is its short word in the footer, if any."""
+
+    id: str
+    key: str  # Textual's name; several, separated by commas
+    shown: str  # as a person reads it
+    label: str
+    help: str
+    screens: tuple[str, ...]
+    action: str
+    hint: str = ""
+    palette: bool = True
+
+
+KEYS: tuple[Key, ...] = (
+    # the form
+    Key("start", "r", "r", "Start training", "check the recipe and train it", ("form",), "start", "start"),
+    Key(
+        "start-anywhere",
+        "ctrl+r",
+        "Ctrl-R",
+        "Start, from inside a field",
+        "as r, while a text field has the keyboard",
+        ("form",),
+        "start",
+        "start in a field",
+        palette=False,
+    ),
+    Key(
+        "filter",
+        "slash",
+        "/",
+        "Filter fields",
+        "show only fields whose name or help has the text",
+        ("form",),
+        "filter",
+        "filter",
+    ),
+    Key(
+        "field-next",
+        "down",
+        "↓ ↑",
+        "Next or previous field",
+        "also Tab and Shift-Tab; Enter takes a text and goes on",
+        ("form",),
+        "app.focus_next",
+        "fields",
+        palette=False,
+    ),
+    Key("field-previous", "up", "↑", "Previous field", "", ("form",), "app.focus_previous", palette=False),
+    Key(
+        "group-next",
+        "right_square_bracket",
+        "] [",
+        "Next or previous group",
+        "from Data to Model to Loss …",
+        ("form",),
+        "group(1)",
+        palette=False,
+    ),
+    Key("group-previous", "left_square_bracket", "[", "Previous group", "", ("form",), "group(-1)", palette=False),
+    Key(
+        "default",
+        "backspace",
+        "⌫",
+        "Back to the default",
+        "puts the field's default back (outside text fields)",
+        ("form",),
+        "default",
+        palette=False,
+    ),
+    Key(
+        "leave",
+        "escape",
+        "Esc",
+        "Leave the field",
+        "then letters are keys again; a second time clears the filter",
+        ("form",),
+        "leave",
+        palette=False,
+    ),
+    # a run
+    Key("pause", "space", "space", "Pause or resume", "holds after the step under way", ("train",), "pause", "pause"),
+    Key("stop", "s", "s", "Stop and save", "ends after the step under way, with a checkpoint", ("train",), "stop", "stop+save"),
+    Key(
+        "checkpoint", "c", "c", "Checkpoint now", "writes one after the step under way", ("train",), "checkpoint", "checkpoint"
+    ),
+    Key("validate", "v", "v", "Validate now", "after the step under way", ("train",), "validate", "validate"),
+    Key("metric-next", "m", "m M", "Next or previous metric", "what the chart draws", ("train",), "metric(1)", "metric"),
+    Key("metric-previous", "M", "M", "Previous metric", "", ("train",), "metric(-1)", palette=False),
+    Key(
+        "smooth-more",
+        "plus,equals_sign",
+        "+ - 0",
+        "More, less or no smoothing",
+        "of the train curve; the raw one stays behind it",
+        ("train",),
+        "smooth(1)",
+        "smooth",
+    ),
+    Key("smooth-less", "minus", "-", "Less smoothing", "", ("train",), "smooth(-1)", palette=False),
+    Key("smooth-none", "0", "0", "No smoothing", "", ("train",), "smooth(0)", palette=False),
+    Key("log", "y", "y", "Logarithmic y axis", "on and off", ("train",), "log", "log y"),
+    Key(
+        "pane-1",
+        "1",
+        "1-6",
+        "Chart, Recipe, Epochs, Device, Output, Summary",
+        "gives the pane the keyboard; on a small screen shows it",
+        ("train",),
+        "pane(1)",
+        "panes",
+        palette=False,
+    ),
+    *(Key(f"pane-{n}", str(n), str(n), "", "", ("train",), f"pane({n})", palette=False) for n in range(2, 7)),
+    # the list of runs
+    Key("open", "enter", "Enter", "Look at the run", "its curves, epochs and summary", ("runs",), "open", "look"),
+    Key(
+        "resume",
+        "r",
+        "r",
+        "Resume the run",
+        "goes on from its last checkpoint; asks for epochs when it had finished",
+        ("runs",),
+        "resume",
+        "resume",
+    ),
+    Key("reload", "u", "u", "Update the list", "reads the runs' directories again", ("runs",), "reload", "update"),
+    # everywhere
+    Key("new", "n", "n", "New run", "the form; a run that trains goes on", ("train", "runs"), "app.form", "new"),
+    Key("training", "t", "t", "Back to the training", "the run of this console", ("form", "runs"), "app.training"),
+    Key("runs", "a", "a", "Runs", "all runs with their best", ("form", "train"), "app.runs", "runs"),
+    Key("focus", "tab", "Tab", "Next pane or field", "Shift-Tab goes back", ("app",), "app.focus_next", palette=False),
+    Key(
+        "palette",
+        "colon",
+        ": Ctrl-P",
+        "Command palette",
+        "every action by name",
+        ("app",),
+        "app.command_palette",
+        palette=False,
+    ),
+    Key("help", "question_mark", "?", "Help", "this panel", ("app",), "app.help", "help"),
+    Key("quit", "q,ctrl+c", "q", "Quit", "asks first while a run trains", ("app",), "app.ask_quit", "quit"),
+)
+
+
+def keys(*screens: str) -> tuple[Key, ...]:
+    """The keys of these screens, in the table's order."""
+    return tuple(key for key in KEYS if any(screen in key.screens for screen in screens))
+
+
+def bindings(*screens: str) -> list[Binding]:
+    """Textual's bindings for these screens; ids make them remappable."""
+    return [
+        Binding(key.key, key.action, key.label, show=False, id=key.id, tooltip=key.help, key_display=key.shown)
+        for key in keys(*screens)
+    ]
+
+
+def footer(screen: str, width: int) -> list[tuple[str, str]]:
+    """(key, word) pairs for one line of `width` columns; help and quit always fit, the others from the left on."""
+    pairs = [(key.shown, key.hint) for key in keys(screen, "app") if key.hint]
+    ends = pairs[-2:]
+    room = width - 1 - sum(len(key) + len(word) + 3 for key, word in ends)
+    chosen = []
+    for key, word in pairs[:-2]:
+        room -= len(key) + len(word) + 3
+        if room < 0:
+            break
+        chosen.append((key, word))
+    return chosen + ends

@@ -1,0 +1,52 @@
+"""What the screens share: the line of keys at the bottom and the classes that say how much room there is."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, ClassVar, cast
+
+from textual import events
+from textual.app import RenderResult
+from textual.binding import BindingType
+from textual.content import Content
+from textual.screen import Screen
+from textual.widget import Widget
+
+from tui.keys import footer
+
+if TYPE_CHECKING:
+    from tui.app import Console
+
+SMALL = (100, 30)  # below: tabs instead of panes side by side
+LEAST = (80, 24)  # below: one line of status
+
+
+class KeyLine(Widget):
+    """The keys of a screen, as many as fit in one line."""
+
+    def __init__(self, screen: str) -> None:
+        super().__init__()
+        self._of = screen
+
+    def render(self) -> RenderResult:
+        parts: list[tuple[str, str]] = []
+        for key, word in footer(self._of, self.size.width):
+            parts += [(f" {key}", "bold $text-accent"), (f" {word} ", "$text-muted")]
+        return Content.assemble(*parts)
+
+
+class Base(Screen[None]):
+    """A screen that knows its room: `-small` and `-tiny` are set by its size."""
+
+    NAME: ClassVar[str] = ""
+    AUTO_FOCUS = ""
+    BINDINGS: ClassVar[list[BindingType]] = []
+
+    @property
+    def console_app(self) -> Console:
+        """The app, typed."""
+        return cast("Console", self.app)
+
+    def on_resize(self, event: events.Resize) -> None:
+        width, height = event.size
+        self.set_class(width < SMALL[0] or height < SMALL[1], "-small")
+        self.set_class(width < LEAST[0] or height < LEAST[1], "-tiny")

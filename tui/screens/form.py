@@ -1,0 +1,253 @@
+"""The form: a recipe filled in by keyboard, checked field by field, started with one key."""
+
+from __future__ import annotations
+
+import traceback
+from collections.abc import Mapping, Sequence
+from typing import Any, ClassVar
+
+from textual import events, on
+from textual.app import ComposeResult
+from textual.binding import BindingType
+from textual.containers import VerticalScroll
+from textual.content import Content
+from textual.css.query import NoMatches
+from textual.widget import Widget
+from textual.widgets import Input, Static
+
+from engine.errors import Problem
+from tui.form.model import FormModel, sentences
+from tui.form.rows import Group, Heading, Line, Row
+from tui.keys import bindings
+from tui.screens.base import Base, KeyLine
+from tui.session import Engine, Preload
+
+
+class FormScreen(Base):
+    """One column of groups; fields that need torch come in when it is loaded, without disturbing what is typed."""
+
+    NAME = "form"
+    BINDINGS: ClassVar[list[BindingType]] = [*bindings("form")]
+
+    def __init__(self, engine: Engine, preload: Preload, values: Mapping[str, Any], source: str = "") -> None:
+        super().__init__()
+        self.engine = engine
+        self.preload = preload
+        self.source = source
+        self.model = FormModel(values, engine.sections)
+        self._from_file = bool(source)
+        self._start_wanted = False
+
+    def compose(self) -> ComposeResult:
+        yield Static(id="title", markup=False)
+        yield Static(id="banner", markup=False)
+        yield Input(placeholder="part of a key or its help; Esc shows all", compact=True, id="filter")
+        with VerticalScroll(id="fields", can_focus=False):
+            for group in self.model.groups:
+                yield Group(self.model, group)
+        yield Static(id="hint", markup=False)
+        yield KeyLine("form")
+
+    def on_mount(self) -> None:
+        self._draw_title()
+        self._draw_hint()
+        self._waiting = self.set_interval(0.05, self._look_for_torch)
+
+    # torch
+
+    def _look_for_torch(self) -> None:
+        if self.preload.ready.is_set():
+            self.call_later(self._torch_is_here)
+            self._waiting.stop()  # cancels the task that this runs in: last
+
+    async def _torch_is_here(self) -> None:
+        self._draw_title()
+        if self.preload.failure:
+            self._banner("torch can't be loaded: " + self.preload.failure.strip().splitlines()[-1])
+            return
+        self.model.light = False
+        self.model.refresh()
+        for group in self.query(Group):
+            fresh = self.model.group(group.group.key)
+            await group.rename(fresh)
+            await group.sync(fresh, keep=True)
+        self._filter()
+        self._draw_title()
+        if self._from_file:
+            self.show_problems(self._check())
+        if self._start_wanted:
+            self._start_wanted = False
+            self.action_start()
+
+    # what is on the screen
+
+    def show_problems(self, problems: Sequence[Problem], *, jump: bool = True) -> None:
+        """Put each sentence beside its field, those without one at the top, and give the first bad field the keyboard."""
+        found = {**sentences(problems), **self.model.problems()}
+        first: Line | None = None
+        for line in self.query(Line):
+            sentence = found.pop(line.key, "") or (found.pop(line.group.key, "") if isinstance(line, Heading) else "")
+            line.show_error(sentence)
+            if sentence and first is None:
+                first = line
+        self._banner("  ".join(found.values()))
+        if first is not None and jump:
+            first.display = True
+            first.focus_editor()
+        self._draw_hint()
+
+    def _check(self) -> Sequence[Problem]:
+        """Every mistake there is; one's own code that can't be loaded is one, with its traceback in the output pane."""
+        try:
+            return self.engine.problems(self.model.values)
+        except Exception as error:
+            self.console_app.output.feed(traceback.format_exc())
+            return [Problem("", f"own code can't be loaded: {type(error).__name__}: {error}")]
+
+    def _banner(self, text: str) -> None:
+        banner = self.query_one("#banner", Static)
+        banner.update("✗ " + text if text else "")
+        banner.display = bool(text)
+
+    def _draw_title(self) -> None:
+        changes = self.model.changes()
+        parts = [
+            self.source or "default recipe",
+            f"{changes} differ{'s' if changes == 1 else ''} from the defaults" if changes else "",
+        ]
+        ready = self.preload.ready.is_set()
+        state = "torch failed to load" if self.preload.failure else "ready" if ready else "loading torch …"
+        if self._start_wanted:
+            state = "starts as soon as torch is loaded …"
+        symbol = ("✗ ", "$text-error") if self.preload.failure else ("● ", "$text-success") if ready else ("◌ ", "$text-muted")
+        left = Content.assemble(
+            (" epochal", "bold $primary"),
+            ("  new run", "bold"),
+            ("".join(f" · {part}" for part in parts if part), "$text-muted"),
+        )
+        right = Content.assemble(symbol, (state, "$text-muted"), " ")
+        gap = max(1, self.size.width - left.cell_length - right.cell_length)
+        self.query_one("#title", Static).update(Content.assemble(left, " " * gap, right))
+
+    def _draw_hint(self) -> None:
+        line = self._line()
+        if line is None:
+            shown = Content.styled("\n Tab or ↓ goes to the fields, r starts as it stands", "$text-muted")
+        else:
+            default = line.default() if isinstance(line, Row) else ""
+            second = ("✗ " + line.error, "$text-error") if line.error else (line.help, "")
+            shown = Content.assemble((f" {line.key}", "bold"), (f"  {default}", "$text-muted"), "\n ", second)
+        self.query_one("#hint", Static).update(shown)
+
+    def _line(self) -> Line | None:
+        focused = self.focused
+        return next((node for node in focused.ancestors if isinstance(node, Line)), None) if focused else None
+
+    def on_resize(self, event: events.Resize) -> None:
+        super().on_resize(event)
+        self._draw_title()
+
+    def on_descendant_focus(self, event: events.DescendantFocus) -> None:
+        self._draw_hint()
+        if event.widget.id == "filter":
+            return
+        line = self._line()
+        if line is not None and isinstance(line, Heading):
+            self.query_one("#fields").scroll_to_widget(line, animate=False, top=False)
+
+    def on_descendant_blur(self) -> None:
+        self.call_later(self._draw_hint)
+
+    # what the person does
+
+    @on(Line.Edited)
+    def _edited(self) -> None:
+        self._draw_title()
+        self._draw_hint()
+
+    @on(Heading.Picked)
+    async def _picked(self, event: Heading.Picked) -> None:
+        self.model.pick(event.section, event.name)
+        group = next(group for group in self.query(Group) if group.group.key == event.section)
+        await group.sync(self.model.group(event.section), keep=False)
+        group.query_one(Heading).show_error("")
+        self._draw_title()
+        self._filter()
+
+    @on(Input.Changed, "#filter")
+    def _filter(self) -> None:
+        text = self.query_one("#filter", Input).value.strip().lower()
+        for group in self.query(Group):
+            rows = list(group.query(Row))
+            for row in rows:
+                row.display = not text or row.matches(text)
+            group.display = not text or group.query_one(Heading).matches(text) or any(row.display for row in rows)
+
+    @on(Input.Submitted, "#filter")
+    def _filtered(self) -> None:
+        first = next((row for row in self.query(Row) if row.display and row.query_ancestor(Group).display), None)
+        if first is not None:
+            first.focus_editor()
+
+    def action_filter(self) -> None:
+        """Open the filter."""
+        field = self.query_one("#filter", Input)
+        field.display = True
+        field.focus()
+
+    def action_leave(self) -> None:
+        """Out of the field; out of the filter, or when nothing is being edited: show all fields again."""
+        field = self.query_one("#filter", Input)
+        if self.focused is None or self.focused is field:
+            field.value = ""
+            field.display = False
+        self.set_focus(None)
+
+    def action_group(self, step: int) -> None:
+        """Give the next or the previous group the keyboard."""
+        groups = [group for group in self.query(Group) if group.display]
+        inside = [i for i, group in enumerate(groups) if self.focused is not None and group in self.focused.ancestors]
+        at = inside[0] + step if inside else 0 if step > 0 else -1
+        self._focus_first(groups[at % len(groups)])
+
+    @staticmethod
+    def _focus_first(group: Group) -> None:
+        for line in group.query(Line):
+            if line.display and any(editor.display for editor in line.query(".editor")):
+                line.focus_editor()
+                return
+
+    def action_default(self) -> None:
+        """Put the focused field's default back."""
+        line = self._line()
+        if isinstance(line, Row):
+            line.reset()
+
+    def action_start(self) -> None:
+        """Check everything; train, or go to the first field that is wrong."""
+        own = self.focused
+        if isinstance(own, Input) and own.has_class("own"):
+            self.set_focus(None)  # takes the name that is being typed
+            self.call_after_refresh(self.action_start)
+            return
+        if self.console_app.training:
+            self.notify("a run is training: t goes back to it, s there stops it", severity="warning")
+            return
+        if not self.preload.ready.is_set():
+            self._start_wanted = not self._start_wanted
+            self._draw_title()
+            return
+        problems = self._check()
+        if problems or self.model.problems():
+            self.show_problems(problems)
+            return
+        self.show_problems(())
+        self.console_app.start(self.engine.complete(self.model.values))
+
+    def focus_editor(self, key: str) -> Widget | None:
+        """Give the field of this dotted key the keyboard."""
+        for line in self.query(Line):
+            if line.key == key:
+                line.focus_editor()
+                return line
+        raise NoMatches(f"no field {key}")

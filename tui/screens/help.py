@@ -1,0 +1,51 @@
+"""The help panel, made from the table of keys."""
+
+from __future__ import annotations
+
+from typing import ClassVar
+
+from textual.app import ComposeResult
+from textual.binding import Binding, BindingType
+from textual.containers import VerticalScroll
+from textual.content import Content
+from textual.screen import ModalScreen
+from textual.widgets import Static
+
+from tui.keys import keys
+
+TITLES = {"form": "The form", "train": "A run", "runs": "The list of runs", "app": "Everywhere"}
+
+
+class HelpScreen(ModalScreen[None]):
+    """All keys, those of the present screen first."""
+
+    BINDINGS: ClassVar[list[BindingType]] = [
+        Binding("escape,q,question_mark,enter,space", "dismiss", "Close", show=False),
+        Binding("down,j", "move(1)", show=False),
+        Binding("up,k", "move(-1)", show=False),
+    ]
+
+    def __init__(self, screen: str) -> None:
+        super().__init__()
+        self._of = screen
+
+    def compose(self) -> ComposeResult:
+        with VerticalScroll(classes="box", can_focus=False) as box:
+            box.border_title = "Keys"
+            box.border_subtitle = "Esc closes"
+            for part in sorted(TITLES, key=lambda name: (name != self._of, name == "app")):
+                yield Static(self._table(part), classes="keys")
+
+    def action_move(self, lines: int) -> None:
+        """Scroll."""
+        self.query_one(VerticalScroll).scroll_relative(y=lines, animate=False)
+
+    @staticmethod
+    def _table(screen: str) -> Content:
+        lines = [Content.styled(TITLES[screen], "bold")]
+        for key in keys(screen):
+            if key.help:
+                lines.append(
+                    Content.assemble((f"{key.shown:>9}  ", "$text-accent"), f"{key.label:<26} ", (key.help, "$text-muted"))
+                )
+        return Content("\n").join(lines)

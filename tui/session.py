@@ -1,0 +1,196 @@
+"""A run in this process: a daemon thread that assembles and trains, and what the screens may read of it.
+
+The thread never calls into Textual. Screens poll `history`, `state`, `problems`; keys go in through `control`.
+"""
+
+from __future__ import annotations
+
+import importlib
+import threading
+import traceback
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import Any, Protocol
+
+from engine.catalog.fields import Section
+from engine.control import Control
+from engine.errors import EpochalError, Problem, RecipeError
+from engine.events import RunEnded, RunStarted
+from engine.history import History
+from tui.terminal import Output
+
+
+class Trains(Protocol):
+    """What a session needs of a trainer."""
+
+    history: History
+    run: Any
+
+    def on(self, kind: type, listener: Callable[[Any], None], /) -> object: ...
+
+    def fit(self) -> object: ...
+
+
+class Engine:
+    """The console's one door to the engine. Every method imports what it needs when it is called."""
+
+    def __init__(self, runs: Path | None = None) -> None:
+        self.runs = runs
+
+    def load(self) -> None:
+        """Import what assembling needs. Takes seconds: called in a thread after the first frame."""
+        importlib.import_module("torch")
+        from engine.catalog import sections
+        from engine.recipe import Recipe
+
+        sections(Recipe().to_dict())
+        importlib.import_module("engine.trainer")
+
+    def sections(self, values: Mapping[str, Any], *, light: bool) -> tuple[Section, ...]:
+        """The form's groups for these values; `light` ones have no fields for which torch must be loaded."""
+        from engine.catalog import sections
+
+        return sections(values, light=light)
+
+    def complete(self, values: Mapping[str, Any]) -> dict[str, Any]:
+        """The values with every default written out."""
+        from engine.recipe import Recipe
+
+        return Recipe.from_dict(values).to_dict()
+
+    def problems(self, values: Mapping[str, Any]) -> tuple[Problem, ...]:
+        """Every mistake that can be found without building anything."""
+        from engine.catalog import problems
+
+        return problems(values)
+
+    def train(self, values: Mapping[str, Any], control: Control) -> Trains:
+        """A trainer for a new run. Raises RecipeError."""
+        from engine.recipe import Recipe
+        from engine.trainer import Trainer
+
+        return Trainer.from_recipe(Recipe.from_dict(dict(values)), runs=self.root, control=control)
+
+    def resume(self, path: Path, epochs: int | None, control: Control) -> Trains:
+        """A trainer that goes on from the last checkpoint of a run. Raises RunError, CheckpointError or RecipeError."""
+        from engine.trainer import Trainer
+
+        return Trainer.resume(path, epochs=epochs, control=control)
+
+    @property
+    def root(self) -> Path:
+        """The directory of all runs."""
+        from engine.run import runs_root
+
+        return runs_root(self.runs)
+
+    def list_runs(self) -> list[Any]:
+        """One RunSummary a run, as `Run.list` gives them."""
+        from engine.run import Run
+
+        return Run.list(self.root)
+
+    def open_run(self, path: Path) -> tuple[dict[str, Any], History]:
+        """The recipe (empty for a run of one's own objects) and the history of a run on disk."""
+        import tomllib
+
+        from engine.run import Run, load_history
+
+        run = Run.open(path)
+        recipe = tomllib.loads(run.recipe_path.read_text(encoding="utf-8")) if run.recipe_path.exists() else {}
+        return recipe, load_history(run)
+
+
+class Preload:
+    """Loads torch and the catalog in a thread, once the first frame is on the screen."""
+
+    def __init__(self, engine: Engine) -> None:
+        self.ready = threading.Event()
+        self.failure = ""
+        self._engine = engine
+        self._thread: threading.Thread | None = None
+
+    def start(self) -> None:
+        """Begin; a second call does nothing."""
+        if self._thread is None:
+            self._thread = threading.Thread(target=self._load, name="epochal-preload", daemon=True)
+            self._thread.start()
+
+    def _load(self) -> None:
+        try:
+            self._engine.load()
+        except BaseException:  # shown in the form: without torch nothing can be trained
+            self.failure = traceback.format_exc()
+        self.ready.set()
+
+
+class Session:
+    """One run. `history` is there at once and becomes the trainer's own; `problems` and `failure` say why there is none."""
+
+    def __init__(self, engine: Engine, output: Output) -> None:
+        self.history = History()
+        self.control = Control()
+        self.values: dict[str, Any] = {}
+        self.output = output
+        self.output_start = output.end  # where this run's printed text begins
+        self.path: Path | None = None  # the run directory, once there is one
+        self.problems: tuple[Problem, ...] = ()  # mistakes of the person, found while assembling or resuming
+        self.failure = ""  # the traceback of anything else
+        self._engine = engine
+        self._thread: threading.Thread | None = None
+
+    def start(self, values: Mapping[str, Any]) -> None:
+        """Assemble and train this recipe in the session's thread."""
+        self.values = dict(values)
+        self._begin(lambda: self._engine.train(self.values, self.control))
+
+    def resume(self, path: Path, epochs: int | None = None, values: Mapping[str, Any] | None = None) -> None:
+        """Go on with a run; `values` is its recipe, for the screen."""
+        self.values = dict(values or {})
+        self._begin(lambda: self._engine.resume(path, epochs, self.control))
+
+    @property
+    def alive(self) -> bool:
+        """Whether the thread works."""
+        return self._thread is not None and self._thread.is_alive()
+
+    @property
+    def exit_status(self) -> int:
+        """0 when it ended as asked (a stop that saved is one), 1 when it failed or never began."""
+        return 1 if self.failure or self.problems or self.history.state == "failed" else 0
+
+    def join(self, seconds: float | None = None) -> bool:
+        """Wait for the thread, at most so long. Returns whether it has ended."""
+        if self._thread is not None:
+            self._thread.join(seconds)
+        return not self.alive
+
+    def _begin(self, build: Callable[[], Trains]) -> None:
+        if self._thread is not None:
+            raise RuntimeError("a session trains once")
+        self.output.begin()
+        self.output_start = self.output.end
+        self._thread = threading.Thread(target=self._work, args=(build,), name="epochal-training", daemon=True)
+        self._thread.start()
+
+    def _work(self, build: Callable[[], Trains]) -> None:
+        try:
+            trainer = build()
+            trainer.on(RunStarted, lambda event: self._started(trainer, event))
+            self.history = trainer.history
+            trainer.fit()
+        except RecipeError as error:
+            self.problems = error.problems
+        except EpochalError as error:
+            self.problems = (Problem("", str(error)),)
+        except BaseException as error:  # the person's own code: its traceback is theirs to read
+            self.failure = traceback.format_exc()
+            self.output.feed(self.failure)
+            if self.history.ended is None:
+                reason = f"{type(error).__name__}: {error}"
+                self.history.apply(RunEnded(state="failed", reason=reason, epoch=0, step=0, seconds=0.0, best={}))
+
+    def _started(self, trainer: Trains, event: RunStarted) -> None:
+        if event.path is not None:
+            self.path = Path(event.path)
+            self.output.log_to(trainer.run.output_path)

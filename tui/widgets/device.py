@@ -1,0 +1,106 @@
+"""The device pane: how busy the machine is and what memory is left."""
+
+from __future__ import annotations
+
+import threading
+from typing import ClassVar
+
+from engine.history import History
+from tui.widgets.device_reader import DeviceReader, DeviceReading
+from tui.widgets.progress import bar
+from tui.widgets.rows import Pane, Row
+
+SECONDS = 2.0
+GIB = 2**30
+
+
+class DevicePane(Pane):
+    """Utilization and memory, read every two seconds while the pane is visible.
+
+    NVML can take its time, so a reading is taken by a thread of its own and shown when it is there.
+    """
+
+    BORDER_TITLE: ClassVar[str] = "4 Device"
+
+    def __init__(self, *, reader: DeviceReader | None = None, id: str | None = None, classes: str | None = None) -> None:
+        super().__init__(id=id, classes=classes)
+        self.reader = reader or DeviceReader()
+        self._own_reader = reader is None
+        self._reading: DeviceReading | None = None
+        self._busy = threading.Lock()
+
+    def show(self, history: History) -> None:
+        """Follow the device that the run is on."""
+        device = history.started.device if history.started else "cpu"
+        if self._own_reader and device != self.reader.device:
+            self.reader = DeviceReader(device)
+
+    def on_mount(self) -> None:
+        self._sample()
+        self.set_interval(SECONDS, self._sample)
+
+    def on_show(self) -> None:
+        self._sample()
+
+    def on_resize(self) -> None:
+        self._draw()
+
+    def _sample(self) -> None:
+        if self.is_on_screen and self._busy.acquire(blocking=False):
+            threading.Thread(target=self._read, name="device", daemon=True).start()
+
+    def _read(self) -> None:
+        try:
+            reading = self.reader.read()
+        finally:
+            self._busy.release()
+        if self.is_running:
+            self.app.call_later(self._show_reading, reading)
+
+    def _show_reading(self, reading: DeviceReading) -> None:
+        self._reading = reading
+        self._draw()
+
+    def _draw(self) -> None:
+        if self._reading is not None and self.size.width:
+            self.set_rows(device_rows(self._reading, self.size.width))
+
+
+def device_rows(reading: DeviceReading, width: int) -> list[Row]:
+    """What is known, the GPU first."""
+    rows: list[Row] = []
+    if reading.gpu_name:
+        rows.append([(" ", ""), (reading.gpu_name, "strong")])
+    if reading.gpu_percent is not None:
+        rows.append(_share("gpu", reading.gpu_percent, width))
+    if reading.gpu_memory_total:
+        rows.append(_memory("vram", reading.gpu_memory_used or 0, reading.gpu_memory_total, width))
+    warmth = [f"{reading.gpu_celsius:.0f} °C" if reading.gpu_celsius is not None else "",
+              f"{reading.gpu_watts:.0f} W" if reading.gpu_watts is not None else ""]  # fmt: skip
+    if any(warmth):
+        rows.append([(" " * 7, ""), ("  ".join(part for part in warmth if part), "label")])
+    if reading.note:
+        rows.append([(" ", ""), (reading.note, "warn")])
+    if reading.cpu_percent is not None:
+        rows.append(_share("cpu", reading.cpu_percent, width))
+    if reading.memory_total:
+        rows.append(_memory("mem", reading.memory_used or 0, reading.memory_total, width))
+    own = []
+    if reading.process_percent is not None:
+        own.append(f"{reading.process_percent:.0f} % cpu")
+    if reading.process_memory is not None:
+        own.append(f"{reading.process_memory / GIB:.2f} GiB")
+    if own:
+        rows.append([(" proc  ", "label"), ("  ".join(own), "")])
+    return rows
+
+
+def _share(name: str, percent: float, width: int) -> Row:
+    return [(f" {name:<5} ", "label"), *bar(percent / 100, max(0, min(20, width - 15))), (f" {percent:3.0f} %", "strong")]
+
+
+def _memory(name: str, used: int, total: int, width: int) -> Row:
+    text = f"{used / GIB:.1f} of {total / GIB:.1f} GiB"
+    room = width - 8 - len(text) - 1
+    filled = bar(used / total, min(20, room)) if room >= 6 else []
+    return [(f" {name:<5} ", "label"), *filled, (" " if filled else "", ""), (text, "")]

@@ -1,0 +1,131 @@
+"""The epoch log: one row an epoch, the one under way below them."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import ClassVar
+
+from engine.events import EpochEnded
+from engine.history import History
+from tui.widgets.formats import clock, number, rate
+from tui.widgets.rows import Pane, Row
+
+_BUSY = {"validate": "validating", "save": "saving", "paused": "paused"}
+
+
+class EpochLog(Pane):
+    """A table that grows by a row an epoch; it follows its end until scrolled up.
+
+    Not a DataTable: that paints all its cells again for one that changed, and the row of the epoch under way changes often.
+    """
+
+    BORDER_TITLE: ClassVar[str] = "3 Epochs"
+    fixed = 1
+    follow = True
+
+    def __init__(self, *, id: str | None = None, classes: str | None = None) -> None:
+        super().__init__(id=id, classes=classes)
+        self._history = History()
+        self._begin()
+
+    def _begin(self) -> None:
+        self._names: list[str] = []  # of the metric columns
+        self._widths: list[int] = []
+        self._done: list[EpochEnded] = []  # epochs shown
+        self._best: int | None = None  # index of the best of them
+        self._live: list[str] | None = None
+
+    def show(self, history: History) -> None:
+        """Draw what is new in `history`."""
+        if history is not self._history or len(history.epochs) < len(self._done):
+            self._history = history
+            self._begin()
+        if self.is_mounted and self.is_on_screen:
+            self._update()
+
+    def on_show(self) -> None:
+        self._update()
+
+    def _update(self) -> None:
+        shown, before = len(self._done), self._best
+        self._done += self._history.epochs[shown:]
+        self._best = max((i for i in range(shown, len(self._done)) if self._done[i].best), default=before)
+        names = _metrics([dict.fromkeys(self._names, 0.0), *(row.metrics for row in self._done[shown:])])
+        live = _live(self._history, len(names))
+        if names == self._names and live == self._live and shown == len(self._done):
+            return
+        self._live = live
+        fresh = [_cells(row, names) for row in self._done[shown:]] + ([live] if live else [])
+        widths = [max(map(len, column)) for column in zip(_heads(names), *fresh, strict=True)]
+        if names != self._names or any(new > old for new, old in zip(widths, self._widths, strict=True)):
+            known = self._widths if names == self._names else [0] * len(widths)
+            fresh = [_cells(row, names) for row in self._done] + ([live] if live else [])
+            self._widths = [
+                max(known[i], *map(len, column)) for i, column in enumerate(zip(_heads(names), *fresh, strict=True))
+            ]
+            self._names = names
+            self.set_rows([self._heading(), *(self._row(i, cells) for i, cells in enumerate(fresh))])
+            return
+        if before != self._best and before is not None:
+            fresh, shown = [_cells(row, names) for row in self._done[before:shown]] + fresh, before
+        for i, cells in enumerate(fresh, shown):
+            self.set_row(1 + i, self._row(i, cells))
+        if len(self._rows) > 1 + shown + len(fresh):
+            self.set_rows(self._rows[: 1 + shown + len(fresh)])
+
+    def _heading(self) -> Row:
+        roles = ["train", *("val" if name.startswith("val/") else "" for name in self._names)]
+        return self._aligned(_heads(self._names), ["label", *roles, "label", "label", "label"])
+
+    def _row(self, i: int, cells: list[str]) -> Row:
+        best = i == self._best
+        role = "strong" if best else ""
+        roles = [role or "label", *[role] * (1 + len(self._names)), "label", "label", "label"]
+        if not best:
+            return self._aligned(cells, roles)
+        return self._aligned([*cells[:-1], " · ".join(filter(None, ["best", cells[-1]]))], roles, star=self._starred())
+
+    def _starred(self) -> int:
+        """The column of the metric that decides which epoch is best."""
+        monitor = self._history.started.monitor if self._history.started else ""
+        return 2 + self._names.index(monitor) if monitor in self._names else 1
+
+    def _aligned(self, cells: Sequence[str], roles: Sequence[str], star: int | None = None) -> Row:
+        row: Row = [(" ", "")]
+        for i, cell in enumerate(cells[:-1]):
+            row += [(cell.rjust(self._widths[i]), roles[i]), (" ★ " if i == star else "   ", "mark")]
+        return [*row, (cells[-1], roles[-1])]
+
+
+def _heads(names: Sequence[str]) -> list[str]:
+    shown = ("val" if name == "val/loss" else name.removeprefix("val/") for name in names)
+    return ["epoch", "train", *shown, "lr", "time", "note"]
+
+
+def _metrics(rows: Sequence[Mapping[str, float]]) -> list[str]:
+    """Every metric that a row has but the training loss, which has a column of its own; the validation loss first."""
+    names = dict.fromkeys(name for row in rows for name in row if name != "train/loss")
+    return sorted(names or ["val/loss"], key=lambda name: name != "val/loss")
+
+
+def _cells(row: EpochEnded, names: Sequence[str]) -> list[str]:
+    values = [number(row.metrics[name]) if name in row.metrics else "–" for name in names]
+    return [
+        str(row.epoch),
+        number(row.metrics.get("train/loss")),
+        *values,
+        rate(row.lr),
+        clock(row.seconds),
+        " · ".join(row.notes),
+    ]
+
+
+def _live(history: History, metrics: int) -> list[str] | None:
+    """The cells of the epoch under way; None where there is none."""
+    now = history.progress
+    if history.ended is not None or now is None or (history.epochs and now.epoch <= history.epochs[-1].epoch):
+        return None
+    share = f"{100 * now.batch // now.batches}%" if now.batches else ""
+    note = " ".join(filter(None, [_BUSY.get(now.phase, ""), share]))
+    loss = "…" if now.loss is None else number(now.loss)
+    return [f"▸ {now.epoch}", loss, "…", *[""] * (metrics - 1), rate(now.lr), "", note]

@@ -1,0 +1,74 @@
+"""Numbers, durations and symbols as the console writes them: short, aligned, one way everywhere."""
+
+from __future__ import annotations
+
+import math
+import os
+import sys
+
+
+def number(value: float | None) -> str:
+    """A loss or metric: `0.6122`, `12.35`, `1.23e-3`, `NaN`; `–` for None."""
+    if value is None:
+        return "–"
+    if not math.isfinite(value):
+        return "NaN" if math.isnan(value) else "inf" if value > 0 else "-inf"
+    size = abs(value)
+    if value == 0 or 0.01 <= size < 0.99995:
+        return f"{value:.4f}"
+    if 0.99995 <= size < 9999.5:
+        return f"{value:#.4g}".rstrip(".")
+    return _scientific(value)
+
+
+def rate(value: float | None) -> str:
+    """A learning rate: `3.0e-4`, `0.05`; up to three significant digits below 0.01, so that no choice is rounded away."""
+    if value is None or not math.isfinite(value):
+        return number(value)
+    return f"{value:.4g}" if value == 0 or 1e-2 <= abs(value) < 1e4 else _scientific(value)
+
+
+def _scientific(value: float) -> str:
+    mantissa, exponent = f"{value:.2e}".split("e")
+    return f"{mantissa[:-1] if mantissa.endswith('0') else mantissa}e{int(exponent)}"
+
+
+def clock(seconds: float | None) -> str:
+    """`0:09`, `1:06`, `2:03:04`, `3d 04:05`; `–` for what is not known."""
+    if seconds is None or not math.isfinite(seconds):
+        return "–"
+    minutes, second = divmod(int(max(seconds, 0)), 60)
+    hours, minute = divmod(minutes, 60)
+    days, hour = divmod(hours, 24)
+    if days:
+        return f"{days}d {hour:02}:{minute:02}"
+    return f"{hours}:{minute:02}:{second:02}" if hours else f"{minute}:{second:02}"
+
+
+def short(value: float) -> str:
+    """A count in three figures: `87`, `950`, `12.0k`, `384k`, `1.25M`."""
+    if not math.isfinite(value):
+        return number(value)
+    for size, unit in ((1e12, "T"), (1e9, "G"), (1e6, "M"), (1e3, "k")):
+        if abs(value) >= 0.9995 * size:
+            scaled = value / size
+            return f"{scaled:.{2 - (abs(scaled) >= 9.995) - (abs(scaled) >= 99.95)}f}{unit}"
+    return f"{value:.0f}" if abs(value) >= 99.5 or value == int(value) else f"{value:.1f}"
+
+
+_PLAIN = {
+    **dict.fromkeys(map(ord, "┌┐└┘├┤┬┴┼"), "+"),
+    **dict.fromkeys(map(ord, "█▉▊▋▌▍▎▏"), "#"),
+    **{ord(fancy): ascii for fancy, ascii in zip("★●◌‖✓■✗▸…–—·─│•×°²", "*oo=+#x>~--.-|*xo2", strict=True)},
+}
+
+
+def plain_terminal() -> bool:
+    """Whether only ASCII may be drawn: asked for by EPOCHAL_ASCII, or the terminal's encoding is not UTF-8."""
+    encoding = getattr(sys.__stdout__, "encoding", None) or "utf-8"
+    return bool(os.environ.get("EPOCHAL_ASCII")) or encoding.lower().replace("-", "") != "utf8"
+
+
+def plain(text: str) -> str:
+    """`text` in ASCII, cell by cell."""
+    return text.translate(_PLAIN).encode("ascii", "replace").decode()

@@ -1,0 +1,257 @@
+"""The one door to plotext: curves in, rows of styled pieces out. It never raises and never draws what was not asked for.
+
+plotext is handed positions between 0 and 1 only, with ticks of our own: what can make it hang or fail (NaN, infinities,
+huge ranges, one-value ranges, empty curves) ends here.
+"""
+
+from __future__ import annotations
+
+import math
+import re
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+
+from tui.widgets.formats import plain
+from tui.widgets.rows import Row
+
+LIMIT = 1e12
+LABEL = 6  # cells of the numbers beside the axis: fixed, so that the plot never shifts sideways
+
+
+@dataclass(frozen=True, slots=True)
+class Curve:
+    """Points to be joined (a line) or left apart (dots). `role` names the style."""
+
+    x: Sequence[float]
+    y: Sequence[float]
+    role: str
+
+
+@dataclass(frozen=True, slots=True)
+class Mark:
+    """A character at a point; `y` None puts it on the bottom row."""
+
+    x: float
+    y: float | None
+    text: str
+    role: str = "mark"
+
+
+def columns(width: int) -> int:
+    """Cells of the plotting area of a chart `width` cells wide."""
+    return max(1, width - LABEL - 1)
+
+
+def draw(
+    lines: Sequence[Curve],
+    dots: Sequence[Curve],
+    marks: Sequence[Mark],
+    width: int,
+    height: int,
+    *,
+    left: float | None = None,
+    right: float | None = None,
+    log_y: bool = False,
+    braille: bool = True,
+) -> list[Row]:
+    """`height` rows of `width` cells. Dots lie under lines, later lines over earlier ones, marks on top.
+
+    The x axis spans `left` to `right`, or what the curves span. Points that are not finite, and with `log_y` those that are
+    not positive, are gaps; values beyond ±1e12 are drawn at that limit.
+    """
+    if width < LABEL + 4 or height < 4:
+        return _text(["…"], width, height)
+    xs = [x for curve in (*lines, *dots) for x in curve.x if math.isfinite(x)]
+    x_axis = _Axis.over([*xs, *(edge for edge in (left, right) if edge is not None)] or [0.0], exact=True)
+    ys = [y for curve in (*lines, *dots) for y in curve.y if _drawable(y, log_y)]
+    if not ys:
+        return _text([""] * ((height - 1) // 2) + ["nothing to draw yet".center(width)], width, height)
+    y_axis = _Axis.over(ys, log=log_y)
+    try:
+        rows = _plotext(lines, dots, marks, width, height, x_axis, y_axis, braille)
+    except Exception as error:  # plotext checks little of its own: say what it said, the console goes on
+        return _text([f"the chart could not be drawn: {error}"], width, height)
+    return rows if len(rows) == height else _text(["the chart could not be drawn"], width, height)
+
+
+def _drawable(y: float, log: bool) -> bool:
+    return math.isfinite(y) and (y > 0 or not log)
+
+
+@dataclass(frozen=True, slots=True)
+class _Axis:
+    """A range with limits at round numbers. `low` and `high` are decimal logarithms when `log`."""
+
+    low: float
+    high: float
+    log: bool = False
+
+    @classmethod
+    def over(cls, values: Iterable[float], *, log: bool = False, exact: bool = False) -> _Axis:
+        values = [min(max(value, -LIMIT), LIMIT) for value in values]
+        low, high = min(values), max(values)
+        if log:
+            return cls(math.log10(_round_log(low / (2 if low == high else 1), up=False)),
+                       math.log10(_round_log(high * (2 if low == high else 1), up=True)), True)  # fmt: skip
+        if high - low <= 1e-9 * max(abs(low), abs(high)) or high - low < 1e-300:
+            spread = max(abs(high) / 2, 1e-290) if high else 1.0
+            low, high = low - spread, high + spread
+        if not exact:
+            step = _round_step((high - low) / 8)
+            low, high = math.floor(low / step + 1e-9) * step, math.ceil(high / step - 1e-9) * step
+        return cls(low, high)
+
+    def position(self, value: float) -> float:
+        """Where in [0, 1] a value lies."""
+        value = min(max(value, -LIMIT), LIMIT)
+        return min(max(((math.log10(value) if self.log else value) - self.low) / (self.high - self.low), 0.0), 1.0)
+
+    def ticks(self, count: int, least: float = 0.0) -> list[tuple[float, str]]:
+        """About `count` positions with their labels, at 1, 2 or 5 times a power of ten, `least` apart."""
+        if self.log:
+            values = _log_ticks(self.low, self.high, count)
+            if len(values) > 1:
+                return [(self.position(value), label(value, value)) for value in values]
+            low, high = 10**self.low, 10**self.high
+        else:
+            low, high = self.low, self.high
+        step = _round_step(max((high - low) / max(count, 1), least))
+        first = math.ceil(low / step - 1e-9)
+        values = [k * step for k in range(first, math.floor(high / step + 1e-9) + 1)]
+        return [(self.position(value), label(value, step)) for value in values if not self.log or value > 0]
+
+
+def _round_step(step: float) -> float:
+    """The smallest of 1, 2, 5 times a power of ten that is not below `step`."""
+    power = 10.0 ** math.floor(math.log10(step))
+    return next(m * power for m in (1, 2, 5, 10) if m * power >= step * (1 - 1e-9))
+
+
+def _round_log(value: float, *, up: bool) -> float:
+    """The nearest of a few round numbers a decade at or beyond `value`."""
+    value = max(value, 1e-300)
+    power = 10.0 ** math.floor(math.log10(value))
+    rounds = [m * power for m in (0.8, 1, 1.25, 1.5, 2, 2.5, 3, 4, 5, 6, 8, 10, 12.5)]
+    if up:
+        return next(r for r in rounds if r >= value * (1 - 1e-9))
+    return next(r for r in reversed(rounds) if r <= value * (1 + 1e-9))
+
+
+def _log_ticks(low: float, high: float, count: int) -> list[float]:
+    decades = range(math.ceil(low - 1e-9), math.floor(high + 1e-9) + 1)
+    if high - low > count:
+        every = math.ceil((high - low) / count)
+        return [10.0**k for k in decades if k % every == 0]
+    for mantissas in ((1, 2, 5), (1, 3), (1,)):
+        found = [
+            m * 10.0**k
+            for k in range(math.floor(low), math.floor(high) + 1)
+            for m in mantissas
+            if low - 1e-9 <= math.log10(m) + k <= high + 1e-9
+        ]
+        if len(found) <= count + 2:
+            break
+    return found
+
+
+def label(value: float, step: float) -> str:
+    """A tick's number in at most six cells: `0.05`, `2.5`, `800`, `1.2k`, `3M`, `1e-5`. `step` says how fine it must be."""
+    size = abs(value)
+    if size < 1e-9 * step or value == 0:
+        return "0"
+    if size >= 10_000 or (size >= 1000 and step >= 100):
+        for limit, unit in ((1e9, "G"), (1e6, "M"), (1e3, "k")):
+            if limit <= size < 1e12:
+                text = f"{value / limit:.4g}{unit}"
+                return text if len(text) <= LABEL else f"{value:.0e}".replace("e+", "e")
+    digits = max(0, -math.floor(math.log10(step) + 1e-9))
+    text = f"{value:.{digits}f}" if digits < 10 else ""
+    if not text or len(text) > LABEL:
+        mantissa, exponent = f"{value:.1e}".split("e")
+        text = f"{mantissa.removesuffix('.0')}e{int(exponent)}"
+        text = text if len(text) <= LABEL else f"{float(mantissa):.0f}e{int(exponent)}"
+    return text
+
+
+def _text(lines: Sequence[str], width: int, height: int) -> list[Row]:
+    rows: list[Row] = [[(line[:width].ljust(width), "faint")] for line in lines[:height]]
+    return rows + [[(" " * width, "")] for _ in range(height - len(rows))]
+
+
+def _pieces(curve: Curve, x_axis: _Axis, y_axis: _Axis) -> Iterable[tuple[list[float], list[float]]]:
+    """The curve's unbroken parts, as positions."""
+    xs: list[float] = []
+    ys: list[float] = []
+    for x, y in zip(curve.x, curve.y, strict=True):
+        if math.isfinite(x) and _drawable(y, y_axis.log):
+            xs.append(x_axis.position(x))
+            ys.append(y_axis.position(y))
+        elif xs:
+            yield xs, ys
+            xs, ys = [], []
+    if xs:
+        yield xs, ys
+
+
+def _cell(position: float, cells: int, dots: int) -> float:
+    """The position of the cell that holds the dot which plotext gives to `position`: a mark then stands on its line."""
+    cell = math.floor(round(0.5 + (cells * dots - 1) * position, 8)) // dots
+    return cell / (cells - 1) if cells > 1 else 0.0
+
+
+_COLORED = re.compile(r"\x1b\[([\d;]*)m([^\x1b]*)")
+
+
+def _plotext(
+    lines: Sequence[Curve],
+    dots: Sequence[Curve],
+    marks: Sequence[Mark],
+    width: int,
+    height: int,
+    x_axis: _Axis,
+    y_axis: _Axis,
+    braille: bool,
+) -> list[Row]:
+    from plotext._figure import _figure_class  # its own figure: the module's global one is shared by all
+
+    roles = list(dict.fromkeys([*(curve.role for curve in (*dots, *lines)), *(mark.role for mark in marks)]))
+    color = {role: code for code, role in enumerate(roles, 1)}  # a palette number stands for a role until read back
+    figure = _figure_class()
+    figure._limit_size(False, False)
+    figure.plot_size(width, height)
+    figure.theme("clear")
+    figure.xaxes(True, False)
+    figure.yaxes(True, False)
+    figure.xlim(0, 1)
+    figure.ylim(0, 1)
+    y_ticks = y_axis.ticks(max(2, height // 3))
+    figure.yticks([at for at, _ in y_ticks], [text.rjust(LABEL) for _, text in y_ticks])
+    x_ticks = x_axis.ticks(max(2, columns(width) // 14), least=1)  # steps are whole
+    figure.xticks([at for at, _ in x_ticks], [text for _, text in x_ticks])
+    for curves, plot, mark in ((dots, figure.scatter, "."), (lines, figure.plot, "")):
+        for curve in curves:
+            marker = "braille" if braille else mark or ("o" if curve.role == "val" else "+")
+            for xs, ys in _pieces(curve, x_axis, y_axis):
+                plot(xs, ys, marker=marker, color=color[curve.role])
+    for item in marks:
+        y = 0.0 if item.y is None else y_axis.position(item.y) if _drawable(item.y, y_axis.log) else None
+        if y is not None and math.isfinite(item.x):
+            across, up = (
+                _cell(x_axis.position(item.x), columns(width), 2 if braille else 1),
+                _cell(y, height - 2, 4 if braille else 1),
+            )
+            figure.text(item.text, across, up, color=color[item.role])
+    return [_row(line, roles, width, braille) for line in figure.build().splitlines()]
+
+
+def _row(line: str, roles: Sequence[str], width: int, braille: bool) -> Row:
+    """One line of plotext's text, its colours turned back into roles; axes and ticks are faint."""
+    row: Row = []
+    room = width
+    for codes, found in _COLORED.findall("\x1b[0m" + line):
+        text = found[:room]
+        room -= len(text)
+        role = roles[int(codes.rpartition(";")[2]) - 1] if codes.startswith("38;5;") else "faint"
+        if text:
+            row.append((text if braille else plain(text), role))
+    return [*row, (" " * room, "")] if room else row

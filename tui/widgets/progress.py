@@ -1,0 +1,188 @@
+"""The two header lines of bars, and the title line above them."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable
+
+from engine.history import History
+from tui.widgets.formats import clock, number, short
+from tui.widgets.rows import Row, Rows, fit, length
+
+STATES = {
+    "starting": ("◌", "label"),
+    "running": ("●", "good"),
+    "validating": ("●", "good"),
+    "saving": ("●", "good"),
+    "paused": ("‖", "warn"),
+    "finished": ("✓", "good"),
+    "stopped": ("■", "warn"),
+    "failed": ("✗", "bad"),
+}
+_EIGHTHS = " ▏▎▍▌▋▊▉"
+BAR, SHORTEST = 32, 12  # cells of a bar at most, and what pieces beside it must leave
+HEAD = 16  # cells of the name before a bar and the percentage after it
+
+
+def bar(share: float, width: int) -> Row:
+    """A bar of `width` cells, filled to `share` (0 to 1) in eighths of a cell."""
+    eighths = round(min(max(share, 0.0), 1.0) * width * 8)
+    full, rest = divmod(eighths, 8)
+    filled = "█" * full + (_EIGHTHS[rest] if rest else "")
+    return [(filled, "bar"), ("·" * (width - len(filled)), "faint")]
+
+
+class RunProgress(Rows):
+    """How far the run is and how far its epoch is, with rates and time left. Two rows, cut to any width."""
+
+    DEFAULT_CSS = """
+    RunProgress { height: 2; overflow: hidden hidden; }
+    """
+
+    def __init__(self, *, id: str | None = None, classes: str | None = None) -> None:
+        super().__init__(id=id, classes=classes)
+        self._history = History()
+
+    def show(self, history: History) -> None:
+        """Draw what is new in `history`."""
+        self._history = history
+        if self.is_mounted and self.size.width:
+            self.set_rows(progress_rows(history, self.size.width))
+
+    def on_resize(self) -> None:
+        self.show(self._history)
+
+
+def progress_rows(history: History, width: int) -> list[Row]:
+    """The two rows, each at most `width` cells; what is left out first has the largest number."""
+    started, now, ended = history.started, history.progress, history.ended
+    step = ended.step if ended else now.step if now else started.step if started else 0
+    epoch = ended.epoch if ended else now.epoch if now else started.epoch if started else 0
+    total = started.total_steps if started else None
+    of = f"/{started.epochs}" if started else ""
+    steps = f"step {step}/{total}" if total else f"step {step}"
+    elapsed = ended.seconds if ended else now.elapsed if now else None
+    first: list[tuple[int, Row]] = [(1, [("epoch ", "label"), (f"{epoch}{of}", "strong")]), (4, [(steps, "label")])]
+    if elapsed is not None:
+        first.append((3, [("elapsed ", "label"), (clock(elapsed), "")]))
+    if now and now.left is not None and not ended:
+        first.append((2, [("left ", "label"), (clock(now.left), "strong")]))
+        first.append((5, [("validation included", "faint")]))
+
+    second: list[tuple[int, Row]] = []
+    if now and now.steps_per_second is not None and not ended:
+        second.append((2, [(short(now.steps_per_second), "strong"), (" steps/s", "label")]))
+        if now.samples_per_second is not None:
+            second.append((4, [(short(now.samples_per_second), "strong"), (" samples/s", "label")]))
+    best = history.best
+    if best is not None:
+        monitor = started.monitor if started else "val/loss"
+        if monitor not in best.metrics:
+            monitor = "train/loss"
+        value = [("best ", "label"), (f"{monitor.replace('/', ' ')} ", "label"), (number(best.metrics.get(monitor)), "strong")]
+        second.append((1, [*value, (f" at epoch {best.epoch} ", "label"), ("★", "mark")]))
+
+    run = step / total if total else None
+    phase = "epoch"
+    part = now.batch / now.batches if now and now.batches else None
+    if ended:
+        run, part = (1.0 if ended.state == "finished" and total is not None and step >= total else run), None
+        phase = ""
+    elif now and now.phase in ("validate", "save"):
+        phase = {"validate": "valid.", "save": "save"}[now.phase]
+    counted = f"batch {now.batch}" if now and not ended and now.batches is None else ""
+    cells = min(_bar_cells(first, width), _bar_cells(second, width))
+    return [
+        _line("run", run, "", first, cells, width),
+        _line(phase, part, counted, second, cells, width),
+    ]
+
+
+def _bar_cells(pieces: list[tuple[int, Row]], width: int) -> int:
+    """What is left for the bar beside as many of the pieces as leave it a readable length."""
+    room = [width - HEAD - length(fit(10**6, [piece for piece in pieces if piece[0] <= keep])) for keep in range(6)]
+    return max(0, min(BAR, next((cells for cells in reversed(room) if cells >= SHORTEST), room[0])))
+
+
+def _line(name: str, share: float | None, counted: str, pieces: list[tuple[int, Row]], cells: int, width: int) -> Row:
+    """A name, a bar with its percentage where the total is known, and what fits of the pieces."""
+    if share is None:
+        head: Row = [(f" {name:<6} ", "label"), (f"{counted:<{cells + 6}}", "")]
+    else:
+        percent = f"{100 * min(max(share, 0.0), 1.0):.0f}%" if share < 0.995 or share >= 1 else "99%"
+        head = [
+            (f" {name:<6} ", "label"),
+            *(bar(share, cells) if cells >= 4 else [(" " * cells, "")]),
+            (f" {percent:>4} ", "strong"),
+        ]
+    rest = fit(width - length(head) - 1, pieces)
+    return [*head, (" ", ""), *rest]
+
+
+class TitleLine(Rows):
+    """What runs, where, and in which state; one row. It counts the seconds since the last checkpoint by itself."""
+
+    DEFAULT_CSS = """
+    TitleLine { height: 1; overflow: hidden hidden; }
+    """
+
+    def __init__(self, *, clock: Callable[[], float] = time.time, id: str | None = None, classes: str | None = None) -> None:
+        super().__init__(id=id, classes=classes)
+        self._clock = clock
+        self._history = History()
+
+    def on_mount(self) -> None:
+        self.set_interval(1, self._tick)
+
+    def show(self, history: History) -> None:
+        """Draw what is new in `history`."""
+        self._history = history
+        if self.is_mounted and self.size.width:
+            self.set_rows([title_row(history, self.size.width, self._clock())])
+
+    def on_resize(self) -> None:
+        self.show(self._history)
+
+    def _tick(self) -> None:
+        if self._history.ended is None and self._history.checkpoints:
+            self.show(self._history)
+
+
+def title_row(history: History, width: int, now: float) -> Row:
+    """`name · run · device · precision · execution ─── ● state · ckpt 0:21 ago` in at most `width` cells."""
+    started, state = history.started, history.state
+    symbol, role = STATES[state]
+    right: list[tuple[int, Row]] = [(0, [(f"{symbol} ", role), (state, role)])]
+    if history.checkpoints:
+        written = history.checkpoints[-1]
+        age = f"ckpt {clock(now - written.time)} ago" if history.ended is None else f"ckpt at step {written.step}"
+        right.append((1, [(f"· {age}", "label")]))
+    left: list[tuple[int, Row]] = [(0, [("no run", "label")])]
+    if started is not None:
+        left = [(0, [(started.name, "strong")])]
+        stamp = run_stamp(started.path)
+        for order, text in ((3, f"run {stamp}" if stamp else ""), (1, _device(started.device, started.device_name)),
+                            (2, started.precision), (4, started.execution)):  # fmt: skip
+            if text:
+                left.append((order, [(f"· {text}", "label")]))
+    tail = fit(max(12, width // 2), right, " ")
+    head = fit(width - length(tail) - 5, left, " ")
+    line = "─" * max(1, width - length(head) - length(tail) - 4)
+    return [(" ", ""), *head, (f" {line} ", "faint"), *tail, (" ", "")]
+
+
+def run_stamp(path: str | None) -> str:
+    """The date and time that a run directory's name starts with, its whole name if it has none."""
+    if not path:
+        return ""
+    name = path.replace("\\", "/").rstrip("/").rpartition("/")[2]
+    stamp = name[:15]
+    return stamp if stamp[:8].isdigit() and stamp[8:9] == "-" and stamp[9:].isdigit() else name
+
+
+def _device(device: str, name: str) -> str:
+    """`cuda:0 H100`: the device with what tells it from others; a CPU needs no name."""
+    if device == "cpu" or not name or name == device:
+        return device
+    short_name = name.replace("NVIDIA", "").replace("GeForce", "").split()
+    return f"{device} {short_name[0]}" if short_name else device

@@ -1,0 +1,151 @@
+"""Rows: the base of the console's widgets. Lines of styled pieces, of which only those that changed are painted again."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import ClassVar
+
+from rich.segment import Segment
+from rich.style import Style
+from textual.content import Content
+from textual.geometry import Region, Size
+from textual.scroll_view import ScrollView
+from textual.strip import Strip
+
+from tui.widgets.formats import plain, plain_terminal
+
+Row = list[tuple[str, str]]  # pieces of (text, role); a role is one of ROLES or "" for ordinary text
+
+ROLES = ("train", "val", "mark", "faint", "ghost", "strong", "label", "good", "warn", "bad", "bar")
+
+
+def length(row: Row) -> int:
+    """Characters of a row; the console draws no wide ones in rows that it measures."""
+    return sum(len(text) for text, _ in row)
+
+
+def fit(width: int, pieces: Sequence[tuple[int, Row]], gap: str = "  ") -> Row:
+    """Join rows with `gap`, leaving out those with the largest number first until `width` suffices."""
+    kept = list(pieces)
+    while len(kept) > 1 and sum(length(row) for _, row in kept) + len(gap) * (len(kept) - 1) > width:
+        kept.remove(max(kept, key=lambda piece: piece[0]))
+    joined: Row = []
+    for _, row in kept:
+        joined += [(gap, ""), *row] if joined else row
+    return joined
+
+
+class Rows(ScrollView):
+    """A pane of rows. The first `fixed` rows stay when the others scroll; `follow` keeps the end in view."""
+
+    DEFAULT_CSS = """
+    Rows {
+        background: transparent;
+        scrollbar-size-vertical: 1;
+        scrollbar-size-horizontal: 1;
+        & .rows--train { color: #22d3ee; }
+        & .rows--val { color: #f472d0; }
+        & .rows--mark { color: #facc15; text-style: bold; }
+        & .rows--faint { color: $foreground 45%; }
+        & .rows--ghost { color: #22d3ee 55%; }
+        & .rows--strong { text-style: bold; }
+        & .rows--label { color: $foreground 65%; }
+        & .rows--good { color: $text-success; }
+        & .rows--warn { color: $text-warning; }
+        & .rows--bad { color: $text-error; text-style: bold; }
+        & .rows--bar { color: $primary; }
+        &:light .rows--train { color: #0e7490; }
+        &:light .rows--val { color: #a21caf; }
+        &:light .rows--mark { color: #a16207; }
+        &:light .rows--ghost { color: #0e7490 60%; }
+    }
+    """
+    COMPONENT_CLASSES: ClassVar[set[str]] = {f"rows--{role}" for role in ROLES}
+    fixed = 0
+    follow = False
+
+    def __init__(self, *, id: str | None = None, classes: str | None = None) -> None:
+        super().__init__(id=id, classes=classes)
+        self._rows: list[Row] = []
+        self._widest = 0
+        self._ascii = plain_terminal()
+        self._title = ""
+        self._at_end = True
+
+    def set_rows(self, rows: list[Row]) -> None:
+        """Show these rows instead."""
+        old, self._rows = self._rows, rows
+        self._widest = max(map(length, rows), default=0)
+        self._resized()
+        for y in range(max(len(old), len(rows))):
+            if y >= len(old) or y >= len(rows) or old[y] != rows[y]:
+                self._refresh_row(y)
+
+    def set_row(self, y: int, row: Row) -> None:
+        """Put one row in the place of another, or after the last."""
+        if y < len(self._rows) and self._rows[y] == row:
+            return
+        self._rows[y : y + 1] = [row]
+        self._widest = max(self._widest, length(row))
+        self._resized()
+        self._refresh_row(y)
+
+    def _resized(self) -> None:
+        size = Size(self._widest, len(self._rows))
+        if size != self.virtual_size:
+            self.virtual_size = size
+            self._keep_end()
+
+    def _keep_end(self) -> None:
+        """Scroll to the end, unless the person scrolled away from it."""
+        if self.follow and self._at_end:
+            self.scroll_end(animate=False, immediate=True, force=True, x_axis=False)
+
+    def watch_scroll_y(self, old_value: float, new_value: float) -> None:
+        super().watch_scroll_y(old_value, new_value)
+        self._at_end = new_value >= self.max_scroll_y
+
+    def on_resize(self) -> None:
+        self._keep_end()
+
+    def set_title(self, text: str) -> None:
+        """The pane's title in its border; set again only when it changed."""
+        if text != self._title:
+            self._title = text
+            self.border_title = Content(plain(text) if self._ascii else text)  # type: ignore[assignment]
+
+    def _refresh_row(self, y: int) -> None:
+        on_screen = y if y < self.fixed else y - self.scroll_offset.y
+        if (y < self.fixed or on_screen >= self.fixed) and on_screen < self.size.height:
+            self.refresh(Region(0, on_screen, self.size.width, 1))
+
+    def render_line(self, y: int) -> Strip:
+        base, width = self.rich_style, self.size.width
+        row = y if y < self.fixed else y + self.scroll_offset.y
+        if row >= len(self._rows):
+            return Strip.blank(width, base)
+        left = self.scroll_offset.x
+        return Strip(
+            [Segment(plain(text) if self._ascii else text, self._style(role, base)) for text, role in self._rows[row]]
+        ).crop_extend(left, left + width, base)
+
+    def _style(self, role: str, base: Style) -> Style:
+        return self.get_component_rich_style(f"rows--{role}") if role else base
+
+
+class Pane(Rows, can_focus=True):
+    """Rows in a border with a title; it can be focused and scrolled by key."""
+
+    DEFAULT_CSS = """
+    Pane {
+        border: round $foreground 30%;
+        border-title-color: $foreground;
+        &:focus { border: round $primary; }
+        &.-ascii { border: ascii $foreground 30%; }
+        &.-ascii:focus { border: ascii $primary; }
+    }
+    """
+
+    def __init__(self, *, id: str | None = None, classes: str | None = None) -> None:
+        super().__init__(id=id, classes=classes)
+        self.set_class(self._ascii, "-ascii")

@@ -1,0 +1,104 @@
+"""The summary at the end of a run."""
+
+from __future__ import annotations
+
+import math
+import shlex
+from typing import ClassVar
+
+from engine.history import History
+from tui.widgets.formats import clock, number, short
+from tui.widgets.progress import STATES
+from tui.widgets.rows import Pane, Row
+
+
+class Summary(Pane):
+    """How a run ended: best and last of every metric with their epochs, time, rate, where it is and how to go on."""
+
+    DEFAULT_CSS = """
+    Summary { height: auto; }
+    """
+    BORDER_TITLE: ClassVar[str] = "Summary"
+
+    def __init__(self, *, id: str | None = None, classes: str | None = None) -> None:
+        super().__init__(id=id, classes=classes)
+        self._history = History()
+
+    def show(self, history: History) -> None:
+        """Draw the end of `history`; nothing while it goes on."""
+        self._history = history
+        if self.is_mounted:
+            self.set_rows(summary_rows(history))
+
+    def on_mount(self) -> None:
+        self.show(self._history)
+
+
+def summary_rows(history: History) -> list[Row]:
+    """The rows of a run that ended; none before."""
+    ended, started = history.ended, history.started
+    if ended is None:
+        return []
+    symbol, role = STATES[ended.state]
+    epochs = f" of {started.epochs}" if started else ""
+    rows: list[Row] = [
+        [(f" {symbol} {ended.state}", role), (f"  {ended.reason}", "")],
+        [(" after ", "label"), (clock(ended.seconds), "strong"), (f"  epoch {ended.epoch}{epochs}  step {ended.step}", "label"),
+         *_rate(history)],
+    ]  # fmt: skip
+    if history.epochs:
+        rows += [[], *_metrics(history)]
+    rows.append([])
+    if started is not None and started.path is not None:
+        name = started.path.replace("\\", "/").rstrip("/").rpartition("/")[2]
+        rows.append([(" run     ", "label"), (started.path, "")])
+        more = f" --epochs {started.epochs * 2}" if ended.state == "finished" else ""
+        rows.append([(" go on   ", "label"), (f"epochal resume {shlex.quote(name)}{more}", "strong")])
+    return rows
+
+
+def _rate(history: History) -> Row:
+    """Steps of this process over its epochs' time, validation included."""
+    seconds = math.fsum(row.seconds for row in history.epochs)
+    first = history.started.step if history.started else 0
+    steps = history.epochs[-1].step - first if history.epochs else 0
+    return (
+        [(f"  {short(steps / seconds)} steps/s", "label"), (" (validation included)", "faint")] if seconds and steps > 0 else []
+    )
+
+
+def _metrics(history: History) -> list[Row]:
+    """The monitored metric's best by its own sense; others by theirs: errors and losses go down, scores up."""
+    names = list(dict.fromkeys(name for row in history.epochs for name in row.metrics))
+    last = history.epochs[-1]
+    head: Row = [(f" {'metric':<{_width(names)}}  {'best':>9}  {'epoch':>5}  {'last':>9}", "label")]
+    rows = [head]
+    monitor = history.started.monitor if history.started else ""
+    for name in names:
+        measured = [(row.metrics[name], row.epoch) for row in history.epochs if math.isfinite(row.metrics.get(name, math.nan))]
+        down = history.started.mode == "min" if history.started and name == monitor else not _scores(name)
+        value, epoch = (min if down else max)(measured, key=lambda pair: pair[0], default=(None, None))
+        star = name == monitor
+        rows.append(
+            [(f" {name:<{_width(names)}}  ", _role(name)), (f"{number(value):>9}", "strong"), (f"  {epoch or '–':>5}", ""),
+             (f"  {number(last.metrics.get(name)):>9}", ""), ("  ★ decides which epoch is best" if star else "", "mark")]
+        )  # fmt: skip
+    return rows
+
+
+def _width(names: list[str]) -> int:
+    return max(8, *(len(name) for name in names))
+
+
+def _role(name: str) -> str:
+    return {"train": "train", "val": "val"}.get(name.partition("/")[0], "")
+
+
+_SCORES = ("acc", "precision", "recall", "f1", "fbeta", "auc", "auroc", "r2", "score", "specificity", "kappa", "jaccard", "iou",
+           "pearson", "spearman", "dice", "corr", "similarity", "psnr", "ssim", "bleu", "rouge")  # fmt: skip
+
+
+def _scores(name: str) -> bool:
+    """Whether more of a metric is better, told by its name."""
+    word = name.rpartition("/")[2].lower()
+    return "error" not in word and "loss" not in word and any(score in word for score in _SCORES)
