@@ -140,7 +140,7 @@ def _try_one_batch(parts: Parts, recipe: Recipe) -> None:
 
     with warnings.catch_warnings():
         warnings.filterwarnings("error", message="Using a target size", category=UserWarning)  # a broadcast in the loss
-        loop.loss = _explained(parts.loss, recipe)
+        loop.model, loop.loss = _explained_model(parts.model, recipe), _explained(parts.loss, recipe)
         loop.validate(parts.train.epoch(1), seen)
     problems.extend(_lone_sample(parts))
     if problems:
@@ -158,6 +158,21 @@ def loop_of(parts: Parts, recipe: Recipe) -> Loop:
         precision=execution.precision_context(recipe.training.precision, parts.device),
         clip_norm=recipe.training.clip_norm,
     )
+
+
+def _explained_model(model: nn.Module, recipe: Recipe) -> Any:
+    """The model, with what a built-in one raises put into one sentence. The user's own keeps its traceback."""
+    if ":" in recipe.model.name:
+        return model
+
+    def call(inputs: Any) -> Any:
+        try:
+            return model(inputs)
+        except (RuntimeError, ValueError, TypeError) as error:
+            message = f"model.name = {recipe.model.name!r} does not take {_shape(inputs)} ({str(error).splitlines()[0]})"
+            raise RecipeError([Problem("model.name", message)]) from error
+
+    return call
 
 
 def _explained(loss: Any, recipe: Recipe) -> Any:

@@ -44,6 +44,8 @@ class CheckpointError(EpochalError):
 
 def nearest(name: str, allowed: Iterable[str]) -> str:
     """`"; the nearest is 'Adam'"` for a misspelt `name`, or an empty string when nothing is close."""
-    options = {option.lower(): option for option in allowed}
-    close = difflib.get_close_matches(name.lower(), options, n=1, cutoff=0.5)
-    return f"; the nearest is {options[close[0]]!r}" if close else ""
+    options = list(allowed)
+    folded = {option.lower(): option for option in options}
+    close = difflib.get_close_matches(name, options, n=1, cutoff=0.6)
+    close = close or [folded[match] for match in difflib.get_close_matches(name.lower(), folded, n=1, cutoff=0.5)]
+    return f"; the nearest is {close[0]!r}" if close else ""

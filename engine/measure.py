@@ -29,7 +29,7 @@ def counter(loss: Any, targets: Tensor | None = None) -> Callable[[Tensor], Coun
     weight = getattr(loss, "weight", None)
     if not isinstance(loss, (nn.CrossEntropyLoss, nn.NLLLoss)):
         return torch.numel
-    if weight is None and (targets is not None and (targets.is_floating_point() or not bool((targets == ignored).any()))):
+    if weight is None and (targets is not None and (targets.is_floating_point() or ignored not in targets)):
         return torch.numel
 
     def count(targets: Tensor) -> Count:

@@ -15,7 +15,8 @@ from engine.errors import Problem, RecipeError, nearest
 
 
 class Metric(Protocol):
-    higher_is_better: bool | None
+    @property
+    def higher_is_better(self) -> bool | None: ...
 
     def update(self, output: Tensor, targets: Tensor) -> None: ...
 
@@ -107,7 +108,7 @@ def _wide(values: Tensor) -> Tensor:
     return values if values.device.type == "mps" else values.double()
 
 
-OWN: dict[str, type[Accuracy] | type[MAE] | type[R2]] = {"accuracy": Accuracy, "mae": MAE, "r2": R2}
+OWN: dict[str, type[Metric]] = {"accuracy": Accuracy, "mae": MAE, "r2": R2}
 
 
 def usual(output: Any, targets: Tensor) -> dict[str, Metric]:

@@ -12,7 +12,7 @@ from typing import Any
 from engine.errors import RecipeError
 from engine.settings import apply_settings, parse_setting, read_toml, to_toml, with_value
 
-__all__ = ["Checkpoint", "Component", "Loading", "Recipe", "Training", "apply_settings", "option", "parse_setting"]
+__all__ = ["Checkpoint", "Component", "Loading", "Recipe", "Training", "apply_settings", "option", "parse_setting", "read_toml"]
 
 
 def option(default: Any, help: str, **rules: Any) -> Any:
@@ -45,7 +45,7 @@ class Loading:
     drop_last: bool = option(False, "leave out an epoch's last batch when it is smaller than the others")
     standardize: bool = option(
         True,
-        "shift and scale each input feature to mean 0 and deviation 1 over the training part; images are scaled as one",
+        "shift and scale each input feature to mean 0 and deviation 1 over the training part; images channel by channel",
     )
     standardize_target: bool = option(
         False, "the same for a numeric target; loss and metrics are then in its standard deviations"
@@ -131,15 +131,19 @@ class Recipe:
             }
 
         sections = catalog.sections(values)
-        own = {name: value for name, value in table("").items() if name in ("name", "seed")}
+        own: dict[str, Any] = {name: value for name, value in table("").items() if name in ("name", "seed")}
         data = table("data")
         loading = {item.name: data.pop(item.name) for item in dataclasses.fields(Loading) if item.name in data}
-        parts = {kind: table(kind) for kind in ("model", "loss", "optimizer", "scheduler") if values.get(kind) is not None}
+        parts: dict[str, Any] = {}
+        for kind in ("model", "loss", "optimizer", "scheduler"):
+            if values.get(kind) is not None:
+                part = table(kind)
+                parts[kind] = Component(part.pop("name"), part)
         return cls(
             **own,
+            **parts,
             data=Component(data.pop("name"), data),
             loading=Loading(**loading),
-            **{kind: Component(part.pop("name"), part) for kind, part in parts.items()},
             training=Training(**table("training")),
             checkpoint=Checkpoint(**table("checkpoint")),
         )

@@ -39,7 +39,7 @@ class Schedule:
     def after_epoch(self, metric: float) -> None:
         """To be called after each epoch's validation; a schedule that counts steps does nothing here."""
         if self.unit == "plateau":
-            self.scheduler.step(metric)
+            self.scheduler.step(metric)  # type: ignore[arg-type]  # ReduceLROnPlateau's own argument
             self.taken += 1
         elif self.unit == "epoch":
             self.after_step()

@@ -11,6 +11,7 @@ import tomli_w
 
 from engine.errors import Problem, RecipeError
 
+
 def read_toml(path: Path | str) -> dict[str, Any]:
     """A recipe file's values, unchecked. RecipeError when the file can't be read or is not TOML."""
     path = Path(path)

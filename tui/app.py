@@ -17,6 +17,7 @@ from textual.command import DiscoveryHit, Hit, Hits, Provider
 from textual.screen import Screen
 from textual.theme import Theme
 
+from tui.driver import LastingDriver
 from tui.keys import bindings, keys
 from tui.screens.base import Base
 from tui.screens.form import FormScreen
@@ -88,13 +89,13 @@ class Console(App[str]):
     def __init__(
         self, engine: Engine, values: Mapping[str, Any], *, source: str = "", terminal: Terminal | None = None
     ) -> None:
-        super().__init__()
+        super().__init__(driver_class=LastingDriver if terminal else None)
         self.engine = engine
         self.terminal = terminal
         self.output = terminal.output if terminal else Output()
         self.preload = Preload(engine)
         self.session: Session | None = None
-        self._form = FormScreen(engine, self.preload, values, source)
+        self.form = FormScreen(engine, self.preload, values, source)
         self._leaving: str | None = None  # set while the app waits for the run's end to close
         self.register_theme(DARK)
         self.register_theme(LIGHT)
@@ -110,13 +111,13 @@ class Console(App[str]):
         self.error_console = RichConsole(file=stream, markup=False, highlight=False)
 
     def get_default_screen(self) -> Screen[Any]:
-        return self._form
+        return self.form
 
     def on_mount(self) -> None:
         if self.terminal is not None:
             self.terminal.capture()
             loop = asyncio.get_running_loop()
-            loop.add_signal_handler(signal.SIGHUP, self.hang_up)
+            loop.add_signal_handler(signal.SIGHUP, self.action_hang_up)
             loop.add_signal_handler(signal.SIGTERM, self._end, "terminated", "terminated (SIGTERM)")
             loop.add_signal_handler(signal.SIGINT, self._end, "interrupted", "interrupted (SIGINT)")
             self.set_interval(1.0, self._watch_terminal)
@@ -151,7 +152,7 @@ class Console(App[str]):
         """The train screen saw that its session's thread has ended."""
         if session.problems and session.history.started is None:
             self.action_form()
-            self._form.show_problems(session.problems)
+            self.form.show_problems(session.problems)
         if self._leaving is not None:
             self.exit(self._leaving)
 
@@ -209,7 +210,7 @@ class Console(App[str]):
 
     # signals
 
-    def hang_up(self) -> None:
+    def action_hang_up(self) -> None:
         """The terminal is gone: so is the screen. The training goes on."""
         self.exit("hangup")
 
@@ -221,4 +222,4 @@ class Console(App[str]):
     def _watch_terminal(self) -> None:
         # A hang-up that sends no signal shows as a descriptor that is no terminal any more.
         if not os.isatty(0):
-            self.hang_up()
+            self.action_hang_up()

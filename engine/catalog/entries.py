@@ -230,9 +230,7 @@ def _scheduler(entry: Entry) -> Entry:
 def _refusal(kind: str, name: str, target: Any, hidden: Iterable[str]) -> str:
     if name in _REFUSED:
         return _REFUSED[name]
-    if kind == "loss" and inspect.isclass(target):
-        if not hasattr(target, "forward"):
-            return ""
+    if kind == "loss" and not own.is_own(name):
         inputs = _required(target.forward)
         if len(inputs) != 2:
             return f"{name} takes {len(inputs)} inputs ({', '.join(inputs)}); a recipe's loss gets the output and the target"

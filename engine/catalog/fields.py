@@ -93,7 +93,10 @@ class Field:
         hint = ""
         if isinstance(value, str):  # fp32 means float32, not tf32: a guess has the same first letter
             hint = nearest(value, (str(choice) for choice in self.choices if str(choice)[:1] == value[:1]))
-        return Problem(key, f"{key} is {shown(value)}; it must be {self.expects}{hint}")
+        wanted = self.expects
+        if self.kind == "number" and isinstance(value, float) and not math.isfinite(value):
+            wanted = wanted.replace("a number", "a finite number")
+        return Problem(key, f"{key} is {shown(value)}; it must be {wanted}{hint}")
 
     def _fits(self, value: Any) -> bool:
         if self.kind == "list":
@@ -188,7 +191,9 @@ def _clean(kind: Kind, value: Any, item: Kind = "any") -> Any:
     if kind == "text" and isinstance(value, os.PathLike):
         return os.fspath(value)
     if kind == "integer" and isinstance(value, Real) and not isinstance(value, bool):
-        return int(value) if isinstance(value, Integral) or float(value).is_integer() else value
+        if isinstance(value, Integral):
+            return int(value)
+        return int(float(value)) if float(value).is_integer() else value
     if kind == "number" and isinstance(value, Real) and not isinstance(value, bool):
         try:
             return float(value)

@@ -245,4 +245,4 @@ def _sentence(text: str) -> str:
     text = re.sub(r":[\w:]+:`~?([^`<]*?)\s*(?:<[^`]*>)?`", r"\1", text)
     text = re.sub(r"`+([^`<]*?)\s*(?:<[^`]*>)?`+_*", r"\1", text)
     first = re.split(r"(?<=[.!?])\s+(?=[A-Z\W])|\s*\(?\bDefault\b", text, maxsplit=1)[0]
-    return first.strip().rstrip(".")
+    return first.strip().rstrip(".:")

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import errno
 import io
 import os
+import sys
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, redirect_stderr, redirect_stdout, suppress
@@ -140,8 +142,8 @@ def _put(stream: TextIO, text: str, flush: bool = True) -> None:
             stream.write(text)
         except UnicodeEncodeError:
             stream.write(text.translate(_PLAIN).encode(stream.encoding, "replace").decode(stream.encoding))
-    except OSError:
-        _drop(stream)
+    except OSError as error:
+        _drop(stream, error)
     if flush:
         _flush(stream)
 
@@ -149,17 +151,19 @@ def _put(stream: TextIO, text: str, flush: bool = True) -> None:
 def _flush(stream: TextIO) -> None:
     try:
         stream.flush()
-    except OSError:
-        _drop(stream)
+    except OSError as error:
+        _drop(stream, error)
 
 
-def _drop(stream: TextIO) -> None:
+def _drop(stream: TextIO, error: OSError) -> None:
     """The reader has gone (`| head`) or the terminal has (a hang-up): let the descriptor lead nowhere, so that nothing,
     the interpreter's own flush at the exit included, fails on it again."""
     with suppress(io.UnsupportedOperation):  # a stream in memory has no descriptor
         nowhere = os.open(os.devnull, os.O_WRONLY)
         os.dup2(nowhere, stream.fileno())
         os.close(nowhere)
+    if error.errno not in (errno.EPIPE, errno.EIO):  # nobody has left: a full disk, and who reads the file must know
+        print(f"epochal: {stream.name} can't be written: {error.strerror}", file=sys.stderr)
 
 
 def _width(terminal: TextIO) -> int:

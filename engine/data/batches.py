@@ -14,6 +14,7 @@ from typing import Any, Protocol
 
 import numpy
 import torch
+from numpy.random import mtrand
 from torch import Tensor
 from torch.utils.data import DataLoader, Dataset, IterableDataset
 
@@ -108,7 +109,7 @@ class StreamedBatches(_Cut):
     """Batches from a map-style data set of (inputs, target) samples, loaded as they are needed.
 
     What a sample draws at random while it is loaded (an augmentation, through torch, NumPy or `random`) is a function of
-    (seed, epoch, index): the same with any number of `workers` and after any resume.
+    (seed, epoch, position of its batch): the same with any number of `workers` and after any resume.
     """
 
     def __init__(
@@ -129,7 +130,7 @@ class StreamedBatches(_Cut):
         self._keys = _Keys()
         self._loader = DataLoader(  # one for all epochs: its workers stay
             _Seeded(dataset),
-            batch_sampler=self._keys,
+            batch_sampler=self._keys,  # type: ignore[arg-type]  # what it yields goes to __getitems__ as it is
             num_workers=workers,
             persistent_workers=workers > 0,
             pin_memory=self.device.type == "cuda",
@@ -139,41 +140,39 @@ class StreamedBatches(_Cut):
     def epoch(self, epoch: int, start: int = 0) -> Iterator[Batch]:
         """The batches of that epoch from position `start` on. One epoch at a time: the workers are shared."""
         indices = order(self.samples, self.seed, epoch, self.shuffle)
-        self._keys.batches = [indices[first : first + self.batch_size] for first in self._firsts(start)]
-        self._keys.stream = epoch_seed(self.seed, epoch)
+        stream = epoch_seed(self.seed, epoch)
+        self._keys.batches = [
+            ((stream + first) % 2**32, indices[first : first + self.batch_size]) for first in self._firsts(start)
+        ]
         for inputs, targets in self._loader:
             yield to_device(inputs, self.device), to_device(targets, self.device)
 
 
 class _Keys:
-    """The batch sampler of the epoch under way: for each batch, the (index, seed) of its samples."""
+    """The batch sampler of the epoch under way: for each batch its seed and its indices."""
 
-    batches: Sequence[Tensor] = ()
-    stream = 0
+    batches: Sequence[tuple[int, Tensor]] = ()
 
-    def __iter__(self) -> Iterator[list[tuple[int, int]]]:
-        for batch in self.batches:
-            yield [(index, (self.stream + index) % 2**32) for index in batch.tolist()]
+    def __iter__(self) -> Iterator[tuple[int, list[int]]]:
+        for seed, indices in self.batches:
+            yield seed, indices.tolist()
 
     def __len__(self) -> int:
         return len(self.batches)
 
 
 class _Seeded(Dataset):
-    """A data set read by (index, seed): before a sample is loaded, the global generators get its seed."""
+    """A data set read a batch at a time, each with the global generators at a seed of its own."""
 
     def __init__(self, dataset: Dataset) -> None:
         self.dataset = dataset
 
-    def __getitems__(self, keys: list[tuple[int, int]]) -> list[Any]:
-        with generators_kept():
-            return [self._sample(index, seed) for index, seed in keys]
-
-    def _sample(self, index: int, seed: int) -> Any:
-        random.seed(seed)
-        numpy.random.seed(seed)
-        torch.default_generator.manual_seed(seed)  # torch.manual_seed would reseed the GPUs as well
-        return self.dataset[index]
+    def __getitems__(self, key: tuple[int, list[int]]) -> list[Any]:
+        seed, indices = key
+        with seeded(seed):
+            if many := getattr(self.dataset, "__getitems__", None):
+                return list(many(indices))
+            return [self.dataset[index] for index in indices]
 
 
 class LoaderBatches:
@@ -245,16 +244,23 @@ def to_device(batch: Any, device: torch.device | str) -> Any:
     return batch
 
 
+_LENT = numpy.random.MT19937(0)  # stands in for NumPy's global generator while samples are loaded
+
+
 @contextlib.contextmanager
-def generators_kept() -> Iterator[None]:
-    """Afterwards the global CPU generators of Python, NumPy and torch are as they were before."""
-    states = random.getstate(), numpy.random.get_state(), torch.get_rng_state()
+def seeded(seed: int) -> Iterator[None]:
+    """The global CPU generators of Python, NumPy and torch start from `seed`; afterwards they are as they were before."""
+    python, numpys, torchs = random.getstate(), mtrand.get_bit_generator(), torch.get_rng_state()
+    random.seed(seed)
+    mtrand.set_bit_generator(_LENT)  # exchanging it is far quicker than copying its state out and in
+    numpy.random.seed(seed)
+    torch.default_generator.manual_seed(seed)  # torch.manual_seed would reseed the GPUs as well
     try:
         yield
     finally:
-        random.setstate(states[0])
-        numpy.random.set_state(states[1])
-        torch.set_rng_state(states[2])
+        random.setstate(python)
+        mtrand.set_bit_generator(numpys)
+        torch.set_rng_state(torchs)
 
 
 def described(value: Any) -> str:

@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 from torch.utils.data import DataLoader, Dataset, IterableDataset, Subset, TensorDataset, default_collate
 
-from engine.data.batches import described, generators_kept
+from engine.data.batches import described, seeded
 from engine.data.order import split
 from engine.data.samples import Prepared, wrong
 from engine.recipe import Loading
@@ -27,7 +27,7 @@ def prepare_own(training: Dataset | DataLoader, validation: Dataset | DataLoader
         raise wrong(
             "data.standardize_target", "data.standardize_target = true is not for a torch data set: it is taken as it is"
         )
-    with generators_kept():  # looking at samples must not draw from what the model draws from
+    with seeded(0):  # looking at samples must not draw from what the model draws from
         inputs, target = _first(training)
         is_class = not target.is_floating_point()
         names, output_size = _classes(training) if is_class else ((), target.numel())
@@ -109,11 +109,11 @@ def _part(part: Any, loading: Loading) -> Any:
 
 
 def _tensors(part: Any) -> tuple[Tensor, ...]:
-    """The tensors of a TensorDataset or of a subset of one; none for other data sets."""
-    if isinstance(part, TensorDataset):
+    """The tensors of a TensorDataset or of a subset of one; none for other data sets, heirs of these among them."""
+    if type(part) is TensorDataset:
         return part.tensors
-    if isinstance(part, Subset) and isinstance(part.dataset, TensorDataset):
-        return tuple(tensor[list(part.indices)] for tensor in part.dataset.tensors)
+    if type(part) is Subset:
+        return tuple(tensor[list(part.indices)] for tensor in _tensors(part.dataset))
     return ()
 
 
@@ -163,10 +163,11 @@ def _classes(data: Any) -> tuple[tuple[str, ...], int]:
 
 def _labels(data: Any) -> Tensor:
     """The class numbers of a map-style data set, as far as they are looked at."""
-    if isinstance(data, TensorDataset):
+    if type(data) is TensorDataset:
         return data.tensors[1]
-    if getattr(data, "targets", None) is not None:
-        return torch.as_tensor(data.targets)
+    known = numpy.asarray(getattr(data, "targets", ()))
+    if known.size and known.dtype.kind in "iu":
+        return torch.as_tensor(known)
     if isinstance(data, IterableDataset):
         raise wrong(
             "data.name",

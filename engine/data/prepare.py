@@ -70,7 +70,7 @@ def _prepare_samples(samples: Samples, loading: Loading) -> Prepared:
     normalization: dict[str, list[Any]] = {}
     features = samples.features
     if samples.impute:
-        x, features, normalization["median"] = _imputed(x, features)
+        x, features, normalization["median"], normalization["missing"] = _imputed(x, features)
     if loading.standardize and inputs.dtype.kind == "f":
         x, normalization["mean"], normalization["std"] = _standardized(x)
 
@@ -148,8 +148,11 @@ def _refuse_non_finite(values: Array, allowed: Array | bool, what: str, names: t
         )
 
 
-def _imputed(parts: Parts, features: tuple[str, ...]) -> tuple[Parts, tuple[str, ...], list[float | None]]:
-    """Missing values as the training part's median; each column with one gets a 0/1 column "is missing" after all columns."""
+def _imputed(parts: Parts, features: tuple[str, ...]) -> tuple[Parts, tuple[str, ...], list[float], list[int]]:
+    """Missing values as the training part's median; each column with one gets a 0/1 column "is missing" after all columns.
+
+    Returns the parts, the features' names, the medians of all columns and the numbers of those with missing values.
+    """
     missing = numpy.isnan(parts[0])
     columns = numpy.flatnonzero(missing.any(axis=0))
     medians = numpy.array(
@@ -162,8 +165,9 @@ def _imputed(parts: Parts, features: tuple[str, ...]) -> tuple[Parts, tuple[str,
 
     return (
         (filled(parts[0]), None if parts[1] is None else filled(parts[1])),
-        features + tuple(f"{features[column]} is missing" for column in columns),
+        features + tuple(f"{features[column]} is missing" for column in columns if features),
         medians.tolist(),
+        columns.tolist(),
     )
 
 
@@ -177,8 +181,10 @@ def _standardized(parts: Parts) -> tuple[Parts, list[float], list[float]]:
     others = tuple(i for i in range(training.ndim) if i != axis)
     mean = training.mean(others, dtype=numpy.float64, keepdims=True)
     deviation = training.std(others, dtype=numpy.float64, keepdims=True)
-    # A constant feature has nothing to scale; its computed deviation may be a rounding error instead of 0.
-    constant = training.max(others, keepdims=True) == training.min(others, keepdims=True)
+    # A constant feature becomes 0; its computed mean and deviation would be off by a rounding error, and so scale noise.
+    highest = training.max(others, keepdims=True)
+    constant = highest == training.min(others, keepdims=True)
+    mean = numpy.where(constant, highest, mean)
     deviation = numpy.where(constant | (deviation == 0), 1.0, deviation)
     scaled = (training - mean) / deviation, None if parts[1] is None else (parts[1] - mean) / deviation
     return scaled, mean.ravel().tolist(), deviation.ravel().tolist()

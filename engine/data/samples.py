@@ -45,8 +45,8 @@ class Prepared:
     A part is (inputs, targets) tensors, a map-style data set, or a loader; `engine.data.batches.make_batches` takes each.
     Inputs are float32, tokens int64; targets are int64 classes (N,) or float32 numbers (N, K). `input_shape` is one
     sample's shape, () when a sample is not one tensor; `output_size` the number of classes or of target numbers.
-    `normalization` holds what was applied, as plain lists, in this order: "median" (None where nothing was missing; each
-    other column has an indicator after all columns), "mean", "std"; and for targets "target_mean", "target_std".
+    `normalization` holds what was applied, as plain lists, in this order: "median" of each column, for what is missing;
+    "missing", the columns that have an indicator, all behind the last column; "mean" and "std"; "target_mean", "target_std".
     """
 
     train: Part

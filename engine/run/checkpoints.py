@@ -80,14 +80,17 @@ class Checkpoints:
         self._tidy()
         try:
             new = self._write_aside(final.name, step, tensors, state)
+            # `best` always before `last`: a run that goes on from `last` does not write a best one from before it again.
             if final.exists():
+                if best:
+                    self._point("best", final)
                 files.replace(final, final.with_name(_OLD + final.name))
             files.replace(new, final)
             files.sync(self.directory)
-            # `best` first: killed between the two, the run goes on from the older `last` and comes by here again.
-            for name in ["best"] * best + ["last"] * last:
-                self._point(name, final)
-            files.sync(self.directory)
+            if best:
+                self._point("best", final)
+            if last:
+                self._point("last", final)
             self._prune(step)
         finally:
             with contextlib.suppress(OSError):  # a disk that fails here as well is tidied by the next write
@@ -105,10 +108,8 @@ class Checkpoints:
             return _read(path, map_location)
         last = self.directory / "last"
         newest_first = [path for _, path in reversed(self.list())]
-        # While a checkpoint is replaced by one of the same step it is, for a moment, only there under its hidden name.
-        hidden = sorted(self.directory.glob(_OLD + "*"), reverse=True)
         pointed = [self._named("last")] if last.is_symlink() or last.exists() else []
-        candidates = list(dict.fromkeys([*pointed, *newest_first, *hidden]))
+        candidates = list(dict.fromkeys([*pointed, *newest_first]))
         if not candidates:
             raise CheckpointError(f"there is no checkpoint in {self.directory}")
         passed_over: list[str] = []
@@ -121,8 +122,10 @@ class Checkpoints:
 
     def list(self) -> builtins.list[tuple[int, Path]]:
         """(step, directory) of every checkpoint, damaged ones included, the oldest first."""
-        found = ((_NAME.fullmatch(path.name), path) for path in self.directory.glob("step-*"))
-        return sorted((int(match[1]), path) for match, path in found if match)
+        # While a checkpoint is replaced by one of the same step it is, for a moment, only there under its hidden name.
+        paths = [*self.directory.glob(_OLD + "step-*"), *self.directory.glob("step-*")]
+        matches = ((_NAME.fullmatch(path.name.removeprefix(_OLD)), path) for path in paths)
+        return sorted({int(match[1]): path for match, path in matches if match}.items())
 
     def _named(self, which: str | Path) -> Path:
         """The directory that "last" or "best" stands for, or the path itself."""
@@ -156,6 +159,7 @@ class Checkpoints:
             files.remove(path)
         files.link(aside, target.name)
         files.replace(aside, path)
+        files.sync(self.directory)
 
     def _prune(self, step: int) -> None:
         # Steps above the one just written belong to a future that a resume from before them has abandoned.
@@ -201,11 +205,9 @@ def _write_tensors(path: Path, tensors: Mapping[str, Tensor]) -> None:
 def _read(path: Path, map_location: str | torch.device) -> Saved:
     """Read one checkpoint directory. CheckpointError, in one sentence, when anything about it is not as written."""
     try:
-        data = (path / _MANIFEST).read_bytes()
-        manifest = strict_json.decode(data)
-        # A manifest in any other spelling was changed after it was written, if only in a blank.
-        if strict_json.encode(manifest, indent=1) != data or manifest["format"] != _FORMAT:
-            raise CheckpointError(f"{path.name} is damaged: {_MANIFEST} is not as it was written")
+        manifest = strict_json.decode((path / _MANIFEST).read_bytes())
+        if manifest["format"] != _FORMAT:
+            raise ValueError(f"{_MANIFEST} has format {manifest['format']!r}, not {_FORMAT}")
         for name, expected in manifest["files"].items():
             _verify(path / name, expected["bytes"], expected["sha256"])
         saved = strict_json.decode((path / _STATE).read_bytes())

@@ -202,7 +202,7 @@ def test_small_numbers_are_shown_short() -> None:
     [
         (Field(key="lr", kind="number"), "abc", "optimizer.lr is 'abc'; it must be a number"),
         (Field(key="lr", kind="number"), True, "optimizer.lr is true; it must be a number"),
-        (Field(key="lr", kind="number"), math.nan, "optimizer.lr is nan; it must be a number"),
+        (Field(key="lr", kind="number"), math.nan, "optimizer.lr is nan; it must be a finite number"),
         (Field(key="lr", kind="number", minimum=0.0), -1, "optimizer.lr is -1.0; it must be a number of at least 0"),
         (Field(key="n", kind="integer"), True, "optimizer.n is true; it must be an integer"),
         (Field(key="n", kind="integer"), 1.5, "optimizer.n is 1.5; it must be an integer"),
@@ -316,7 +316,7 @@ def test_own_optimizer_and_scheduler() -> None:
     assert optimizer.param_groups[0]["lr"] == 0.5
     entry = catalog.find("scheduler", "torch.optim.swa_utils:SWALR")
     assert entry.unit == "epoch"
-    assert entry.build({"swa_lr": 0.1, "unit": "epoch"}, optimizer).step() is None
+    assert entry.build({"swa_lr": 0.1, "unit": "epoch"}, optimizer).get_last_lr() == [0.5]
 
 
 @pytest.mark.parametrize(

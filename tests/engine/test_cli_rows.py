@@ -274,7 +274,7 @@ def test_nothing_fails_once_the_terminal_has_gone() -> None:
         (format.lr(3e-4), "3.0e-4"), (format.lr(0.1), "1.0e-1"), (format.lr(0), "0"), (format.lr(1.0), "1.0"),
         (format.clock(9), "0:09"), (format.clock(3723), "1:02:03"), (format.clock(59.7), "1:00"), (format.clock(None), "–"),
         (format.duration(0.084), "84 ms"), (format.duration(0.9996), "0:01"), (format.duration(66), "1:06"),
-        (format.rate(12010), "12.0k"), (format.rate(384e3), "384k"), (format.rate(0.52), "0.520"), 
+        (format.rate(12010), "12.0k"), (format.rate(384e3), "384k"), (format.rate(0.52), "0.520"),
         (format.rate(999.7), "1.00k"),
         (format.rate(1.2e6), "1.20M"), (format.rate(38.44), "38.4"), (format.rate(384), "384"), (format.rate(None), "–"),
         (format.counted(1, "step"), "1 step"), (format.counted(9610, "parameter"), "9,610 parameters"),

@@ -127,6 +127,15 @@ def test_validation_that_the_data_bring_is_used_whole(numbers):
     refused("shape", ((numbers, numbers), (numbers[:, :2], numbers)))
 
 
+def test_missing_numbers_of_ones_own_samples(numbers):
+    numbers[::3, 1] = np.nan
+    samples = Samples(inputs=numbers, targets=np.ones(50), task="regression", impute=True)
+    prepared = prepare(samples, Loading(), "own")
+    assert prepared.input_shape == (5,) and prepared.features == () and prepared.normalization["missing"] == [1]
+    for inputs, _ in (prepared.train, prepared.validation):
+        assert inputs.isfinite().all()
+
+
 def test_samples_of_ones_own_are_taken(numbers):
     samples = Samples(inputs=numbers, targets=["a", "b"] * 25, task="classification", notes=("look",))
     prepared = prepare(samples, PLAIN, "own")
@@ -220,6 +229,20 @@ def test_a_tensor_data_set_becomes_resident_and_keeps_its_values(numbers):
         inputs, targets = prepared.train
         assert inputs.dtype == targets.dtype == torch.float32 and targets.shape == (40, 1)
         assert torch.equal(inputs, x.float()[targets[:, 0].long()])
+
+
+def test_an_heir_of_a_tensor_data_set_keeps_its_own_ways():
+    class Negated(TensorDataset):
+        def __getitem__(self, index):
+            inputs, target = super().__getitem__(index)
+            return -inputs, target
+
+    dataset = Negated(torch.ones(4, 2), torch.tensor([0, 1, 0, 1]))
+    for part in (dataset, Subset(dataset, [0, 1, 2])):
+        prepared = prepare(part, PLAIN, "own")
+        assert prepared.output_size == 2 and torch.equal(
+            next(make_batches(prepared.train, batch_size=2).epoch(1))[0], -torch.ones(2, 2)
+        )
 
 
 def test_a_pair_of_data_sets_is_training_and_validation():

@@ -150,7 +150,8 @@ def test_csv_missing_numbers_become_the_training_median(file):
     held, _ = prepared.validation
     gaps = held[:, 2] == 1
     assert gaps.any() and torch.allclose(held[gaps, 0], torch.tensor(training["a"].median(), dtype=torch.float32))
-    assert prepared.normalization == {"median": [pytest.approx(training["a"].median()), pytest.approx(training["b"].median())]}
+    assert prepared.normalization["median"] == pytest.approx([training["a"].median(), training["b"].median()])
+    assert prepared.normalization["missing"] == [0]
 
 
 @pytest.mark.parametrize(
@@ -158,6 +159,7 @@ def test_csv_missing_numbers_become_the_training_median(file):
     [
         (["a", "b", "a"], "auto", "classification", ("a", "b")),
         (["true", "false", "true"], "auto", "classification", ("False", "True")),
+        (["true", "", "false", "true"], "auto", "classification", ("False", "True")),
         (["3", "10", "3"], "auto", "classification", ("3", "10")),
         (["3", "", "10", "3"], "auto", "classification", ("3", "10")),
         (["1.5", "2", "3"], "auto", "regression", ()),
@@ -194,6 +196,7 @@ def test_csv_mistakes_are_one_sentence(file, tmp_path, monkeypatch):
     refused("data.columns", "the target 'survived' itself", "csv", path, "survived", columns=["age", "survived"])
     refused("data.task", "needs numbers.*'survived' holds 'no'", "csv", path, "survived", task="regression")
     refused("data.delimiter", "is the delimiter ';'", "csv", file("a;b\n1;2\n", "semicolon.csv"), "b")
+    refused("data.delimiter", "single character", "csv", path, "age", delimiter=", ")
     refused("data.path", "'nowhere.csv' does not exist", "csv", "nowhere.csv", "y")
     monkeypatch.chdir(tmp_path)
     refused("data.path", "'tabel.csv' does not exist; the nearest is 'table.csv'", "csv", "tabel.csv", "y")

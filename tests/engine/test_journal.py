@@ -91,7 +91,7 @@ def test_every_line_is_strict_json(tmp_path: Path) -> None:
         epoch=1, first=1, step=3, every=1, loss=(math.nan, math.inf, -math.inf), low=(), high=(), lr=(0.1, 0.2, 1e-300)
     )
     written(tmp_path / "j", event).close()
-    json.loads((tmp_path / "j").read_bytes(), parse_constant=lambda word: pytest.fail(word))
+    json.loads((tmp_path / "j").read_bytes(), parse_constant=pytest.fail)
     (back,) = read(tmp_path / "j")
     assert isinstance(back, Trained) and math.isnan(back.loss[0]) and back.loss[1:] == (math.inf, -math.inf)
     assert back.lr == event.lr

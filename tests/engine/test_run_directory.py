@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
 import stat
 import subprocess
 import sys
@@ -26,6 +25,10 @@ def make(root: Path, name: str, started: float, state: str = "finished") -> Run:
     return run
 
 
+def names_in(directory: Path) -> list[str]:
+    return sorted(path.name for path in directory.iterdir())
+
+
 # Making
 
 
@@ -38,7 +41,7 @@ def test_a_new_run_has_its_recipe_and_environment(tmp_path: Path) -> None:
     assert strict_json.decode((run.path / "environment.json").read_bytes())["python"] == "3.x"
     assert run.status.read(run.path / "status.json")["state"] == "starting"
     assert not run.output_path.exists()
-    assert sorted(os.listdir(run.path)) == ["environment.json", "recipe.toml", "status.json"]
+    assert names_in(run.path) == ["environment.json", "recipe.toml", "status.json"]
 
 
 def test_a_run_without_a_recipe(tmp_path: Path) -> None:
@@ -61,7 +64,7 @@ def test_many_at_once_get_directories_of_their_own(tmp_path: Path, monkeypatch: 
     with ThreadPoolExecutor(8) as pool:
         runs = list(pool.map(lambda number: Run.create(tmp_path, "n", str(number), {}), range(16)))
     names = {f"20261122-140312-n{suffix}" for suffix in ["", *(f"-{number}" for number in range(2, 17))]}
-    assert {run.path.name for run in runs} == names == set(os.listdir(tmp_path))
+    assert {run.path.name for run in runs} == names == set(names_in(tmp_path))
     assert {run.recipe_path.read_text() for run in runs} == {str(number) for number in range(16)}
 
 
@@ -74,7 +77,7 @@ def test_directories_follow_the_umask(tmp_path: Path) -> None:
 
 def test_where_no_run_can_be_made(tmp_path: Path) -> None:
     (tmp_path / "runs").write_text("a file")
-    with pytest.raises(RunError, match="can't make a run directory in .*runs: "):
+    with pytest.raises(RunError, match=r"can't make a run directory in .*runs: "):
         Run.create(tmp_path / "runs", "n", None, {})
 
 
@@ -89,7 +92,7 @@ def test_at_makes_and_finds_exactly_this_directory(tmp_path: Path) -> None:
     (tmp_path / "other" / "thesis.tex").touch()
     with pytest.raises(RunError, match="other is not empty and not a run directory"):
         Run.at(tmp_path / "other")
-    assert os.listdir(tmp_path / "other") == ["thesis.tex"]
+    assert names_in(tmp_path / "other") == ["thesis.tex"]
     with pytest.raises(RunError, match="can't make the run directory"):
         Run.at(tmp_path / "other" / "thesis.tex")
 
@@ -142,14 +145,14 @@ def test_open_by_path_name_part_and_last(tmp_path: Path, monkeypatch: pytest.Mon
 
 
 def test_open_says_what_there_is(tmp_path: Path) -> None:
-    with pytest.raises(RunError, match="there is no run in .*none"):
+    with pytest.raises(RunError, match=r"there is no run in .*none"):
         Run.open("last", tmp_path / "none")
-    with pytest.raises(RunError, match="there is no run 'x' in .*none"):
+    with pytest.raises(RunError, match=r"there is no run 'x' in .*none"):
         Run.open("x", tmp_path / "none")
     first, second = make(tmp_path, "digits-mlp", 1e9), make(tmp_path, "digits-cnn", 1e9 + 5000)
     with pytest.raises(RunError, match=f"'digits' fits 2 runs in .*: {first.path.name}, {second.path.name}$"):
         Run.open("digits", tmp_path)
-    with pytest.raises(RunError, match="no run 'digit-cnn' in .*; the nearest is 'digits-cnn'$"):
+    with pytest.raises(RunError, match=r"no run 'digit-cnn' in .*; the nearest is 'digits-cnn'$"):
         Run.open("digit-cnn", tmp_path)
     other = tmp_path / "elsewhere"
     other.mkdir()

@@ -1,9 +1,11 @@
-"""Histories of runs that never ran: events written by hand, the same on every machine."""
+"""Histories of runs that never ran: events written by hand, the same on every machine. And what a screen says."""
 
 from __future__ import annotations
 
 import math
 import random
+
+from textual.app import App
 
 from engine.events import (
     CheckpointWritten,
@@ -30,10 +32,13 @@ def loss_at(step: int, noise: random.Random) -> float:
     return (0.35 + 1.95 * math.exp(-step / 600)) * math.exp(noise.gauss(0, 0.16))
 
 
-def started(epochs: int = 20, *, steps: int | None = STEPS, step: int = 0, device: str = "cpu", device_name: str = "") -> RunStarted:
+def started(
+    epochs: int = 20, *, steps: int | None = STEPS, step: int = 0, device: str = "cpu", device_name: str = ""
+) -> RunStarted:
     """The first event of a run."""
     return RunStarted(
-        time=START, name="digits-mlp", path=PATH, device=device, device_name=device_name, precision="float32", execution="eager",
+        time=START, name="digits-mlp", path=PATH, device=device, device_name=device_name, precision="float32",
+        execution="eager",
         epochs=epochs, steps_per_epoch=steps, total_steps=None if steps is None else steps * epochs, parameters=9610,
         step=step, epoch=step // STEPS, monitor="val/loss", mode="min",
     )  # fmt: skip
@@ -178,3 +183,13 @@ def ended(history: History, state: str, reason: str, *, step: int | None = None,
         time=START + step / STEPS * SECONDS, state=state, reason=reason, epoch=epoch or (last.epoch if last else 0), step=step,
         seconds=step / STEPS * SECONDS, best={"epoch": best.epoch, **best.metrics} if best else {},
     )  # fmt: skip
+
+
+def screen_lines(app: App) -> list[str]:
+    """The lines of the app's screen as a person reads them."""
+    return [strip.text.rstrip() for strip in app.screen._compositor.render_strips()]
+
+
+def screen_text(app: App) -> str:
+    """The same as one text."""
+    return "\n".join(screen_lines(app))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Awaitable
 from typing import Any, ClassVar
 
 from textual.app import ComposeResult
@@ -280,36 +281,37 @@ class Group(Vertical):
         super().__init__(classes="group")
         self.model = model
         self.group = group
+        self.heading = Heading(model, group)
+        self.rows = {field.key: Row(model, group.key, field) for field in group.fields}
 
     def compose(self) -> ComposeResult:
-        yield Heading(self.model, self.group)
-        for field in self.group.fields:
-            yield Row(self.model, self.group.key, field)
+        yield self.heading
+        yield from self.rows.values()
 
     async def sync(self, group: Section, *, keep: bool) -> None:
-        """Show another set of fields. `keep`: rows of fields that are the same stay, with focus and text."""
-        self.group = group
-        old = {row.field.key: row for row in self.query(Row)}
-        wanted = {field.key: field for field in group.fields}
-        stay = {key: row for key, row in old.items() if keep and key in wanted and row.adopt(wanted[key])}
+        """Show another set of fields. `keep`: where a field is edited as before, its row stays, with what is typed."""
+        if not self.heading.is_attached:
+            return  # the app is closing
+        old, old_heading = self.rows, self.heading
         focused = next((key for key, row in old.items() if row.has_focus_within), None)
-        await self.remove_children([row for key, row in old.items() if key not in stay])
-        after: Line = self.query_one(Heading)
-        for key, field in wanted.items():
-            if key not in stay:
-                stay[key] = Row(self.model, group.key, field)
-                await self.mount(stay[key], after=after)
-            after = stay[key]
-        if focused is not None and focused in stay and keep:
-            stay[focused].focus_editor()
-
-    async def rename(self, group: Section) -> None:
-        """The catalog knows more names than it did: the heading is made anew."""
-        old = self.query_one(Heading)
-        if old.group.names != group.names:
-            focused = old.has_focus_within
-            await old.remove()
-            heading = Heading(self.model, group)
-            await self.mount(heading, before=0)
-            if focused:
-                heading.focus_editor()
+        wait: list[Awaitable[object]] = []
+        if group.names != self.group.names:  # torch came: the catalog knows more names than the present one
+            self.heading = Heading(self.model, group)
+            wait.append(self.mount(self.heading, before=old_heading))
+            wait.append(old_heading.remove())
+        self.group, self.rows = group, {}
+        after: Line = self.heading
+        for field in group.fields:
+            row = old.get(field.key)
+            if row is None or not keep or not row.adopt(field):
+                row = Row(self.model, group.key, field)
+                wait.append(self.mount(row, after=after))
+            self.rows[field.key] = after = row
+        wait.append(self.remove_children([row for row in old.values() if row not in self.rows.values()]))
+        refocus = old_heading is not self.heading and old_heading.has_focus_within
+        for each in wait:
+            await each
+        if refocus:
+            self.heading.focus_editor()
+        elif keep and focused in self.rows and not self.rows[focused].has_focus_within:
+            self.rows[focused].focus_editor()

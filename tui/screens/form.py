@@ -12,7 +12,6 @@ from textual.binding import BindingType
 from textual.containers import VerticalScroll
 from textual.content import Content
 from textual.css.query import NoMatches
-from textual.widget import Widget
 from textual.widgets import Input, Static
 
 from engine.errors import Problem
@@ -21,6 +20,10 @@ from tui.form.rows import Group, Heading, Line, Row
 from tui.keys import bindings
 from tui.screens.base import Base, KeyLine
 from tui.session import Engine, Preload
+
+
+class Fields(VerticalScroll, can_focus=False, inherit_bindings=False):
+    """The scrolled column; the arrow keys are the form's."""
 
 
 class FormScreen(Base):
@@ -37,12 +40,14 @@ class FormScreen(Base):
         self.model = FormModel(values, engine.sections)
         self._from_file = bool(source)
         self._start_wanted = False
+        self._nothing_found = False
+        self.complete = False  # whether all fields are there
 
     def compose(self) -> ComposeResult:
         yield Static(id="title", markup=False)
         yield Static(id="banner", markup=False)
         yield Input(placeholder="part of a key or its help; Esc shows all", compact=True, id="filter")
-        with VerticalScroll(id="fields", can_focus=False):
+        with Fields(id="fields"):
             for group in self.model.groups:
                 yield Group(self.model, group)
         yield Static(id="hint", markup=False)
@@ -68,10 +73,9 @@ class FormScreen(Base):
         self.model.light = False
         self.model.refresh()
         for group in self.query(Group):
-            fresh = self.model.group(group.group.key)
-            await group.rename(fresh)
-            await group.sync(fresh, keep=True)
+            await group.sync(self.model.group(group.group.key), keep=True)
         self._filter()
+        self.complete = True
         self._draw_title()
         if self._from_file:
             self.show_problems(self._check())
@@ -86,7 +90,8 @@ class FormScreen(Base):
         found = {**sentences(problems), **self.model.problems()}
         first: Line | None = None
         for line in self.query(Line):
-            sentence = found.pop(line.key, "") or (found.pop(line.group.key, "") if isinstance(line, Heading) else "")
+            keys = (line.key, line.group.key) if isinstance(line, Heading) else (line.key,)
+            sentence = next((found.pop(key) for key in keys if key and key in found), "")
             line.show_error(sentence)
             if sentence and first is None:
                 first = line
@@ -130,7 +135,7 @@ class FormScreen(Base):
         self.query_one("#title", Static).update(Content.assemble(left, " " * gap, right))
 
     def _draw_hint(self) -> None:
-        line = self._line()
+        line = self._focused_line()
         if line is None:
             shown = Content.styled("\n Tab or ↓ goes to the fields, r starts as it stands", "$text-muted")
         else:
@@ -139,7 +144,7 @@ class FormScreen(Base):
             shown = Content.assemble((f" {line.key}", "bold"), (f"  {default}", "$text-muted"), "\n ", second)
         self.query_one("#hint", Static).update(shown)
 
-    def _line(self) -> Line | None:
+    def _focused_line(self) -> Line | None:
         focused = self.focused
         return next((node for node in focused.ancestors if isinstance(node, Line)), None) if focused else None
 
@@ -151,7 +156,7 @@ class FormScreen(Base):
         self._draw_hint()
         if event.widget.id == "filter":
             return
-        line = self._line()
+        line = self._focused_line()
         if line is not None and isinstance(line, Heading):
             self.query_one("#fields").scroll_to_widget(line, animate=False, top=False)
 
@@ -170,7 +175,7 @@ class FormScreen(Base):
         self.model.pick(event.section, event.name)
         group = next(group for group in self.query(Group) if group.group.key == event.section)
         await group.sync(self.model.group(event.section), keep=False)
-        group.query_one(Heading).show_error("")
+        group.heading.show_error("")
         self._draw_title()
         self._filter()
 
@@ -178,10 +183,14 @@ class FormScreen(Base):
     def _filter(self) -> None:
         text = self.query_one("#filter", Input).value.strip().lower()
         for group in self.query(Group):
-            rows = list(group.query(Row))
+            rows = list(group.rows.values())
             for row in rows:
                 row.display = not text or row.matches(text)
-            group.display = not text or group.query_one(Heading).matches(text) or any(row.display for row in rows)
+            group.display = not text or group.heading.matches(text) or any(row.display for row in rows)
+        none = not any(group.display for group in self.query(Group))
+        if none or self._nothing_found:
+            self._banner(f"no field has {text!r} in its key or help" if none else "")
+        self._nothing_found = none
 
     @on(Input.Submitted, "#filter")
     def _filtered(self) -> None:
@@ -219,7 +228,7 @@ class FormScreen(Base):
 
     def action_default(self) -> None:
         """Put the focused field's default back."""
-        line = self._line()
+        line = self._focused_line()
         if isinstance(line, Row):
             line.reset()
 
@@ -244,10 +253,9 @@ class FormScreen(Base):
         self.show_problems(())
         self.console_app.start(self.engine.complete(self.model.values))
 
-    def focus_editor(self, key: str) -> Widget | None:
-        """Give the field of this dotted key the keyboard."""
+    def line(self, key: str) -> Line:
+        """The line of this dotted key."""
         for line in self.query(Line):
             if line.key == key:
-                line.focus_editor()
                 return line
         raise NoMatches(f"no field {key}")

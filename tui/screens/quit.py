@@ -12,9 +12,9 @@ from textual.widgets import Input, OptionList, Static
 from textual.widgets.option_list import Option
 
 CHOICES = {
-    "s": ("stop", "stop and save", "ends after the step under way, with a checkpoint"),
-    "d": ("leave", "leave the screen", "the training goes on in this terminal, a row an epoch"),
-    "k": ("kill", "kill now", "without saving: what came after the last checkpoint is lost"),
+    "s": ("stop", "stop and save", "finishes the step, then writes a checkpoint"),
+    "d": ("leave", "leave the screen", "training goes on here, a row an epoch"),
+    "k": ("kill", "kill now", "loses what came after the last checkpoint"),
     "escape": ("cancel", "cancel", "back to the run"),
 }
 
@@ -43,7 +43,6 @@ class QuitScreen(ModalScreen[str]):
                 ),
                 compact=True,
             )
-            yield Static("", classes="space")
 
     def on_mount(self) -> None:
         self.query_one(OptionList).focus()

@@ -79,12 +79,12 @@ class TrainScreen(Base):
         yield TitleLine()
         yield RunProgress()
         yield Static(id="tiny", markup=False)
-        yield Static(id="tabs")
+        yield Static(self._tabs(), id="tabs")
         with Vertical(id="panes"):
             with Horizontal(id="top"):
                 yield Chart()
                 with Vertical(id="right"):
-                    yield RecipePane()
+                    yield self._recipe()
                     yield DevicePane()
             with Horizontal(id="middle"):
                 yield EpochLog()
@@ -93,8 +93,6 @@ class TrainScreen(Base):
         yield KeyLine("train")
 
     def on_mount(self) -> None:
-        self.query_one(RecipePane).show_recipe(self.shown.values, self.console_app.engine.complete({}))
-        self._draw_tabs()
         self.call_after_refresh(self.poll)
 
     def on_resize(self, event: events.Resize) -> None:
@@ -129,7 +127,7 @@ class TrainScreen(Base):
             return
         if (history.ended is not None) != self.has_class("-ended"):
             self.set_class(history.ended is not None, "-ended")
-            self._draw_tabs()
+            self.query_one("#tabs", Static).update(self._tabs())
         self.query_one(TitleLine).show(history)
         self.query_one(RunProgress).show(history)
         for kind in (Chart, EpochLog, DevicePane, Summary):
@@ -149,12 +147,17 @@ class TrainScreen(Base):
         if self.session is not None:
             self.console_app.ended(self.session)
 
-    def _draw_tabs(self) -> None:
+    def _tabs(self) -> Content:
         parts: list[tuple[str, str]] = []
         for n, (title, _) in PANES.items():
             if n != LAST or self.has_class("-ended"):
                 parts += [(f" {n} {title} ", "reverse bold" if n == self._page else "$text-muted"), (" ", "")]
-        self.query_one("#tabs", Static).update(Content.assemble(" ", *parts))
+        return Content.assemble(" ", *parts)
+
+    def _recipe(self) -> RecipePane:
+        pane = RecipePane()
+        pane.show_recipe(self.shown.values, self.console_app.engine.complete({}))
+        return pane
 
     # keys
 
@@ -166,7 +169,7 @@ class TrainScreen(Base):
         self.remove_class(f"-page{self._page}")
         self._page = n
         self.add_class(f"-page{n}")
-        self._draw_tabs()
+        self.query_one("#tabs", Static).update(self._tabs())
         self._seen = ()
         pane: Widget = self.query_one(PANES[n][1])
         pane.focus()

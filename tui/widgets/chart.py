@@ -19,8 +19,8 @@ LEGEND_FROM = 8  # rows from which one goes to the legend
 class Chart(Pane):
     """Curves of the run so far over its steps.
 
-    The training curve appears three times: its values (a point a column, the mean of what the column covers), the extremes of
-    each column as loose dots, and the smoothed line, which is computed once on all points and so is the same at any width.
+    The training curve's smoothed line is computed once on all points, and so is the same at any width. Behind it stand loose
+    dots, for each column the mean, the lowest and the highest of what it covers: no spike is lost.
     """
 
     DEFAULT_CSS = """
@@ -124,14 +124,15 @@ class Chart(Pane):
         dots: list[Curve] = []
         marks: list[Mark] = []
         for name, at in curves.items():
-            role = {"train": "ghost" if "smoothed" in curves else "train", "smoothed": "train"}.get(name, name)
-            lines.append(Curve(at.x, at.mean, role))
+            loose = name == "train" and "smoothed" in curves  # the smoothed line takes the place of its line
+            if not loose:
+                lines.append(Curve(at.x, at.mean, "train" if name == "smoothed" else name))
             if name != "smoothed":
-                dots.append(_extremes(at, "ghost" if name == "train" else "faint"))
+                dots.append(_spread(at, "ghost" if name == "train" else "faint", middle=loose))
                 marks += [Mark(x, None, "×", "bad") for x in at.gaps]
             if name == "val":  # told from the training line by its shape as well
                 marks += [Mark(x, y, self._symbol(name), name) for x, y in zip(at.x, at.mean, strict=True)]
-        lines.sort(key=lambda line: ("ghost", "train").index(line.role) if line.role in ("ghost", "train") else 2)
+        lines.sort(key=lambda line: line.role == "val")  # on top
         best = self._best()
         if best is not None:
             marks.append(Mark(best[0].step, best[1], "★"))
@@ -168,7 +169,15 @@ class Chart(Pane):
                 (1, [("★ ", "mark"), ("best ", "label"), (write(value), "strong"), (f" at epoch {epoch.epoch}", "label")])
             )
         if "train" in curves:
-            pieces.append((4, [("· ", "ghost"), ("extremes of each column", "label")]))
+            pieces.append(
+                (
+                    4,
+                    [
+                        ("· ", "ghost"),
+                        ("mean and extremes of each column" if self.smoothing else "extremes of each column", "label"),
+                    ],
+                )
+            )
         return [(" ", ""), *fit(width - 2, pieces, "   ")]
 
 
@@ -176,12 +185,15 @@ def _positive(curves: dict[str, Columns]) -> bool:
     return all(low > 0 for at in curves.values() for low in at.low if math.isfinite(low))
 
 
-def _extremes(at: Columns, role: str) -> Curve:
-    """The low and the high of each column where they are not its mean."""
-    points = [
-        (x, y) for x, mean, low, high in zip(at.x, at.mean, at.low, at.high, strict=True) if low < high for y in (low, high)
-    ]
-    return Curve([x for x, _ in points], [y for _, y in points], role)
+def _spread(at: Columns, role: str, *, middle: bool) -> Curve:
+    """The low and the high of each column where they differ, with its mean between them if `middle`."""
+    x: list[float] = []
+    y: list[float] = []
+    for at_x, mean, low, high in zip(at.x, at.mean, at.low, at.high, strict=True):
+        values = ([mean] if middle else []) + ([low, high] if low < high else [])
+        x += [at_x] * len(values)
+        y += values
+    return Curve(x, y, role)
 
 
 def _round_up(step: int, total: int | None) -> int:

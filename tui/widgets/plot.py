@@ -7,9 +7,9 @@ huge ranges, one-value ranges, empty curves) ends here.
 from __future__ import annotations
 
 import math
-import re
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
+from itertools import groupby
 
 from tui.widgets.formats import plain
 from tui.widgets.rows import Row
@@ -60,7 +60,7 @@ def draw(
     not positive, are gaps; values beyond ±1e12 are drawn at that limit.
     """
     if width < LABEL + 4 or height < 4:
-        return _text(["…"], width, height)
+        return _text([], width, height)
     xs = [x for curve in (*lines, *dots) for x in curve.x if math.isfinite(x)]
     x_axis = _Axis.over([*xs, *(edge for edge in (left, right) if edge is not None)] or [0.0], exact=True)
     ys = [y for curve in (*lines, *dots) for y in curve.y if _drawable(y, log_y)]
@@ -91,8 +91,10 @@ class _Axis:
         values = [min(max(value, -LIMIT), LIMIT) for value in values]
         low, high = min(values), max(values)
         if log:
-            return cls(math.log10(_round_log(low / (2 if low == high else 1), up=False)),
-                       math.log10(_round_log(high * (2 if low == high else 1), up=True)), True)  # fmt: skip
+            low, high = max(low, 1e-290), max(high, 1e-290)
+            if high <= low * (1 + 1e-6):
+                low, high = low / 2, high * 2
+            return cls(math.log10(_round_log(low, up=False)), math.log10(_round_log(high, up=True)), True)
         if high - low <= 1e-9 * max(abs(low), abs(high)) or high - low < 1e-300:
             spread = max(abs(high) / 2, 1e-290) if high else 1.0
             low, high = low - spread, high + spread
@@ -199,9 +201,6 @@ def _cell(position: float, cells: int, dots: int) -> float:
     return cell / (cells - 1) if cells > 1 else 0.0
 
 
-_COLORED = re.compile(r"\x1b\[([\d;]*)m([^\x1b]*)")
-
-
 def _plotext(
     lines: Sequence[Curve],
     dots: Sequence[Curve],
@@ -241,17 +240,17 @@ def _plotext(
                 _cell(y, height - 2, 4 if braille else 1),
             )
             figure.text(item.text, across, up, color=color[item.role])
-    return [_row(line, roles, width, braille) for line in figure.build().splitlines()]
+    figure._set_sizes()
+    figure._build_matrix()  # what figure.build() does, but for the text with escape codes that would only be taken apart again
+    matrix = figure.monitor.matrix
+    return [_row(*row, roles, width, braille) for row in zip(matrix.marker[::-1], matrix.fullground[::-1], strict=True)]
 
 
-def _row(line: str, roles: Sequence[str], width: int, braille: bool) -> Row:
-    """One line of plotext's text, its colours turned back into roles; axes and ticks are faint."""
+def _row(characters: Sequence[str], colors: Sequence[object], roles: Sequence[str], width: int, braille: bool) -> Row:
+    """One line of plotext's characters, its colours turned back into roles; axes and ticks are faint."""
     row: Row = []
-    room = width
-    for codes, found in _COLORED.findall("\x1b[0m" + line):
-        text = found[:room]
-        room -= len(text)
-        role = roles[int(codes.rpartition(";")[2]) - 1] if codes.startswith("38;5;") else "faint"
-        if text:
-            row.append((text if braille else plain(text), role))
-    return [*row, (" " * room, "")] if room else row
+    start = 0
+    for color, cells in groupby(colors[:width]):
+        text = "".join(characters[start : (start := start + len(list(cells)))])
+        row.append((text if braille else plain(text), roles[color - 1] if isinstance(color, int) else "faint"))
+    return row

@@ -75,6 +75,8 @@ def csv(
 def _read(path: str, delimiter: str) -> DataFrame:
     import pandas
 
+    if len(delimiter) != 1:
+        raise wrong("data.delimiter", f"data.delimiter = {delimiter!r} must be a single character")
     try:
         # "?" is how the UCI data sets write a missing value.
         return pandas.read_csv(existing(path), sep=delimiter, na_values=["?"], skipinitialspace=True, low_memory=False)
@@ -98,7 +100,7 @@ def _inputs(values: Series, name: str) -> dict[str, Any]:
         return {name: values.map({True: 1.0, False: 0.0})}
     texts = values.astype(str).where(values.notna())
     present = texts.dropna()
-    if present.map(DATE.fullmatch).all():
+    if all(DATE.fullmatch(text) for text in present):
         raise wrong(
             "data.columns",
             f"column {name!r} holds dates ({present.iloc[0]!r}): turn it into numbers, or {LEAVE_OUT}",

@@ -1,0 +1,208 @@
+"""A console whose engine is scripted: no torch, no files, and every step is taken when the test says so."""
+
+from __future__ import annotations
+
+import asyncio
+import threading
+import time
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import replace
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+
+import pytest
+
+from engine.catalog.fields import Field, Section
+from engine.control import Control
+from engine.errors import Problem, RecipeError
+from engine.events import CheckpointWritten, Event, Progress, RunContinued, RunEnded, RunPaused, Validated
+from engine.history import History
+from tests.tui import scripted
+from tui.app import Console
+from tui.session import Engine
+
+LR = Field(key="lr", kind="number", default=1e-3, minimum=0.0, help="learning rate")
+BETAS = Field(key="betas", kind="list", item="number", default=[0.9, 0.999], help="decay of the means")
+MOMENTUM = Field(key="momentum", kind="number", default=0.0, help="weight of the steps before")
+FIELDS: dict[str, dict[str, tuple[Field, ...]]] = {
+    "data": {
+        "digits": (),
+        "csv": (Field(key="path", kind="text", help="the file"), Field(key="target", kind="text", help="its target column")),
+    },
+    "model": {
+        "mlp": (Field(key="hidden", kind="list", item="integer", default=[128], help="widths of the hidden layers"),),
+        "linear": (),
+    },
+    "loss": {"CrossEntropyLoss": (), "MSELoss": ()},
+    "optimizer": {
+        "Adam": (LR, BETAS, Field(key="amsgrad", kind="boolean", default=False, help="its variant")),
+        "SGD": (LR, MOMENTUM),
+        "Rprop": (replace(LR, kind="integer", default=1),),
+    },
+    "scheduler": {"StepLR": (Field(key="step_size", kind="integer", minimum=1, help="steps between two changes"),)},
+}
+BATCH = Field(key="batch_size", kind="integer", default=32, minimum=1, help="samples a step")
+PLANS = {
+    "training": (
+        Field(key="epochs", kind="integer", default=20, minimum=1, help="passes over the training data"),
+        Field(key="precision", kind="text", default="float32", choices=("float32", "bf16"), help="the arithmetic"),
+        Field(key="patience", kind="integer", default=None, optional=True, derived="never", minimum=1, help="early stopping"),
+    ),
+    "checkpoint": (Field(key="keep", kind="integer", default=3, minimum=2, help="the newest so many stay"),),
+}
+OWN = (
+    Field(key="name", kind="text", default="digits-mlp", help="of the run"),
+    Field(key="seed", kind="integer", default=0, minimum=0, help="where randomness starts"),
+)
+
+
+class ScriptedTrainer:
+    """Emits events by hand: an epoch at once, then it obeys its control until told to finish."""
+
+    def __init__(self, engine: ScriptedEngine, control: Control, epochs: int) -> None:
+        self.history = History()
+        self.run = None
+        self._engine, self._control, self._epochs = engine, control, epochs
+        self._listeners: list[tuple[type, Callable[[Any], None]]] = []
+
+    def on(self, kind: type, listener: Callable[[Any], None]) -> None:
+        self._listeners.append((kind, listener))
+
+    def emit(self, event: Event) -> None:
+        self.history.apply(event)
+        for kind, listener in self._listeners:
+            if isinstance(event, kind):
+                listener(event)
+
+    def fit(self) -> None:
+        self.emit(scripted.started(self._epochs))
+        self.emit(
+            Progress(
+                phase="train", step=10, epoch=1, batch=10, batches=390, loss=2.0, lr=1e-3, steps_per_second=40.0,
+                samples_per_second=1280.0, elapsed=1.0, left=9.0,
+            )
+        )  # fmt: skip
+        while not (self._control.stopping or self._engine.finish.is_set()):
+            if self._engine.failure:
+                raise self._engine.failure
+            if self._control.take_checkpoint():
+                self.emit(CheckpointWritten(step=10, epoch=1, path="step-00000010", best=False, seconds=0.1))
+            if self._control.take_validate():
+                self.emit(Validated(epoch=1, step=10, metrics={"val/loss": 1.0}))
+            if self._control.paused != self.history.paused:
+                self.emit(RunPaused(step=10) if self._control.paused else RunContinued(step=10))
+            time.sleep(0.002)
+        state = "finished" if self._engine.finish.is_set() else "stopped"
+        reason = self._control.stopping or "all epochs done"
+        self.emit(RunEnded(state=state, reason=reason, epoch=1, step=10, seconds=1.0, best={}))
+
+
+class ScriptedEngine(Engine):
+    """The engine's door with a small catalog behind it. `torch` is set when torch "is loaded"."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.torch = threading.Event()
+        self.torch.set()
+        self.finish = threading.Event()
+        self.failure: Exception | None = None
+        self.refusal: Sequence[Problem] = ()  # what assembling finds
+        self.started: list[Mapping[str, Any]] = []
+        self.resumed: list[tuple[Path, int | None]] = []
+        self.runs_there: list[Any] = []
+
+    def load(self) -> None:
+        self.torch.wait(30)
+
+    def sections(self, values: Mapping[str, Any], *, light: bool) -> tuple[Section, ...]:
+        groups = [Section(key="", title="Recipe", fields=OWN)]
+        for kind, parts in FIELDS.items():
+            present = light and kind != "data"
+            name = values.get(kind, {}).get("name")
+            groups.append(
+                Section(
+                    key=kind,
+                    title=kind.title(),
+                    names=() if present else tuple(parts),
+                    optional=kind == "scheduler",
+                    fields=(() if present else parts.get(name, ())) + ((BATCH,) if kind == "data" else ()),
+                )
+            )
+        return (*groups, *(Section(key=key, title=key.title(), fields=fields) for key, fields in PLANS.items()))
+
+    def problems(self, values: Mapping[str, Any]) -> tuple[Problem, ...]:
+        found = []
+        for group in self.sections(values, light=False):
+            given = values if group.key == "" else values.get(group.key, {})
+            known = {"name", *(field.key for field in group.fields), *FIELDS, *PLANS}
+            found += [Problem(f"{group.key}.{key}", f"{group.key}.{key} is unknown") for key in given if key not in known]
+            if group.names and given.get("name") and given["name"] not in group.names:
+                found.append(Problem(f"{group.key}.name", f"{group.key}.name is {given['name']!r}, which is not known"))
+        return tuple(found)
+
+    def complete(self, values: Mapping[str, Any]) -> dict[str, Any]:
+        return dict(values)
+
+    def train(self, values: Mapping[str, Any], control: Control) -> ScriptedTrainer:
+        self.started.append(values)
+        if self.refusal:
+            raise RecipeError(self.refusal)
+        return ScriptedTrainer(self, control, values.get("training", {}).get("epochs", 20))
+
+    def resume(self, path: Path, epochs: int | None, control: Control) -> ScriptedTrainer:
+        self.resumed.append((path, epochs))
+        return ScriptedTrainer(self, control, epochs or 20)
+
+    @property
+    def root(self) -> Path:
+        return Path("runs")
+
+    def list_runs(self) -> list[Any]:
+        return self.runs_there
+
+    def open_run(self, path: Path) -> tuple[dict[str, Any], History]:
+        history = History()
+        for event in (
+            scripted.started(2),
+            RunEnded(state="finished", reason="all 2 epochs done", epoch=2, step=780, seconds=18.0, best={}),
+        ):
+            history.apply(event)
+        return {"name": "digits-mlp", "training": {"epochs": 2}}, history
+
+
+def run_summary(name: str, state: str, **values: Any) -> Any:
+    """A line of the list of runs."""
+    usual = {
+        "path": Path("runs") / name, "step": 780, "epoch": 2, "epochs": 2, "monitor": "val/loss", "mode": "min", "started": 1.79e9,
+        "best": {"epoch": 2, "val/loss": 0.4}, "seconds": 18.0, "reason": "",
+    }  # fmt: skip
+    return SimpleNamespace(name=name, state=state, **{**usual, **values})
+
+
+@pytest.fixture
+def engine() -> Any:
+    """A scripted engine; a training that a test leaves behind ends with it."""
+    engine = ScriptedEngine()
+    yield engine
+    engine.torch.set()
+    engine.finish.set()
+
+
+@pytest.fixture
+def console(engine: ScriptedEngine) -> Console:
+    """A console on it, with the default recipe."""
+    return Console(engine, {"name": "digits-mlp"})
+
+
+async def until(condition: Callable[[], object], seconds: float = 20.0) -> None:
+    """Wait until it holds."""
+    deadline = time.monotonic() + seconds
+    while not condition():
+        assert time.monotonic() < deadline, "it never came to hold"
+        await asyncio.sleep(0.01)
+
+
+async def ready(console: Console) -> None:
+    """Wait until the form has all its fields."""
+    await until(lambda: console.form.complete)

@@ -1,0 +1,53 @@
+"""How numbers are written."""
+
+import math
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from tui.widgets.formats import clock, number, plain, rate, short
+
+
+@pytest.mark.parametrize(
+    ("value", "shown"),
+    [(0.6122, "0.6122"), (1.36789, "1.368"), (12.3456, "12.35"), (812.44, "812.4"), (4321.0, "4321"), (54321.0, "5.43e4"),
+     (0.0, "0.0000"), (0.05, "0.0500"), (0.00123, "1.23e-3"), (0.99999, "1.000"), (-2.5, "-2.500"), (math.nan, "NaN"),
+     (math.inf, "inf"), (-math.inf, "-inf"), (None, "–")],
+)  # fmt: skip
+def test_metrics(value, shown):
+    assert number(value) == shown
+
+
+@pytest.mark.parametrize(
+    ("value", "shown"), [(3e-4, "3.0e-4"), (1.25e-4, "1.25e-4"), (1e-3, "1.0e-3"), (0.05, "0.05"), (0.1, "0.1"), (0.0, "0")]
+)
+def test_learning_rates(value, shown):
+    assert rate(value) == shown
+
+
+@pytest.mark.parametrize(
+    ("seconds", "shown"), [(9.25, "0:09"), (66, "1:06"), (7384, "2:03:04"), (273_900, "3d 04:05"), (-3, "0:00"), (None, "–")]
+)
+def test_durations(seconds, shown):
+    assert clock(seconds) == shown
+
+
+@pytest.mark.parametrize(
+    ("value", "shown"),
+    [(87, "87"), (12_040, "12.0k"), (385_280, "385k"), (1_250_000, "1.25M"), (999.7, "1.00k"), (4.25, "4.2")],
+)
+def test_counts(value, shown):
+    assert short(value) == shown
+
+
+@given(st.floats())
+def test_every_number_stays_short(value):
+    assert 0 < len(number(value)) <= 10
+    assert 0 < len(rate(value)) <= 10
+
+
+def test_symbols_have_plain_stand_ins_of_the_same_length():
+    text = "★ ● ◌ ‖ ✓ ■ ✗ ▸ … – — · ─ │ ┌ ┤ █▌ • ×ß"
+    assert plain(text).isascii()
+    assert len(plain(text)) == len(text)

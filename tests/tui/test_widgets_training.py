@@ -1,0 +1,409 @@
+"""The panes of a run, drawn from scripted histories and read from the screen."""
+
+import math
+
+import pytest
+from textual.app import App, ComposeResult
+from textual.containers import Vertical
+
+from engine.events import EpochEnded, Progress, RunStarted, Trained
+from engine.history import History
+from tests.tui import scripted
+from tests.tui.scripted import screen_lines, screen_text
+from tui.widgets.chart import Chart
+from tui.widgets.epochs import EpochLog
+from tui.widgets.progress import RunProgress, TitleLine
+from tui.widgets.summary import Summary
+
+SIZES = [(80, 24), (120, 40)]
+
+
+class Stage(App):
+    """The panes one below the other."""
+
+    CSS = "Chart { height: 1fr; } EpochLog { height: 11; }"
+
+    def compose(self) -> ComposeResult:
+        yield TitleLine(clock=lambda: scripted.START + 78)
+        yield RunProgress()
+        with Vertical():
+            yield Chart()
+            yield EpochLog()
+
+    def show(self, history: History) -> None:
+        for pane in (TitleLine, RunProgress, Chart, EpochLog):
+            self.query_one(pane).show(history)
+
+
+def line_with(app: App, text: str) -> str:
+    return next(line for line in screen_lines(app) if text in line)
+
+
+@pytest.fixture(params=["color", "no color", "ascii"])
+def look(request, monkeypatch):
+    """Run the test in colour, without, and in ASCII."""
+    monkeypatch.delenv("EPOCHAL_ASCII", raising=False)
+    monkeypatch.delenv("NO_COLOR", raising=False)
+    if request.param != "color":
+        monkeypatch.setenv("NO_COLOR" if request.param == "no color" else "EPOCHAL_ASCII", "1")
+    return request.param
+
+
+@pytest.mark.parametrize("size", SIZES)
+async def test_a_running_run(size, look):
+    app = Stage()
+    async with app.run_test(size=size) as pilot:
+        app.show(scripted.running_history())
+        await pilot.pause()
+        text = screen_text(app)
+        title, run, epoch = screen_lines(app)[:3]
+        assert "digits-mlp" in title and "running" in title and "ckpt 0:22 ago" in title
+        assert "33%" in run and "epoch 7/20" in run and "left 2:03" in run and "elapsed 1:01" in run
+        assert "61%" in epoch and "12.0k steps/s" in epoch and "best val loss 0.4165 at epoch 6" in epoch
+        assert "loss" in text and "smoothing 0.6" in text and "log y" in text and "whole run" in text
+        assert "train" in line_with(app, "best 0.4165") and "val" in line_with(app, "best 0.4165")
+        star = "*" if look == "ascii" else "★"
+        assert f"0.4165 {star}" in line_with(app, "lr x0.5")
+        assert "61%" in line_with(app, "> 7" if look == "ascii" else "▸ 7")
+        assert look == "ascii" or any(0x2800 < ord(character) < 0x2900 for character in text)
+        assert look != "ascii" or all(line.isascii() for line in screen_lines(app)[:12])
+
+
+@pytest.mark.parametrize("size", SIZES)
+@pytest.mark.parametrize(
+    ("name", "state"),
+    [("empty", "◌ starting"), ("paused", "‖ paused"), ("continued", "● running"), ("finished", "✓ finished"),
+     ("stopped", "■ stopped"), ("failed", "✗ failed")],
+)  # fmt: skip
+async def test_every_state_is_a_word_and_a_symbol(name, state, size):
+    app = Stage()
+    async with app.run_test(size=size) as pilot:
+        app.show(getattr(scripted, f"{name}_history")())
+        await pilot.pause()
+        assert state in screen_lines(app)[0]
+        assert all(len(line) <= size[0] for line in screen_lines(app))
+
+
+@pytest.mark.parametrize("size", [(20, 10), (8, 5), (1, 1), (300, 80)])
+@pytest.mark.parametrize("name", ["empty", "running", "finished", "failed"])
+async def test_no_size_is_too_small(name, size):
+    app = Stage()
+    async with app.run_test(size=size) as pilot:
+        app.show(getattr(scripted, f"{name}_history")())
+        await pilot.pause()
+        assert len(screen_lines(app)) == size[1]
+
+
+async def test_panes_follow_a_new_size():
+    app = Stage()
+    async with app.run_test(size=(120, 40)) as pilot:
+        app.show(scripted.running_history())
+        await pilot.resize_terminal(80, 24)
+        await pilot.pause()
+        assert "epoch 7/20" in screen_lines(app)[1]
+        assert "▸ 7" in screen_text(app)  # the log still shows its end
+        assert len(line_with(app, "└┬").rstrip("│")) <= 79
+
+
+async def test_an_unknown_total_has_counts_and_no_bar():
+    history = scripted.history_of(scripted.started(20, steps=None), scripted.progress(1, 40, batches=None))
+    app = Stage()
+    async with app.run_test(size=(80, 24)) as pilot:
+        app.show(history)
+        await pilot.pause()
+        run, epoch = screen_lines(app)[1:3]
+        assert "step 40" in run and "%" not in run and "█" not in run
+        assert "batch 40" in epoch and "%" not in epoch and "█" not in epoch
+
+
+async def test_validation_is_named_in_the_bars():
+    history = scripted.running_history()
+    history.apply(scripted.progress(7, 2, phase="validate", batches=12))
+    app = Stage()
+    async with app.run_test(size=(80, 24)) as pilot:
+        app.show(history)
+        await pilot.pause()
+        assert "● validating" in screen_lines(app)[0]
+        assert "valid." in screen_lines(app)[2] and "17%" in screen_lines(app)[2]
+        assert "validating 16%" in line_with(app, "▸ 7")
+
+
+@pytest.mark.parametrize("pane", [Chart, EpochLog])
+async def test_what_did_not_change_is_not_painted_again(pane, monkeypatch):
+    history = scripted.running_history()
+    painted = []
+    paint = pane.render_line
+    monkeypatch.setattr(pane, "render_line", lambda self, y: painted.append(y) or paint(self, y))
+
+    class One(App):
+        def compose(self) -> ComposeResult:
+            yield pane()
+
+    app = One()
+    async with app.run_test(size=(80, 24)) as pilot:
+        app.query_one(pane).show(history)
+        await pilot.pause()
+        assert len(painted) > 5
+        painted.clear()
+        history.apply(scripted.progress(7, 238, epochs=20))  # nothing that these panes draw
+        app.query_one(pane).show(history)
+        await pilot.pause()
+        assert painted == []
+        history.apply(scripted.progress(7, 300))
+        app.query_one(pane).show(history)
+        await pilot.pause()
+        assert painted == ([7] if pane is EpochLog else [])  # the row of the epoch under way
+
+
+class TestChart:
+    @staticmethod
+    def app() -> App:
+        class One(App):
+            def compose(self) -> ComposeResult:
+                yield Chart()
+
+        return One()
+
+    async def test_metrics_in_turn(self):
+        app = self.app()
+        async with app.run_test(size=(90, 24)) as pilot:
+            chart = app.query_one(Chart)
+            chart.show(scripted.running_history())
+            seen = []
+            for _ in range(4):
+                await pilot.pause()
+                seen.append(screen_lines(app)[0].split("──")[1].split("·")[0].strip())
+                chart.cycle_metric(1)
+            assert seen == ["loss", "accuracy", "lr", "loss"]
+            chart.cycle_metric(-1)
+            await pilot.pause()
+            assert "── loss ·" in screen_lines(app)[0]
+
+    async def test_the_learning_rate(self):
+        app = self.app()
+        async with app.run_test(size=(90, 24)) as pilot:
+            chart = app.query_one(Chart)
+            chart.show(scripted.running_history())
+            chart.cycle_metric(-1)
+            await pilot.pause()
+            assert "lr 3.0e-4" in screen_text(app)
+            assert "smooth" not in screen_text(app)
+
+    async def test_the_title_states_what_is_drawn(self):
+        app = self.app()
+        async with app.run_test(size=(90, 24)) as pilot:
+            chart = app.query_one(Chart)
+            chart.show(scripted.running_history())
+            for act, said in ((chart.smooth_more, "smoothing 0.8"), (chart.smooth_less, "smoothing 0.6"),
+                              (chart.smooth_none, "not smoothed"), (chart.smooth_less, "not smoothed"),
+                              (chart.smooth_more, "smoothing 0.3"), (chart.toggle_log, "linear y"),
+                              (chart.toggle_log, "log y")):  # fmt: skip
+                act()
+                await pilot.pause()
+                assert said in screen_lines(app)[0]
+
+    async def test_smoothing_does_not_depend_on_the_width(self):
+        shown = set()
+        for width in (80, 100, 200):
+            app = self.app()
+            async with app.run_test(size=(width, 24)) as pilot:
+                app.query_one(Chart).show(scripted.running_history())
+                await pilot.pause()
+                shown.add(screen_text(app).partition("smoothed ")[2].split()[0])
+        assert len(shown) == 1
+
+    async def test_a_loss_that_is_not_positive_is_drawn_linear(self):
+        history = scripted.history_of(
+            scripted.started(),
+            Trained(epoch=1, first=1, step=3, every=1, loss=(1.0, 0.0, -1.0), low=(), high=(), lr=(1e-3,) * 3),
+        )
+        app = self.app()
+        async with app.run_test(size=(90, 24)) as pilot:
+            app.query_one(Chart).show(history)
+            await pilot.pause()
+            assert "linear y" in screen_lines(app)[0]
+            assert "-1.0┤" in screen_text(app)
+
+    async def test_a_spike_stays_in_sight(self):
+        losses = [0.5] * 3000
+        losses[1234] = 60.0
+        history = scripted.history_of(
+            scripted.started(),
+            Trained(epoch=1, first=1, step=3000, every=1, loss=tuple(losses), low=(), high=(), lr=(1e-3,) * 3000),
+        )
+        app = self.app()
+        async with app.run_test(size=(90, 24)) as pilot:
+            app.query_one(Chart).show(history)
+            await pilot.pause()
+            high = [line for line in screen_lines(app)[2:8] if any(0x2800 < ord(c) < 0x2900 for c in line)]
+            assert len(high) == 1
+            place = next(i for i, c in enumerate(high[0]) if 0x2800 < ord(c) < 0x2900)
+            assert abs(place - (8 + 81 * 1235 / 3000)) <= 2
+
+    async def test_not_a_number_is_marked(self):
+        app = self.app()
+        async with app.run_test(size=(90, 24)) as pilot:
+            app.query_one(Chart).show(scripted.failed_history())
+            await pilot.pause()
+            text = screen_text(app)
+            assert "train NaN" in text and "× not a number" in text
+            assert "×" in screen_lines(app)[-4]
+
+    async def test_what_came_while_hidden_is_there_when_shown(self):
+        app = self.app()
+        async with app.run_test(size=(90, 24)) as pilot:
+            chart = app.query_one(Chart)
+            chart.display = False
+            await pilot.pause()
+            chart.show(scripted.running_history())
+            chart.display = True
+            await pilot.pause()
+            assert "best 0.4165 at epoch 6" in screen_text(app)
+
+
+class TestEpochLog:
+    @staticmethod
+    def app() -> App:
+        class One(App):
+            def compose(self) -> ComposeResult:
+                yield EpochLog()
+
+        return One()
+
+    async def test_one_row_an_epoch_and_one_star(self):
+        app = self.app()
+        async with app.run_test(size=(80, 24)) as pilot:
+            history = scripted.history_of(scripted.started(7))
+            noise = scripted.random.Random(1)
+            for epoch in range(1, 8):
+                for event in scripted.epoch_events(epoch, noise):
+                    history.apply(event)
+                app.query_one(EpochLog).show(history)
+                await pilot.pause()
+            rows = [line for line in screen_lines(app) if "0:09" in line]
+            assert [int(row.strip("│ ").split()[0]) for row in rows] == [1, 2, 3, 4, 5, 6, 7]
+            assert [row for row in rows if "★" in row] == [rows[5]]
+            assert "best · lr x0.5" in rows[5]
+            assert rows[6].split()[1:6] == ["7", "0.3706", "0.4224", "0.9135", "3.0e-4"]
+
+    async def test_columns_are_aligned(self):
+        app = self.app()
+        async with app.run_test(size=(80, 24)) as pilot:
+            app.query_one(EpochLog).show(scripted.finished_history())
+            await pilot.pause()
+            lines = screen_lines(app)[1:9]
+            for head, value in (("train", "0.3706"), ("accuracy", "0.9135"), ("time", "0:09")):
+                assert lines[0].index(head) + len(head) == lines[7].index(value) + len(value)
+
+    async def test_another_metric_in_a_later_epoch_gets_a_column(self):
+        history = scripted.running_history()
+        app = self.app()
+        async with app.run_test(size=(80, 24)) as pilot:
+            app.query_one(EpochLog).show(history)
+            history.apply(
+                EpochEnded(
+                    epoch=7, step=2730, metrics={"train/loss": 123.4, "val/mae": 0.25}, lr=0.1, seconds=4000.0, best=False
+                )
+            )
+            app.query_one(EpochLog).show(history)
+            await pilot.pause()
+            assert "mae" in screen_text(app)
+            assert line_with(app, "0.2500").strip("│ ").split() == ["7", "123.4", "–", "–", "0.2500", "0.1", "1:06:40"]
+            assert line_with(app, "0.4165").strip("│ ").split()[:6] == ["6", "0.3895", "0.4165", "★", "0.9332", "–"]
+
+    async def test_without_validation_the_training_loss_has_the_star(self):
+        started = scripted.started(3)
+        history = scripted.history_of(
+            RunStarted(**{name: getattr(started, name) for name in started.__slots__} | {"monitor": "train/loss", "time": 0.0}),
+            EpochEnded(epoch=1, step=10, metrics={"train/loss": 0.5}, lr=0.1, seconds=1.0, best=True),
+        )
+        app = self.app()
+        async with app.run_test(size=(80, 24)) as pilot:
+            app.query_one(EpochLog).show(history)
+            await pilot.pause()
+            assert "0.5000 ★" in screen_text(app)
+
+    async def test_it_follows_its_end_unless_scrolled_away(self):
+        app = self.app()
+        async with app.run_test(size=(80, 10)) as pilot:
+            log, history = app.query_one(EpochLog), scripted.history_of(scripted.started(40))
+            noise = scripted.random.Random(1)
+
+            async def grow(first: int, last: int) -> None:
+                for epoch in range(first, last + 1):
+                    for event in scripted.epoch_events(epoch, noise):
+                        history.apply(event)
+                log.show(history)
+                await pilot.pause()
+
+            await grow(1, 20)
+            assert " 20 " in screen_lines(app)[-2]
+            await grow(21, 22)
+            assert " 22 " in screen_lines(app)[-2]
+            log.focus()
+            await pilot.press("home")
+            await grow(23, 25)
+            assert "epoch" in screen_lines(app)[1]
+            assert " 1 " in screen_lines(app)[2]
+            await pilot.press("end")
+            await grow(26, 27)
+            assert " 27 " in screen_lines(app)[-2]
+
+    async def test_another_history_begins_anew(self):
+        app = self.app()
+        async with app.run_test(size=(80, 24)) as pilot:
+            log = app.query_one(EpochLog)
+            log.show(scripted.finished_history())
+            log.show(scripted.history_of(scripted.started(), *scripted.epoch_events(1, scripted.random.Random(1))))
+            await pilot.pause()
+            assert sum("0:09" in line for line in screen_lines(app)) == 1
+
+
+class TestSummary:
+    class One(App):
+        def compose(self) -> ComposeResult:
+            yield Summary()
+
+    async def test_a_finished_run(self):
+        app = self.One()
+        async with app.run_test(size=(80, 24)) as pilot:
+            app.query_one(Summary).show(scripted.finished_history())
+            await pilot.pause()
+            text = screen_text(app)
+            assert "✓ finished  all epochs done" in text
+            assert "1:04" in text and "42.2 steps/s" in text
+            assert line_with(app, "val/loss").strip("│ ").split()[:4] == ["val/loss", "0.4165", "6", "0.4224"]
+            assert line_with(app, "val/accuracy").strip("│ ").split()[:4] == ["val/accuracy", "0.9332", "6", "0.9135"]
+            assert scripted.PATH in text
+            assert "epochal resume 20261122-140312-digits-mlp --epochs 14" in text
+
+    async def test_a_stopped_run_goes_on_as_it_was_planned(self):
+        app = self.One()
+        async with app.run_test(size=(80, 24)) as pilot:
+            app.query_one(Summary).show(scripted.stopped_history())
+            await pilot.pause()
+            assert "■ stopped  stopped by the user" in screen_text(app)
+            assert line_with(app, "epochal resume").strip("│ ").endswith("digits-mlp")
+
+    async def test_nothing_before_the_end(self):
+        app = self.One()
+        async with app.run_test(size=(80, 24)) as pilot:
+            app.query_one(Summary).show(scripted.running_history())
+            await pilot.pause()
+            assert "0.4165" not in screen_text(app)
+
+    async def test_a_run_that_failed_before_its_first_epoch(self):
+        history = scripted.history_of(scripted.started())
+        history.apply(scripted.ended(history, "failed", "out of memory"))
+        app = self.One()
+        async with app.run_test(size=(80, 24)) as pilot:
+            app.query_one(Summary).show(history)
+            await pilot.pause()
+            assert "✗ failed  out of memory" in screen_text(app)
+
+
+def test_histories_are_what_they_say():
+    assert scripted.finished_history().best.epoch == 6
+    assert scripted.running_history().state == "running"
+    assert isinstance(scripted.running_history().progress, Progress)
+    assert math.isnan(list(scripted.failed_history().curve("train/loss"))[-1][1])
