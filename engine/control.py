@@ -29,7 +29,7 @@ class Control:
 
     def stop(self, reason: str = "stopped by the user") -> None:
         """End after the step under way, with a checkpoint. `reason` goes into the run's record."""
-        self._set(_stop=reason)
+        self._set(_stop=reason or "stopped")
 
     def checkpoint(self) -> None:
         """Write a checkpoint after the step under way."""

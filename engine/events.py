@@ -176,22 +176,25 @@ def from_dict(values: Mapping[str, Any]) -> Event:
     if cls is None:
         raise ValueError(f"unknown event {kind!r}")
     known = {item.name for item in dataclasses.fields(cls)}
-    arguments = {key: value if key in _TEXT else _revive(value) for key, value in values.items() if key in known}
+    arguments = {key: _revive(value, key in _TEXT) for key, value in values.items() if key in known}
     try:
         return cls(**arguments)
     except TypeError as error:
         raise ValueError(f"event {kind!r} is incomplete: {error}") from None
 
 
-# Text fields that could hold one of the words above keep it: only numbers are written as words inside numeric fields.
-_TEXT = {"name", "path", "text", "reason", "notes", "state", "phase", "level", "device_name"}
+# Text fields keep a text that is one of the words above: numbers are written as words in numeric fields only.
+_TEXT = {
+    "name", "path", "device", "device_name", "precision", "execution", "monitor", "mode",
+    "phase", "notes", "text", "level", "state", "reason",
+}  # fmt: skip
 
 
-def _revive(value: Any) -> Any:
+def _revive(value: Any, text: bool) -> Any:
     if isinstance(value, str):
-        return _WORDS.get(value, value)
+        return value if text else _WORDS.get(value, value)
     if isinstance(value, list):
-        return tuple(_revive(item) for item in value)
+        return tuple(_revive(item, text) for item in value)
     if isinstance(value, dict):
-        return {key: _revive(item) for key, item in value.items()}
+        return {key: _revive(item, text) for key, item in value.items()}
     return value

@@ -6,6 +6,7 @@ It is filled by events alone, so a run of this process and one followed through 
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Iterator, Mapping
 
 from engine.events import (
@@ -25,63 +26,64 @@ from engine.events import (
 CAPACITY = 4096
 
 
-class Series:
-    """One curve: points of (step, mean, low, high). When full, neighbours merge in pairs; their extremes are kept.
+Point = tuple[int, float, float, float]
 
-    A point covers the steps after the point before it up to its own step. NaN stays NaN: it is a gap to be marked.
+
+class Series:
+    """One curve: points of (step, mean, low, high), each of equally many appended ones. When full, neighbours merge in pairs.
+
+    Extremes are kept. A point covers the steps after the point before it up to its own step. NaN stays NaN: it is a gap to be
+    marked.
     """
 
     def __init__(self, capacity: int = CAPACITY) -> None:
         self.capacity = capacity
-        self._columns: tuple[list[int], list[float], list[float], list[float]] = ([], [], [], [])
+        self._points: list[Point] = []
+        self._each = 1  # appended points that one point holds
+        self._in_last = 1  # those that the last one holds so far
 
     def append(self, step: int, mean: float, low: float | None = None, high: float | None = None) -> None:
-        steps, means, lows, highs = self._columns
-        if len(steps) >= self.capacity:
-            steps, means, lows, highs = self._columns = _halved(self._columns)
-        steps.append(step)
-        means.append(mean)
-        lows.append(mean if low is None else low)
-        highs.append(mean if high is None else high)  # last: a reader trusts this length
+        points = self._points
+        point = (step, mean, mean if low is None else low, mean if high is None else high)
+        if len(points) >= self.capacity and self._in_last == self._each:
+            self._in_last = 2 * self._each if len(points) % 2 == 0 else self._each
+            self._each *= 2
+            points = self._points = _halved(points)
+        if points and self._in_last < self._each:
+            points[-1] = _merged(points[-2][0] if len(points) > 1 else 0, points[-1], point)
+            self._in_last += 1
+        else:
+            points.append(point)
+            self._in_last = 1
 
     def columns(self) -> tuple[list[int], list[float], list[float], list[float]]:
         """Copies of steps, means, lows and highs, all of one length."""
-        columns = self._columns
-        length = len(columns[3])
-        return columns[0][:length], columns[1][:length], columns[2][:length], columns[3][:length]
+        points = self._points.copy()
+        return [p[0] for p in points], [p[1] for p in points], [p[2] for p in points], [p[3] for p in points]
 
     def __len__(self) -> int:
-        return len(self._columns[3])
+        return len(self._points)
 
-    def __iter__(self) -> Iterator[tuple[int, float, float, float]]:
-        return zip(*self.columns(), strict=True)
+    def __iter__(self) -> Iterator[Point]:
+        return iter(self._points.copy())
 
 
-def _halved(
-    columns: tuple[list[int], list[float], list[float], list[float]],
-) -> tuple[list[int], list[float], list[float], list[float]]:
-    steps, means, lows, highs = columns
-    pairs = range(0, len(steps) - 1, 2)
-    odd = len(steps) % 2
-    start = [0, *steps]  # point i covers start[i] to steps[i]
+def _halved(points: list[Point]) -> list[Point]:
+    starts = [0, *(point[0] for point in points)]  # point i covers the steps after starts[i]
+    pairs = [_merged(starts[i], points[i], points[i + 1]) for i in range(0, len(points) - 1, 2)]
+    return pairs + points[len(pairs) * 2 :]
 
-    def merged(i: int) -> float:
-        first, second = steps[i] - start[i], steps[i + 1] - steps[i]
-        if first + second == 0:  # measured twice at one step
-            return (means[i] + means[i + 1]) / 2
-        return (means[i] * first + means[i + 1] * second) / (first + second)
 
-    # min() and max() of a NaN and a number depend on their order: let NaN win, as it does in the mean.
-    def extreme(values: list[float], i: int, pick: Callable[[float, float], float]) -> float:
-        a, b = values[i], values[i + 1]
-        return a + b if a != a or b != b else pick(a, b)
+def _merged(start: int, a: Point, b: Point) -> Point:
+    """Two neighbours as one; `a` covers the steps after `start`."""
+    first, second = max(1, a[0] - start), max(1, b[0] - a[0])  # measured twice at one step: as if it were the next
+    mean = (a[1] * first + b[1] * second) / (first + second)
+    return b[0], mean, _extreme(min, a[2], b[2]), _extreme(max, a[3], b[3])
 
-    return (
-        [steps[i + 1] for i in pairs] + steps[len(steps) - odd :],
-        [merged(i) for i in pairs] + means[len(means) - odd :],
-        [extreme(lows, i, min) for i in pairs] + lows[len(lows) - odd :],
-        [extreme(highs, i, max) for i in pairs] + highs[len(highs) - odd :],
-    )
+
+def _extreme(pick: Callable[[float, float], float], a: float, b: float) -> float:
+    """min() and max() of a NaN and a number depend on their order: here NaN wins, as it does in a mean."""
+    return a + b if math.isnan(a) or math.isnan(b) else pick(a, b)
 
 
 class History:

@@ -13,7 +13,7 @@ from engine.events import CheckpointWritten
 from engine.recipe import Checkpoint
 
 if TYPE_CHECKING:
-    from engine.run.checkpoints import Checkpoints
+    from engine.run import Run
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -34,8 +34,9 @@ class Saver:
     that `best` is the best without a disk write for each short epoch.
     """
 
-    def __init__(self, checkpoints: Checkpoints, plan: Checkpoint) -> None:
-        self.checkpoints = checkpoints
+    def __init__(self, run: Run, plan: Checkpoint) -> None:
+        run.checkpoints.keep = plan.keep
+        self.run = run
         self.plan = plan
         self._saved_at = time.monotonic()
         self._best: Snapshot | None = None  # not yet on the disk
@@ -68,7 +69,8 @@ class Saver:
 
     def _write(self, snapshot: Snapshot, *, best: bool, last: bool) -> CheckpointWritten:
         started = time.perf_counter()
+        self.run.journal.sync()  # first: a checkpoint must not outlive what led to it
         tensors = {"model": snapshot.model, "optimizer": snapshot.optimizer}
-        path = self.checkpoints.write(snapshot.step, tensors, snapshot.state, best=best, last=last)
+        path = self.run.checkpoints.write(snapshot.step, tensors, snapshot.state, best=best, last=last)
         seconds = time.perf_counter() - started
         return CheckpointWritten(step=snapshot.step, epoch=snapshot.epoch, path=str(path), best=best, seconds=seconds)

@@ -157,9 +157,8 @@ class Trainer:
         if run is not None:
             from engine.recorder import Recorder
 
-            run.checkpoints.keep = checkpoint.keep
             self.on(Event, Recorder(run).take)
-            self._saver = Saver(run.checkpoints, checkpoint)
+            self._saver = Saver(run, checkpoint)
 
         call, self.execution = execution.prepare_call(parts.model, plan.execution)
         self.loop = Loop(
@@ -184,6 +183,7 @@ class Trainer:
         self.pace = Pace()
         self._epoch_seconds = 0.0  # of the epoch under way, in an earlier process
         self._next_report = 0.0
+        self._warnings: tuple[str, ...] = ()  # of damaged checkpoints that were passed over
 
     @property
     def total_steps(self) -> int | None:
@@ -230,6 +230,7 @@ class Trainer:
                 mode=self.best.mode,
             )
         )
+        self._emit_all(Message(text=text, level="warning") for text in self._warnings)
 
     def _train(self) -> tuple[str, str]:
         """Epoch after epoch; how and why it ended."""
@@ -453,7 +454,9 @@ class Trainer:
 
         assert self.run is not None
         if self.run.checkpoints.list():
-            self._restore(self.run.checkpoints.read("last"))
+            saved = self.run.checkpoints.read("last")
+            self._restore(saved)
+            self._warnings = saved.passed_over
         self.run.journal.truncate_after(self.step, self.epoch)
         self.history = load_history(self.run)
 

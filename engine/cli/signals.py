@@ -17,7 +17,7 @@ class Signals:
     """While the block lasts: the first SIGINT or SIGTERM asks the run to stop after its step, a second one ends the program
     at once; a hang-up changes nothing. A signal that the caller has set to be ignored (a shell's `&`) stays ignored.
 
-    Before `watch` there is nothing to stop: the signal is raised as KeyboardInterrupt.
+    Before `watch` there is nothing to save: the first signal ends the program, with the exit status that says so.
     """
 
     def __init__(self) -> None:
@@ -38,10 +38,8 @@ class Signals:
             signal.signal(number, handler)
 
     def watch(self, control: Control) -> None:
-        """From now on a signal stops the run that `control` belongs to; one that start-up swallowed does so at once."""
+        """From now on a signal stops the run that `control` belongs to."""
         self._control = control
-        if self.received is not None:
-            control.stop(_ASKED[signal.Signals(self.received)])
 
     @property
     def status(self) -> int:
@@ -59,7 +57,8 @@ class Signals:
             if asked in self._before:
                 signal.signal(asked, signal.SIG_DFL)
         if self._control is None:
-            raise KeyboardInterrupt
+            # Not by KeyboardInterrupt: raised while torch is imported it may be lost in a callback, or leave a traceback.
+            os._exit(self.status)
         self._control.stop(_ASKED[signal.Signals(number)])
         _tell("epochal: ends after this step, with a checkpoint; once more ends it at once\n")
 

@@ -82,10 +82,7 @@ def follow(build: Callable[[], Trainer], arguments: argparse.Namespace, out: Str
             tell = Rows(out, arguments.prog, arguments.quiet)
         out.log = err.log = log = Log()
         stack.callback(log.close)
-        try:
-            trainer = build()
-        except KeyboardInterrupt:
-            return signals.status or 130
+        trainer = build()
         trainer.on(RunStarted, lambda _: log.open(trainer.run.output_path) if trainer.run else None)
         trainer.on(Event, tell)
         trainer.on(Message, lambda event: say(event, err) if not arguments.quiet or event.level != "info" else None)

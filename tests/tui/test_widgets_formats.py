@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from tui.widgets.formats import clock, number, plain, rate, short
+from tui.widgets.formats import clock, number, plain, rate, short, took
 
 
 @pytest.mark.parametrize(
@@ -31,6 +31,11 @@ def test_learning_rates(value, shown):
 )
 def test_durations(seconds, shown):
     assert clock(seconds) == shown
+
+
+@pytest.mark.parametrize(("seconds", "shown"), [(0.2149, "0.21s"), (0.999, "0:01"), (1.4, "0:01"), (75, "1:15")])
+def test_epochs_take_fractions_of_a_second_too(seconds, shown):
+    assert took(seconds) == shown
 
 
 @pytest.mark.parametrize(

@@ -358,6 +358,20 @@ class TestEpochLog:
             await pilot.pause()
             assert sum("0:09" in line for line in screen_lines(app)) == 1
 
+    async def test_columns_close_up_where_room_is_scarce(self):
+        app = self.app()
+        async with app.run_test(size=(80, 24)) as pilot:
+            app.query_one(EpochLog).show(scripted.finished_history())
+            await pilot.pause()
+            wide = line_with(app, "accuracy")
+            await pilot.resize_terminal(52, 24)
+            await pilot.pause()
+            assert len(line_with(app, "accuracy").rstrip("│ ")) < len(wide.rstrip("│ ")) - 6
+            assert "0.4165 ★" in screen_text(app)
+            await pilot.resize_terminal(80, 24)
+            await pilot.pause()
+            assert line_with(app, "accuracy") == wide
+
 
 class TestSummary:
     class One(App):
@@ -372,7 +386,7 @@ class TestSummary:
             text = screen_text(app)
             assert "✓ finished  all epochs done" in text
             assert "1:04" in text and "42.2 steps/s" in text
-            assert line_with(app, "val/loss").strip("│ ").split()[:4] == ["val/loss", "0.4165", "6", "0.4224"]
+            assert line_with(app, "val/loss").strip("│ ").split()[:4] == ["val/loss", "0.4165", "★", "6"]
             assert line_with(app, "val/accuracy").strip("│ ").split()[:4] == ["val/accuracy", "0.9332", "6", "0.9135"]
             assert scripted.PATH in text
             assert "epochal resume 20261122-140312-digits-mlp --epochs 14" in text
@@ -384,6 +398,18 @@ class TestSummary:
             await pilot.pause()
             assert "■ stopped  stopped by the user" in screen_text(app)
             assert line_with(app, "epochal resume").strip("│ ").endswith("digits-mlp")
+
+    async def test_a_resumed_run_counts_the_epochs_that_it_knows(self):
+        noise = scripted.random.Random(1)
+        history = scripted.history_of(
+            scripted.started(4, step=2 * scripted.STEPS), *scripted.epoch_events(3, noise), *scripted.epoch_events(4, noise)
+        )
+        history.apply(scripted.ended(history, "finished", "all epochs done"))
+        app = self.One()
+        async with app.run_test(size=(80, 24)) as pilot:
+            app.query_one(Summary).show(history)
+            await pilot.pause()
+            assert "42.2 steps/s with validation" in screen_text(app)
 
     async def test_nothing_before_the_end(self):
         app = self.One()

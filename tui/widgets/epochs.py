@@ -7,7 +7,7 @@ from typing import ClassVar
 
 from engine.events import EpochEnded
 from engine.history import History
-from tui.widgets.formats import clock, number, rate
+from tui.widgets.formats import number, rate, took
 from tui.widgets.rows import Pane, Row
 
 _BUSY = {"validate": "validating", "save": "saving", "paused": "paused"}
@@ -34,6 +34,7 @@ class EpochLog(Pane):
         self._done: list[EpochEnded] = []  # epochs shown
         self._best: int | None = None  # index of the best of them
         self._live: list[str] | None = None
+        self._tight = False  # narrow gaps between the columns
 
     def show(self, history: History) -> None:
         """Draw what is new in `history`."""
@@ -46,24 +47,32 @@ class EpochLog(Pane):
     def on_show(self) -> None:
         self._update()
 
+    def on_resize(self) -> None:
+        self._update()
+
     def _update(self) -> None:
         shown, before = len(self._done), self._best
         self._done += self._history.epochs[shown:]
         self._best = max((i for i in range(shown, len(self._done)) if self._done[i].best), default=before)
         names = _metrics([dict.fromkeys(self._names, 0.0), *(row.metrics for row in self._done[shown:])])
         live = _live(self._history, len(names))
-        if names == self._names and live == self._live and shown == len(self._done):
+        tight = 1 + sum(self._widths) + 3 * (len(self._widths) - 1) > self.scrollable_content_region.width > 0
+        if names == self._names and live == self._live and shown == len(self._done) and tight == self._tight:
             return
         self._live = live
         fresh = [_cells(row, names) for row in self._done[shown:]] + ([live] if live else [])
         widths = [max(map(len, column)) for column in zip(_heads(names), *fresh, strict=True)]
-        if names != self._names or any(new > old for new, old in zip(widths, self._widths, strict=True)):
+        if (
+            names != self._names
+            or tight != self._tight
+            or any(new > old for new, old in zip(widths, self._widths, strict=True))
+        ):
             known = self._widths if names == self._names else [0] * len(widths)
             fresh = [_cells(row, names) for row in self._done] + ([live] if live else [])
             self._widths = [
                 max(known[i], *map(len, column)) for i, column in enumerate(zip(_heads(names), *fresh, strict=True))
             ]
-            self._names = names
+            self._names, self._tight = names, tight
             self.set_rows([self._heading(), *(self._row(i, cells) for i, cells in enumerate(fresh))])
             return
         if before != self._best and before is not None:
@@ -81,19 +90,20 @@ class EpochLog(Pane):
         best = i == self._best
         role = "strong" if best else ""
         roles = [role or "label", *[role] * (1 + len(self._names)), "label", "label", "label"]
-        if not best:
-            return self._aligned(cells, roles)
-        return self._aligned([*cells[:-1], " · ".join(filter(None, ["best", cells[-1]]))], roles, star=self._starred())
+        if best:
+            cells = [*cells[:-1], " · ".join(filter(None, ["best", cells[-1]]))]
+        return self._aligned(cells, roles, " ★ " if best else "   ")
 
     def _starred(self) -> int:
         """The column of the metric that decides which epoch is best."""
         monitor = self._history.started.monitor if self._history.started else ""
         return 2 + self._names.index(monitor) if monitor in self._names else 1
 
-    def _aligned(self, cells: Sequence[str], roles: Sequence[str], star: int | None = None) -> Row:
+    def _aligned(self, cells: Sequence[str], roles: Sequence[str], star: str = "   ") -> Row:
         row: Row = [(" ", "")]
+        starred = self._starred()
         for i, cell in enumerate(cells[:-1]):
-            row += [(cell.rjust(self._widths[i]), roles[i]), (" ★ " if i == star else "   ", "mark")]
+            row += [(cell.rjust(self._widths[i]), roles[i]), (star if i == starred else " " if self._tight else "   ", "mark")]
         return [*row, (cells[-1], roles[-1])]
 
 
@@ -115,7 +125,7 @@ def _cells(row: EpochEnded, names: Sequence[str]) -> list[str]:
         number(row.metrics.get("train/loss")),
         *values,
         rate(row.lr),
-        clock(row.seconds),
+        took(row.seconds),
         " · ".join(row.notes),
     ]
 

@@ -45,6 +45,11 @@ def clock(seconds: float | None) -> str:
     return f"{hours}:{minute:02}:{second:02}" if hours else f"{minute}:{second:02}"
 
 
+def took(seconds: float) -> str:
+    """How long an epoch took: as `clock`, but `0.21s` below a second."""
+    return f"{max(seconds, 0):.2f}s" if seconds < 0.995 else clock(round(seconds))
+
+
 def short(value: float) -> str:
     """A count in three figures: `87`, `950`, `12.0k`, `384k`, `1.25M`."""
     if not math.isfinite(value):

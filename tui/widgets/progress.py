@@ -54,48 +54,62 @@ class RunProgress(Rows):
 
 
 def progress_rows(history: History, width: int) -> list[Row]:
-    """The two rows, each at most `width` cells; what is left out first has the largest number."""
-    started, now, ended = history.started, history.progress, history.ended
-    step = ended.step if ended else now.step if now else started.step if started else 0
-    epoch = ended.epoch if ended else now.epoch if now else started.epoch if started else 0
-    total = started.total_steps if started else None
-    of = f"/{started.epochs}" if started else ""
-    steps = f"step {step}/{total}" if total else f"step {step}"
-    elapsed = ended.seconds if ended else now.elapsed if now else None
-    first: list[tuple[int, Row]] = [(1, [("epoch ", "label"), (f"{epoch}{of}", "strong")]), (4, [(steps, "label")])]
-    if elapsed is not None:
-        first.append((3, [("elapsed ", "label"), (clock(elapsed), "")]))
-    if now and now.left is not None and not ended:
-        first.append((2, [("left ", "label"), (clock(now.left), "strong")]))
-        first.append((5, [("validation included", "faint")]))
-
-    second: list[tuple[int, Row]] = []
-    if now and now.steps_per_second is not None and not ended:
-        second.append((2, [(short(now.steps_per_second), "strong"), (" steps/s", "label")]))
-        if now.samples_per_second is not None:
-            second.append((4, [(short(now.samples_per_second), "strong"), (" samples/s", "label")]))
-    best = history.best
-    if best is not None:
-        monitor = started.monitor if started else "val/loss"
-        if monitor not in best.metrics:
-            monitor = "train/loss"
-        value = [("best ", "label"), (f"{monitor.replace('/', ' ')} ", "label"), (number(best.metrics.get(monitor)), "strong")]
-        second.append((1, [*value, (f" at epoch {best.epoch} ", "label"), ("★", "mark")]))
-
-    run = step / total if total else None
-    phase = "epoch"
-    part = now.batch / now.batches if now and now.batches else None
-    if ended:
-        run, part = (1.0 if ended.state == "finished" and total is not None and step >= total else run), None
-        phase = ""
-    elif now and now.phase in ("validate", "save"):
-        phase = {"validate": "valid.", "save": "save"}[now.phase]
-    counted = f"batch {now.batch}" if now and not ended and now.batches is None else ""
+    """The two rows, each at most `width` cells."""
+    first, second = _run_pieces(history), _epoch_pieces(history)
     cells = min(_bar_cells(first, width), _bar_cells(second, width))
-    return [
-        _line("run", run, "", first, cells, width),
-        _line(phase, part, counted, second, cells, width),
+    started, now, ended = history.started, history.progress, history.ended
+    total = started.total_steps if started else None
+    run = _line("run", _step(history) / total if total else None, "", first, cells, width)
+    if ended:
+        return [run, [(" best   ", "label"), *fit(width - 9, second)] if second else []]
+    name = {"validate": "valid.", "save": "save"}.get(now.phase, "epoch") if now else "epoch"
+    share = now.batch / now.batches if now and now.batches else None
+    counted = f"batch {now.batch}" if now and now.batches is None else ""
+    return [run, _line(name, share, counted, second, cells, width)]
+
+
+def _step(history: History) -> int:
+    """Steps taken so far."""
+    latest = history.ended or history.progress or history.started
+    return latest.step if latest else 0
+
+
+def _run_pieces(history: History) -> list[tuple[int, Row]]:
+    """What stands beside the run's bar; what is left out first has the largest number."""
+    started, now, ended = history.started, history.progress, history.ended
+    latest = ended or now or started
+    if latest is None:
+        return []
+    epochs, steps = (f"/{started.epochs}", f"/{started.total_steps}") if started else ("", "")
+    steps = steps if started and started.total_steps else ""
+    pieces: list[tuple[int, Row]] = [
+        (1, [("epoch ", "label"), (f"{latest.epoch}{epochs}", "strong")]),
+        (4, [(f"step {latest.step}{steps}", "label")]),
     ]
+    elapsed = ended.seconds if ended else now.elapsed if now else None
+    if elapsed is not None:
+        pieces.append((3, [("elapsed ", "label"), (clock(elapsed), "")]))
+    if now and now.left is not None and not ended:
+        pieces.append((2, [("left ", "label"), (clock(now.left), "strong")]))
+        pieces.append((5, [("validation included", "faint")]))
+    return pieces
+
+
+def _epoch_pieces(history: History) -> list[tuple[int, Row]]:
+    """The same for the epoch's bar: rates and the best epoch so far."""
+    now, best, over = history.progress, history.best, history.ended is not None
+    pieces: list[tuple[int, Row]] = []
+    if now and now.steps_per_second is not None and not over:
+        pieces.append((2, [(short(now.steps_per_second), "strong"), (" steps/s", "label")]))
+        if now.samples_per_second is not None:
+            pieces.append((4, [(short(now.samples_per_second), "strong"), (" samples/s", "label")]))
+    if best is not None:
+        monitor = history.started.monitor if history.started else ""
+        name = monitor if monitor in best.metrics else "train/loss"
+        said = [("" if over else "best ", "label"), (f"{name.replace('/', ' ')} ", "label")]
+        value = [(number(best.metrics.get(name)), "strong"), (f" at epoch {best.epoch} ", "label"), ("★", "mark")]
+        pieces.append((1, said + value))
+    return pieces
 
 
 def _bar_cells(pieces: list[tuple[int, Row]], width: int) -> int:

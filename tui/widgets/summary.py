@@ -18,7 +18,7 @@ class Summary(Pane):
     DEFAULT_CSS = """
     Summary { height: auto; }
     """
-    BORDER_TITLE: ClassVar[str] = "Summary"
+    BORDER_TITLE: ClassVar[str] = "6 Summary"
 
     def __init__(self, *, id: str | None = None, classes: str | None = None) -> None:
         super().__init__(id=id, classes=classes)
@@ -40,7 +40,7 @@ def summary_rows(history: History) -> list[Row]:
     if ended is None:
         return []
     symbol, role = STATES[ended.state]
-    epochs = f" of {started.epochs}" if started else ""
+    epochs = f"/{started.epochs}" if started else ""
     rows: list[Row] = [
         [(f" {symbol} {ended.state}", role), (f"  {ended.reason}", "")],
         [(" after ", "label"), (clock(ended.seconds), "strong"), (f"  epoch {ended.epoch}{epochs}  step {ended.step}", "label"),
@@ -58,17 +58,15 @@ def summary_rows(history: History) -> list[Row]:
 
 
 def _rate(history: History) -> Row:
-    """Steps of this process over its epochs' time, validation included."""
-    seconds = math.fsum(row.seconds for row in history.epochs)
-    first = history.started.step if history.started else 0
-    steps = history.epochs[-1].step - first if history.epochs else 0
-    return (
-        [(f"  {short(steps / seconds)} steps/s", "label"), (" (validation included)", "faint")] if seconds and steps > 0 else []
-    )
+    """Steps over the time of the epochs that they filled."""
+    rows = history.epochs if history.epochs and history.epochs[0].epoch == 1 else history.epochs[1:]
+    before = 0 if rows is history.epochs else history.epochs[0].step if history.epochs else 0
+    seconds = math.fsum(row.seconds for row in rows)
+    return [(f"  {short((rows[-1].step - before) / seconds)} steps/s with validation", "label")] if seconds else []
 
 
 def _metrics(history: History) -> list[Row]:
-    """The monitored metric's best by its own sense; others by theirs: errors and losses go down, scores up."""
+    """Best and last of each; ★ marks the metric that decides which epoch is best. Errors and losses go down, scores up."""
     names = list(dict.fromkeys(name for row in history.epochs for name in row.metrics))
     last = history.epochs[-1]
     head: Row = [(f" {'metric':<{_width(names)}}  {'best':>9}  {'epoch':>5}  {'last':>9}", "label")]
@@ -78,10 +76,10 @@ def _metrics(history: History) -> list[Row]:
         measured = [(row.metrics[name], row.epoch) for row in history.epochs if math.isfinite(row.metrics.get(name, math.nan))]
         down = history.started.mode == "min" if history.started and name == monitor else not _scores(name)
         value, epoch = (min if down else max)(measured, key=lambda pair: pair[0], default=(None, None))
-        star = name == monitor
+        star = " ★" if name == monitor else "  "
         rows.append(
-            [(f" {name:<{_width(names)}}  ", _role(name)), (f"{number(value):>9}", "strong"), (f"  {epoch or '–':>5}", ""),
-             (f"  {number(last.metrics.get(name)):>9}", ""), ("  ★ decides which epoch is best" if star else "", "mark")]
+            [(f" {name:<{_width(names)}}  ", _role(name)), (f"{number(value):>9}", "strong"), (star, "mark"),
+             (f"{epoch or '–':>5}  {number(last.metrics.get(name)):>9}", "")]
         )  # fmt: skip
     return rows
 
