@@ -176,7 +176,7 @@ class Session:
     def _work(self, build: Callable[[], Trains]) -> None:
         try:
             trainer = build()
-            trainer.on(RunStarted, lambda event: self._started(trainer, event))
+            trainer.on(RunStarted, lambda _: self._started(trainer))
             self.history = trainer.history
             trainer.fit()
         except RecipeError as error:
@@ -190,7 +190,7 @@ class Session:
                 reason = f"{type(error).__name__}: {error}"
                 self.history.apply(RunEnded(state="failed", reason=reason, epoch=0, step=0, seconds=0.0, best={}))
 
-    def _started(self, trainer: Trains, event: RunStarted) -> None:
-        if event.path is not None:
-            self.path = Path(event.path)
+    def _started(self, trainer: Trains) -> None:
+        if trainer.run is not None:
+            self.path = trainer.run.path
             self.output.log_to(trainer.run.output_path)

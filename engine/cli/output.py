@@ -17,33 +17,43 @@ _ERASE = "\r\x1b[2K"
 
 
 class Live:
-    """The line under the rows. Whoever writes to the terminal erases it first; it is drawn anew when it is next due."""
+    """The line under the rows. What anybody writes to the terminal goes above it."""
 
     def __init__(self, terminal: TextIO | None, interval: float = 0.25, now: Callable[[], float] = time.monotonic) -> None:
         self._terminal = terminal  # None: there is none, nothing is ever drawn
         self._interval = interval
         self._now = now
         self._due = -float("inf")
+        self._text = ""
         self._shown = False
-        self.at_line_start = True  # false while somebody's unfinished line stands there
+        self._free = True  # false while somebody's unfinished line stands where ours would
 
     @property
     def due(self) -> bool:
         """Whether it is time to draw again: at most one time an `interval` of seconds."""
-        return self._terminal is not None and self.at_line_start and self._now() >= self._due
+        return self._terminal is not None and self._free and self._now() >= self._due
 
     def draw(self, compose: Callable[[int], str]) -> None:
         """Replace the line by `compose(width)`."""
         if self._terminal is None:
             return
         width = _width(self._terminal) - 1  # a full last column would wrap
-        _put(self._terminal, _ERASE + compose(width)[:width])
+        self._text = compose(width)[:width]
         self._shown, self._due = True, self._now() + self._interval
+        _put(self._terminal, _ERASE + self._text)
 
-    def erase(self) -> None:
+    def above(self, text: str) -> str:
+        """What to write so that `text` stands above the line."""
+        erase = _ERASE if self._shown else ""
+        self._free = text.endswith("\n")
+        self._shown = self._free and bool(self._text)
+        return erase + text + (self._text if self._shown else "")
+
+    def clear(self) -> None:
+        """Take the line away."""
         if self._shown and self._terminal is not None:
-            self._shown = False
             _put(self._terminal, _ERASE)
+        self._text, self._shown = "", False
 
 
 class Log:
@@ -97,10 +107,7 @@ class Stream(io.TextIOBase):
         _flush(self.terminal)
 
     def _emit(self, text: str) -> None:
-        if text and self.isatty():
-            self.live.erase()
-            self.live.at_line_start = text.endswith("\n")
-        _put(self.terminal, text, flush=False)
+        _put(self.terminal, self.live.above(text) if text and self.isatty() else text, flush=False)
 
     def flush(self) -> None:
         _flush(self.terminal)

@@ -59,6 +59,7 @@ class Rows:
                 self._line("continued")
             case RunEnded():
                 self._row()
+                self._out.live.clear()
                 self._closing(event)
 
     def _line(self, text: str) -> None:
@@ -107,23 +108,37 @@ class Rows:
         if event.best:
             values = {name: value for name, value in event.best.items() if "/" in name}
             lines.append(("best", f"epoch {event.best['epoch']:.0f}: {_values(values)}"))
-        path = self._started.path if self._started else None
-        if path is not None:
-            lines.append(("run", path))
-            if self._saved:
-                more = f" --epochs {2 * event.epoch}" if event.state == "finished" else ""
-                lines.append(("go on", f"{self._command} resume {shlex.quote(path)}{more}"))
+        started = self._started
+        if started is not None and started.path is not None:
+            lines.append(("run", started.path))
+            more = f" --epochs {2 * event.epoch}" if event.state == "finished" else ""
+            if self._saved and (not more or event.epoch == started.epochs):  # more epochs don't help after an early stop
+                lines.append(("go on", f"{self._command} resume {shlex.quote(started.path)}{more}"))
         for label, text in lines:
             self._out.line(f"{label:<8}  {text}")
 
 
 def live_line(started: RunStarted | None, event: Progress, width: int) -> str:
-    """Where the run is, in at most `width` cells: the bar takes what is left over, the last facts go first."""
+    """Where the run is, in at most `width` cells. What has no room goes: first the total of the steps, then the last facts."""
+    facts = _facts(started, event, totals=True)
+    if _length(facts) + _BAR > width:
+        facts = _facts(started, event, totals=False)
+    while len(facts) > 1 and _length(facts) + _BAR > width:
+        facts.pop()
+    room = min(width - _length(facts) - 2, 30)
+    return "  ".join([format.bar(_share(started, event) or 0.0, room), *facts] if room > 0 else facts)
+
+
+_BAR = 7  # cells for the smallest bar and the blanks after it
+
+
+def _facts(started: RunStarted | None, event: Progress, *, totals: bool) -> list[str]:
+    """The most important first."""
     share = _share(started, event)
     facts = [] if share is None else [f"{share:4.0%}"]
     facts.append(f"epoch {event.epoch}" + (f"/{started.epochs}" if started else ""))
     if event.phase == "train":
-        total = started.total_steps if started else None
+        total = started.total_steps if started and totals else None
         facts.append(f"step {event.step}" + (f"/{total}" if total else ""))
     elif event.phase == "validate":
         facts.append(f"validating {event.batch}" + (f"/{event.batches}" if event.batches else ""))
@@ -135,10 +150,7 @@ def live_line(started: RunStarted | None, event: Progress, width: int) -> str:
         facts.append(f"left {format.clock(event.left)}")
     if event.steps_per_second is not None:
         facts.append(f"{format.rate(event.steps_per_second)} steps/s")
-    while len(facts) > 1 and _length(facts) > width:
-        facts.pop()
-    room = min(width - _length(facts) - 2, 30)
-    return "  ".join([format.bar(share or 0.0, room), *facts] if room >= 5 else facts)
+    return facts
 
 
 def _share(started: RunStarted | None, event: Progress) -> float | None:

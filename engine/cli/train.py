@@ -41,11 +41,14 @@ def resume(arguments: argparse.Namespace, out: Stream, err: Stream) -> int:
 
     run = Run.open(arguments.run, runs_root(arguments.runs))
     history = load_history(run)
-    done = history.ended.epoch if history.ended else 0
-    if history.state == "finished" and (arguments.epochs is None or arguments.epochs <= done):
-        more = f"{arguments.prog} resume {shlex.quote(str(run.path))} --epochs {2 * done}"
-        tell = err if arguments.json else out
-        tell.line(f"{run.path} is finished after {format.counted(done, 'epoch')}; to train more: {more}")
+    ended = history.ended
+    if ended is not None and ended.state == "finished" and (arguments.epochs is None or arguments.epochs <= ended.epoch):
+        sentence = f"{run.path} is finished after {format.counted(ended.epoch, 'epoch')}"
+        if history.started is not None and ended.epoch < history.started.epochs:  # early stopping: more epochs don't help
+            sentence += f": {ended.reason}"
+        else:
+            sentence += f"; to train more: {arguments.prog} resume {shlex.quote(str(run.path))} --epochs {2 * ended.epoch}"
+        (err if arguments.json else out).line(sentence)
         return 0
     refuse_if_training(run)
 
@@ -79,6 +82,7 @@ def follow(build: Callable[[], Trainer], arguments: argparse.Namespace, out: Str
         else:
             if out.isatty() and not arguments.quiet:
                 out.live = err.live = Live(out.terminal)
+                stack.callback(out.live.clear)
             tell = Rows(out, arguments.prog, arguments.quiet)
         out.log = err.log = log = Log()
         stack.callback(log.close)

@@ -200,6 +200,16 @@ def test_resume(capsys: Capture) -> None:
     assert Run.list("runs")[0].epoch == 4
 
 
+def test_resume_after_an_early_stop_promises_nothing(capsys: Capture) -> None:
+    arguments = [*QUICK, "--epochs", "9", "--set", "optimizer.lr=0", "--set", "training.patience=1"]
+    status, out, _ = called(capsys, "train", *arguments)
+    assert status == 0
+    assert "go on" not in out
+    status, out, _ = called(capsys, "resume")
+    assert status == 0
+    assert "is finished after 2 epochs: no better val/loss" in out
+
+
 def test_resume_leaves_a_run_alone_that_is_at_work(capsys: Capture) -> None:
     run = Run.create("runs", "busy", "")
     run.status.write("running")

@@ -145,6 +145,8 @@ def test_live_line_fits(width: int) -> None:
 def test_live_line_says_it_all_at_120() -> None:
     line = live_line(started(), progress(), 119)
     assert line == f"{'█' * 15}{'░' * 15}   50%  epoch 11/20  step 450/900  loss 0.6122  left 2:04  12.0k steps/s"
+    assert live_line(started(total_steps=90000), progress(), 73).startswith("░")
+    assert live_line(started(total_steps=90000), progress(), 73).endswith("steps/s")
     assert "validating 3/12" in live_line(started(), progress("validate"), 119)
     assert live_line(started(total_steps=None), progress(), 119).split()[1:5] == ["epoch", "11/20", "step", "450"]
 
@@ -191,6 +193,10 @@ def test_live_line_stays_under_the_rows_and_is_cleared_at_the_end() -> None:
         rows(event)
     assert "50%" in terminal.screen()[-1]
     assert [line.split()[0] for line in terminal.screen()[:-1]] == ["digits-mlp", "epoch", "1"]
+    rows(epoch(2))
+    rows(epoch(3))
+    assert "50%" in terminal.screen()[-1]
+    assert [line.split()[0] for line in terminal.screen()[:-1]] == ["digits-mlp", "epoch", "1", "2"]
     rows(ended())
     assert not any("50%" in line for line in terminal.screen())
     assert terminal.screen()[-1] == ""

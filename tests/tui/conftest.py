@@ -174,8 +174,8 @@ class ScriptedEngine(Engine):
 def run_summary(name: str, state: str, **values: Any) -> Any:
     """A line of the list of runs."""
     usual = {
-        "path": Path("runs") / name, "step": 780, "epoch": 2, "epochs": 2, "monitor": "val/loss", "mode": "min", "started": 1.79e9,
-        "best": {"epoch": 2, "val/loss": 0.4}, "seconds": 18.0, "reason": "",
+        "path": Path("runs") / name, "step": 780, "epoch": 2, "epochs": 2, "monitor": "val/loss", "mode": "min",
+        "started": 1.79e9, "best": {"epoch": 2, "val/loss": 0.4}, "seconds": 18.0, "reason": "",
     }  # fmt: skip
     return SimpleNamespace(name=name, state=state, **{**usual, **values})
 
@@ -195,7 +195,7 @@ def console(engine: ScriptedEngine) -> Console:
     return Console(engine, {"name": "digits-mlp"})
 
 
-async def until(condition: Callable[[], object], seconds: float = 20.0) -> None:
+async def until(condition: Callable[[], object], seconds: float = 10.0) -> None:
     """Wait until it holds."""
     deadline = time.monotonic() + seconds
     while not condition():

@@ -113,8 +113,11 @@ def test_a_growing_curve_is_smoothed_like_the_whole():
     growing = Smoothed(0.9)
     for end in (1, 7, 7, 150, 300):
         assert list(growing.of(range(end), values[:end])) == pytest.approx(smooth(values[:end], 0.9))
+    for end in (301, 301, 302):  # the last point grows before another follows
+        values = [*values[:300], *(noise.random() for _ in range(end - 300))]
+        assert list(growing.of(range(end), values)) == pytest.approx(smooth(values, 0.9))
     halved = [(a + b) / 2 for a, b in zip(values[::2], values[1::2], strict=True)]
-    assert list(growing.of(range(1, 300, 2), halved)) == pytest.approx(smooth(halved, 0.9))
+    assert list(growing.of(range(1, 302, 2), halved)) == pytest.approx(smooth(halved, 0.9))
 
 
 @given(st.lists(st.floats(-1e6, 1e6) | st.just(math.nan), min_size=1, max_size=300), st.integers(1, 80))

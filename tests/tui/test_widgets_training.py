@@ -409,7 +409,7 @@ class TestSummary:
         async with app.run_test(size=(80, 24)) as pilot:
             app.query_one(Summary).show(history)
             await pilot.pause()
-            assert "42.2 steps/s with validation" in screen_text(app)
+            assert "42.2 steps/s, val included" in screen_text(app)
 
     async def test_nothing_before_the_end(self):
         app = self.One()

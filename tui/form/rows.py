@@ -70,6 +70,8 @@ class Line(Horizontal):
         self.title = title
         self.help = help
         self.error = ""
+        self.label = Static("", classes="key", markup=False)
+        self.beside = Static("", classes="note", markup=False)
 
     def matches(self, text: str) -> bool:
         """Whether a filter lets this line stand."""
@@ -89,9 +91,8 @@ class Line(Horizontal):
     def show(self, differs: bool, error: str, note: str = "") -> None:
         """Draw the mark and the note beside; an error takes the note's place."""
         self.error = error
-        self.query_one(".key", Static).update(("• " if differs else "  ") + self.title)
-        beside = self.query_one(".note", Static)
-        beside.update(Content("✗ " + error if error else note))
+        self.label.update(("• " if differs else "  ") + self.title)
+        self.beside.update("✗ " + error if error else note)
         self.set_class(bool(error), "-wrong")
 
 
@@ -113,9 +114,9 @@ class Row(Line):
         self.field = field
 
     def compose(self) -> ComposeResult:
-        yield Static("", classes="key", markup=False)
+        yield self.label
         yield self._editor()
-        yield Static("", classes="note", markup=False)
+        yield self.beside
 
     def on_mount(self) -> None:
         self.show_error("")
@@ -224,7 +225,7 @@ class Heading(Line):
         self.group = group
 
     def compose(self) -> ComposeResult:
-        yield Static("", classes="key", markup=False)
+        yield self.label
         if self.named:
             name = self.model.name(self.group.key)
             own = name is not None and name not in self.group.names
@@ -237,7 +238,7 @@ class Heading(Line):
             path = Input(name or "" if own else "", placeholder="file.py:Name", compact=True, classes="editor own")
             path.display = own
             yield path
-        yield Static("", classes="note", markup=False)
+        yield self.beside
 
     def on_mount(self) -> None:
         self.show_error("")

@@ -21,26 +21,36 @@ class Smoothed:
 
     def __init__(self, weight: float) -> None:
         self.weight = weight
-        self._values: list[float] = []
-        self._last: float | None = None  # the step of the last point seen
+        self._begin()
+
+    def _begin(self) -> None:
+        self._settled: list[float] = []  # of all points but the last, which may still grow
+        self._step: float | None = None  # of the last settled point
         self._average = self._mass = 0.0
 
     def of(self, steps: Sequence[float], values: Sequence[float]) -> list[float]:
         """The smoothed values; `steps` tell whether the points seen before are still the same."""
-        seen = len(self._values)
-        if seen > len(values) or (seen and steps[seen - 1] != self._last):
-            seen, self._values, self._average, self._mass = 0, [], 0.0, 0.0
-        weight, average, mass = self.weight, self._average, self._mass
-        for value in values[seen:]:
-            if math.isfinite(value):
-                average = weight * average + (1 - weight) * value
-                mass = weight * mass + (1 - weight)
-                self._values.append(average / mass)
-            else:
-                self._values.append(math.nan)
+        seen = len(self._settled)
+        if seen and (seen >= len(values) or steps[seen - 1] != self._step):
+            self._begin()
+            seen = 0
+        for value in values[seen:-1]:
+            self._settled.append(self._take(value))
+        if self._settled:
+            self._step = steps[len(self._settled) - 1]
+        if not values:
+            return []
+        average, mass = self._average, self._mass
+        last = self._take(values[-1])
         self._average, self._mass = average, mass
-        self._last = steps[len(values) - 1] if values else None
-        return self._values
+        return [*self._settled, last]
+
+    def _take(self, value: float) -> float:
+        if not math.isfinite(value):
+            return math.nan
+        self._average = self.weight * self._average + (1 - self.weight) * value
+        self._mass = self.weight * self._mass + (1 - self.weight)
+        return self._average / self._mass
 
 
 @dataclass(slots=True)

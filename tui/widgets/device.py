@@ -10,14 +10,14 @@ from tui.widgets.device_reader import DeviceReader, DeviceReading
 from tui.widgets.progress import bar
 from tui.widgets.rows import Pane, Row
 
-SECONDS = 2.0
+SECONDS, TICKS = 2.0, 8  # between readings, and how often the pane looks for one meanwhile
 GIB = 2**30
 
 
 class DevicePane(Pane):
     """Utilization and memory, read every two seconds while the pane is visible.
 
-    NVML can take its time, so a reading is taken by a thread of its own and shown when it is there.
+    NVML can take its time, so each reading is taken by a thread of its own; the pane's timer picks it up when it is there.
     """
 
     BORDER_TITLE: ClassVar[str] = "4 Device"
@@ -27,7 +27,9 @@ class DevicePane(Pane):
         self.reader = reader or DeviceReader()
         self._own_reader = reader is None
         self._reading: DeviceReading | None = None
-        self._busy = threading.Lock()
+        self._drawn: DeviceReading | None = None
+        self._thread: threading.Thread | None = None
+        self._ticks = 0
 
     def show(self, history: History) -> None:
         """Follow the device that the run is on."""
@@ -36,34 +38,28 @@ class DevicePane(Pane):
             self.reader = DeviceReader(device)
 
     def on_mount(self) -> None:
-        self._sample()
-        self.set_interval(SECONDS, self._sample)
-
-    def on_show(self) -> None:
-        self._sample()
+        self.set_interval(SECONDS / TICKS, self._tick)
 
     def on_resize(self) -> None:
         self._draw()
 
-    def _sample(self) -> None:
-        if self.is_on_screen and self._busy.acquire(blocking=False):
-            threading.Thread(target=self._read, name="device", daemon=True).start()
+    def _tick(self) -> None:
+        if not self.is_on_screen:
+            return
+        if self._reading is not self._drawn:
+            self._draw()
+        if self._ticks % TICKS == 0 and (self._thread is None or not self._thread.is_alive()):
+            self._thread = threading.Thread(target=self._read, name="device", daemon=True)
+            self._thread.start()
+        self._ticks += 1
 
     def _read(self) -> None:
-        try:
-            reading = self.reader.read()
-        finally:
-            self._busy.release()
-        if self.is_running:
-            self.app.call_later(self._show_reading, reading)
-
-    def _show_reading(self, reading: DeviceReading) -> None:
-        self._reading = reading
-        self._draw()
+        self._reading = self.reader.read()
 
     def _draw(self) -> None:
-        if self._reading is not None and self.size.width:
-            self.set_rows(device_rows(self._reading, self.size.width))
+        self._drawn = self._reading
+        if self._drawn is not None and self.size.width:
+            self.set_rows(device_rows(self._drawn, self.size.width))
 
 
 def device_rows(reading: DeviceReading, width: int) -> list[Row]:

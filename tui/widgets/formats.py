@@ -46,8 +46,8 @@ def clock(seconds: float | None) -> str:
 
 
 def took(seconds: float) -> str:
-    """How long an epoch took: as `clock`, but `0.21s` below a second."""
-    return f"{max(seconds, 0):.2f}s" if seconds < 0.995 else clock(round(seconds))
+    """How long something took: as `clock`, but `0.21s` below a second."""
+    return f"{max(seconds, 0):.2f}s" if seconds < 0.995 else clock(max(seconds, 1))
 
 
 def short(value: float) -> str:

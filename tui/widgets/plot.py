@@ -232,14 +232,14 @@ def _plotext(
             marker = "braille" if braille else mark or ("o" if curve.role == "val" else "+")
             for xs, ys in _pieces(curve, x_axis, y_axis):
                 plot(xs, ys, marker=marker, color=color[curve.role])
+    groups: dict[tuple[str, str], list[tuple[float, float]]] = {}
     for item in marks:
-        y = 0.0 if item.y is None else y_axis.position(item.y) if _drawable(item.y, y_axis.log) else None
-        if y is not None and math.isfinite(item.x):
-            across, up = (
-                _cell(x_axis.position(item.x), columns(width), 2 if braille else 1),
-                _cell(y, height - 2, 4 if braille else 1),
-            )
-            figure.text(item.text, across, up, color=color[item.role])
+        if math.isfinite(item.x) and (item.y is None or _drawable(item.y, y_axis.log)):
+            across = _cell(x_axis.position(item.x), columns(width), 2 if braille else 1)
+            up = 0.0 if item.y is None else _cell(y_axis.position(item.y), height - 2, 4 if braille else 1)
+            groups.setdefault((item.text, item.role), []).append((across, up))
+    for (text, role), places in groups.items():
+        figure.scatter([x for x, _ in places], [y for _, y in places], marker=text, color=color[role])
     figure._set_sizes()
     figure._build_matrix()  # what figure.build() does, but for the text with escape codes that would only be taken apart again
     matrix = figure.monitor.matrix

@@ -6,7 +6,7 @@ import time
 from collections.abc import Callable
 
 from engine.history import History
-from tui.widgets.formats import clock, number, short
+from tui.widgets.formats import clock, number, short, took
 from tui.widgets.rows import Row, Rows, fit, length
 
 STATES = {
@@ -88,7 +88,7 @@ def _run_pieces(history: History) -> list[tuple[int, Row]]:
     ]
     elapsed = ended.seconds if ended else now.elapsed if now else None
     if elapsed is not None:
-        pieces.append((3, [("elapsed ", "label"), (clock(elapsed), "")]))
+        pieces.append((3, [("elapsed ", "label"), (took(elapsed), "")]))
     if now and now.left is not None and not ended:
         pieces.append((2, [("left ", "label"), (clock(now.left), "strong")]))
         pieces.append((5, [("validation included", "faint")]))

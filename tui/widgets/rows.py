@@ -12,6 +12,7 @@ from textual.geometry import Region, Size
 from textual.scroll_view import ScrollView
 from textual.strip import Strip
 
+from engine.history import History
 from tui.widgets.formats import plain, plain_terminal
 
 Row = list[tuple[str, str]]  # pieces of (text, role); a role is one of ROLES or "" for ordinary text
@@ -149,3 +150,6 @@ class Pane(Rows, can_focus=True):
     def __init__(self, *, id: str | None = None, classes: str | None = None) -> None:
         super().__init__(id=id, classes=classes)
         self.set_class(self._ascii, "-ascii")
+
+    def show(self, history: History) -> None:
+        """Draw what is new in `history`. A pane that is filled by other means has nothing to do."""

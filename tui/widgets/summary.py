@@ -7,7 +7,7 @@ import shlex
 from typing import ClassVar
 
 from engine.history import History
-from tui.widgets.formats import clock, number, short
+from tui.widgets.formats import number, short, took
 from tui.widgets.progress import STATES
 from tui.widgets.rows import Pane, Row
 
@@ -43,7 +43,7 @@ def summary_rows(history: History) -> list[Row]:
     epochs = f"/{started.epochs}" if started else ""
     rows: list[Row] = [
         [(f" {symbol} {ended.state}", role), (f"  {ended.reason}", "")],
-        [(" after ", "label"), (clock(ended.seconds), "strong"), (f"  epoch {ended.epoch}{epochs}  step {ended.step}", "label"),
+        [(" after ", "label"), (took(ended.seconds), "strong"), (f"  epoch {ended.epoch}{epochs}  step {ended.step}", "label"),
          *_rate(history)],
     ]  # fmt: skip
     if history.epochs:
@@ -62,7 +62,7 @@ def _rate(history: History) -> Row:
     rows = history.epochs if history.epochs and history.epochs[0].epoch == 1 else history.epochs[1:]
     before = 0 if rows is history.epochs else history.epochs[0].step if history.epochs else 0
     seconds = math.fsum(row.seconds for row in rows)
-    return [(f"  {short((rows[-1].step - before) / seconds)} steps/s with validation", "label")] if seconds else []
+    return [(f"  {short((rows[-1].step - before) / seconds)} steps/s, val included", "label")] if seconds else []
 
 
 def _metrics(history: History) -> list[Row]:

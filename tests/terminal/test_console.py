@@ -1,0 +1,170 @@
+"""The console as a person uses it: a real terminal, real keys, the real engine."""
+
+from __future__ import annotations
+
+import os
+import signal
+import time
+from pathlib import Path
+
+import pytest
+
+from engine.events import CheckpointWritten, RunEnded, RunPaused
+from engine.run import Journal, Run
+from tests.terminal.conftest import Tmux
+
+QUICK = """
+name = "quick"
+[training]
+epochs = 2
+threads = 1
+[checkpoint]
+min_seconds = 0.0
+"""
+LONG = """
+name = "long"
+[data]
+batch_size = 4
+[training]
+epochs = 100000
+threads = 1
+"""
+
+
+def recipe(where: Path, text: str) -> str:
+    (where / "recipe.toml").write_text(text)
+    return "recipe.toml"
+
+
+def only_run(where: Path) -> Run:
+    (summary,) = Run.list(where / "runs")
+    return Run.open(summary.path)
+
+
+def alive(process: int) -> bool:
+    try:
+        os.kill(process, 0)
+    except ProcessLookupError:
+        return False
+    return True
+
+
+def test_the_whole_way_by_keyboard(tmux: Tmux, epochal: str):
+    """Fill in a field, train, pause, resume, stop, see chart and log, quit."""
+    tmux.open(epochal)
+    tmux.wait("epochal", "default recipe", "ready")
+    tmux.press("/")
+    tmux.type("passes over")
+    tmux.press("Enter")
+    tmux.wait("training.epochs", "default 20")
+    tmux.type("100000")
+    tmux.wait("100000", "• epochs")
+    tmux.press("Escape", "Escape")
+    tmux.wait("digits-mlp")
+    tmux.press("r")
+    tmux.wait("1 Chart", "3 Epochs", "/100000", "running")
+    tmux.wait("val", "best val loss")
+    tmux.press("Space")
+    tmux.wait("paused")
+    tmux.press("Space")
+    tmux.wait("● running")
+    tmux.press("4")
+    tmux.wait("4 Device", "mem")
+    tmux.press("1")
+    tmux.wait("1 Chart", "┤")
+    tmux.press("s")
+    tmux.wait("stopped")
+    tmux.press("6")
+    tmux.wait("stopped by the user", "epochal resume")
+    tmux.press("q")
+    tmux.wait("status 0", "go on")
+    events, problems = Journal.read(only_run(tmux.where).journal.path)
+    assert not problems and isinstance(events[-1], RunEnded) and events[-1].state == "stopped"
+    assert any(isinstance(event, RunPaused) for event in events) and any(isinstance(event, CheckpointWritten) for event in events)
+
+
+def test_wide_and_to_the_end(tmux: Tmux, epochal: str):
+    tmux.open(f"{epochal} {recipe(tmux.where, QUICK)}", 120, 40)
+    tmux.wait("recipe.toml", "ready")
+    tmux.press("r")
+    screen = tmux.wait("finished", "all 2 epochs done", "Summary")
+    assert all(pane in screen for pane in ("1 Chart", "2 Recipe", "3 Epochs", "4 Device", "5 Output"))
+    tmux.press("a")
+    tmux.wait("1 in runs", "quick", "finished", "2/2")
+    tmux.press("r")
+    tmux.wait("How many in all?")
+    tmux.press("Enter")
+    tmux.wait("all 4 epochs done")
+    tmux.press("q")
+    tmux.wait("status 0")
+
+
+def test_leaving_the_screen_goes_on_with_rows(tmux: Tmux, epochal: str):
+    tmux.open(f"{epochal} {recipe(tmux.where, LONG)}")
+    tmux.wait("ready")
+    tmux.press("r")
+    tmux.wait("best val loss")
+    tmux.press("q")
+    tmux.wait("leave the screen")
+    tmux.press("d")
+    tmux.until(lambda: "A run is training" not in tmux.screen() and "1 Chart" not in tmux.screen(), "the screen to be gone")
+    tmux.press("C-c")
+    tmux.wait("stopped", "status 130")
+    assert Run.list(tmux.where / "runs")[0].state == "stopped"
+
+
+def test_killing_leaves_the_last_checkpoint(tmux: Tmux, epochal: str):
+    tmux.open(f"{epochal} {recipe(tmux.where, LONG)}")
+    tmux.wait("ready")
+    tmux.press("r")
+    tmux.wait("● running")
+    tmux.press("q")
+    tmux.wait("kill now")
+    tmux.press("k")
+    tmux.wait("status 130", "killed without saving")
+    assert Run.list(tmux.where / "runs")[0].state == "died"
+
+
+def test_a_termination_saves_and_restores_the_terminal(tmux: Tmux, epochal: str):
+    tmux.open(f"{epochal} {recipe(tmux.where, LONG)}")
+    tmux.wait("ready")
+    tmux.press("r")
+    tmux.wait("● running")
+    os.kill(tmux.process(), signal.SIGTERM)
+    tmux.wait("status 143")
+    assert Run.list(tmux.where / "runs")[0].state == "stopped"
+
+
+def test_training_outlives_its_terminal(tmux: Tmux, epochal: str):
+    """A hang-up takes the screen away; the run goes on to its end and says so in its journal."""
+    slow = QUICK.replace("epochs = 2", "epochs = 40")
+    tmux.open(f"{epochal} {recipe(tmux.where, slow)}")
+    tmux.wait("ready")
+    tmux.press("r")
+    tmux.wait("best val loss")
+    process = tmux.process()
+    os.kill(process, signal.SIGHUP)
+    tmux.run("kill-server")
+    run = only_run(tmux.where)
+    deadline = time.monotonic() + 60
+    while alive(process) and time.monotonic() < deadline:
+        time.sleep(0.1)
+    assert not alive(process), "the process ends when the training has"
+    events, _ = Journal.read(run.journal.path)
+    assert isinstance(events[-1], RunEnded) and events[-1].state == "finished" and events[-1].epoch == 40
+
+
+def test_an_old_mouse_report_does_not_end_the_console(tmux: Tmux, epochal: str):
+    tmux.open(epochal)
+    tmux.wait("ready")
+    tmux.run("send-keys", "-t", "s", "-H", "1b", "5b", "4d", "20", "c8", "ff")
+    tmux.press("Escape", "?")
+    tmux.wait("Keys", "The form")
+
+
+@pytest.mark.parametrize("name", ["bad.toml", "missing.toml"])
+def test_a_recipe_that_can_not_be_read_is_one_sentence(tmux: Tmux, epochal: str, name: str):
+    (tmux.where / "bad.toml").write_text("epochs = = 3")
+    tmux.open(f"{epochal} {name}")
+    screen = tmux.wait("status 2")
+    assert name in screen and "Traceback" not in screen
