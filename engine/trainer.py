@@ -102,6 +102,8 @@ class Trainer:
             from engine.run import Run
 
             run, continued = Run.at(run_dir)
+            if continued:
+                run.refuse_if_training()
         self._set_up(parts, training, checkpoint or Checkpoint(), name or type(model).__name__, run, control)
         if continued:
             self._restore_last()
@@ -132,12 +134,15 @@ class Trainer:
         from engine.run import Run
 
         opened = Run.open(run)
+        opened.refuse_if_training()
         recipe = Recipe.load(opened.recipe_path)
         if epochs is not None and epochs != recipe.training.epochs:
             recipe = recipe.replace(**{"training.epochs": epochs})
             recipe.save(opened.recipe_path)
         trainer = cls._made(assemble(recipe), recipe, opened, control)
         trainer._restore_last()
+        if epochs is not None:  # asked for: patience that had run out starts again
+            trainer.best.waited = 0
         return trainer
 
     @classmethod
@@ -354,7 +359,10 @@ class Trainer:
 
     def _end(self, ended: str, reason: str) -> Result:
         if self._saver is not None and ended == "failed":
-            self._emit_all(self._saver.flush())
+            try:
+                self._emit_all(self._saver.flush())
+            except OSError as error:
+                self._emit(Message(text=f"the best checkpoint could not be written: {error}", level="error"))
         self._emit(
             RunEnded(
                 state=ended, reason=reason, epoch=self.epoch, step=self.step, seconds=self.pace.elapsed, best=self.best.row

@@ -14,11 +14,9 @@ from engine.cli.output import Live, Log, Stream
 from engine.cli.recipes import read_recipe
 from engine.cli.rows import Rows, say
 from engine.cli.signals import Signals
-from engine.errors import RunError
 from engine.events import Event, Message, RunStarted, to_dict
 
 if TYPE_CHECKING:
-    from engine.run import Run
     from engine.trainer import Trainer
 
 
@@ -50,7 +48,7 @@ def resume(arguments: argparse.Namespace, out: Stream, err: Stream) -> int:
             sentence += f"; to train more: {arguments.prog} resume {shlex.quote(str(run.path))} --epochs {2 * ended.epoch}"
         (err if arguments.json else out).line(sentence)
         return 0
-    refuse_if_training(run)
+    run.refuse_if_training()
 
     def build() -> Trainer:
         from engine.trainer import Trainer
@@ -58,18 +56,6 @@ def resume(arguments: argparse.Namespace, out: Stream, err: Stream) -> int:
         return Trainer.resume(run.path, epochs=arguments.epochs)
 
     return follow(build, arguments, out, err)
-
-
-def refuse_if_training(run: Run) -> None:
-    """Raise RunError when a process is at work on the run: two would spoil it."""
-    from engine.run.status import ALIVE
-
-    try:
-        status = run.status.read(run.status.path)
-    except RunError:  # no status can be read: then none is being written either
-        return
-    if status["state"] in ALIVE:
-        raise RunError(f"{run.path} is being trained by process {status['pid']} on {status['host']}")
 
 
 def follow(build: Callable[[], Trainer], arguments: argparse.Namespace, out: Stream, err: Stream) -> int:

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import contextlib
 import random
+import signal
 from collections.abc import Iterable, Iterator, Sequence
 from itertools import islice
 from typing import Any, Protocol
@@ -133,6 +134,7 @@ class StreamedBatches(_Cut):
             batch_sampler=self._keys,  # type: ignore[arg-type]  # what it yields goes to __getitems__ as it is
             num_workers=workers,
             persistent_workers=workers > 0,
+            worker_init_fn=_leave_signals_to_the_trainer if workers else None,
             pin_memory=self.device.type == "cuda",
             generator=torch.Generator(),  # a loader draws a seed for its workers: not from the global generator
         )
@@ -279,3 +281,9 @@ def _size(sized: Any) -> int | None:
 
 def _wrong(message: str) -> RecipeError:
     return RecipeError([Problem("data", message)])
+
+
+def _leave_signals_to_the_trainer(worker: int) -> None:
+    """A terminal or a scheduler signals the whole process group; the trainer finishes its step and then ends its workers."""
+    for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
+        signal.signal(number, signal.SIG_IGN)

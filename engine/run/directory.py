@@ -18,7 +18,7 @@ from engine.history import History
 from engine.run import files, strict_json
 from engine.run.journal import Journal
 from engine.run.machine import environment as this_environment
-from engine.run.status import Status
+from engine.run.status import ALIVE, Status
 
 if TYPE_CHECKING:
     from engine.run.checkpoints import Checkpoints
@@ -64,6 +64,15 @@ class Run:
         from engine.run.checkpoints import Checkpoints
 
         return Checkpoints(self.path / "checkpoints")
+
+    def refuse_if_training(self) -> None:
+        """Raise RunError when a process is at work on the run: two would spoil it."""
+        try:
+            status = self.status.read(self.status.path)
+        except RunError:  # none can be read: then none is being written either
+            return
+        if status["state"] in ALIVE:
+            raise RunError(f"{self.path} is being trained by process {status['pid']} on {status['host']}")
 
     @staticmethod
     def create(

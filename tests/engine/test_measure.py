@@ -36,7 +36,9 @@ def test_metrics_equal_scikit_learns() -> None:
         found["mae"].update(guesses[part], numbers[part])
         found["r2"].update(guesses[part], numbers[part])
     assert found["accuracy"].compute() == pytest.approx(sklearn.metrics.accuracy_score(classes, logits.argmax(1)))
-    assert found["mae"].compute() == pytest.approx(sklearn.metrics.mean_absolute_error(numbers.double(), guesses.double()), rel=1e-9)
+    assert found["mae"].compute() == pytest.approx(
+        sklearn.metrics.mean_absolute_error(numbers.double(), guesses.double()), rel=1e-9
+    )
     assert found["r2"].compute() == pytest.approx(sklearn.metrics.r2_score(numbers.double(), guesses.double()), rel=1e-9)
 
 

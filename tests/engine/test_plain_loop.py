@@ -8,7 +8,7 @@ import pytest
 import torch
 from torch import nn
 
-from engine import Recipe, Trainer, Trained
+from engine import Recipe, Trained, Trainer
 from engine.models import MODELS
 from tests.engine import plain
 

@@ -15,16 +15,21 @@ def digits(images: bool = False) -> Samples:
     Args:
         images: give images (1, 8, 8), as cnn and resnet need them, instead of 64 features
     """
-    from sklearn.datasets import load_digits
+    import importlib.util
+    from pathlib import Path
 
-    bunch = load_digits()
-    pixels = bunch.data / 16
-    names = tuple(str(name) for name in bunch.target_names)
+    import numpy
+
+    # The file itself: importing sklearn.datasets, with all that it needs, takes longer than a whole run on these digits.
+    package = importlib.util.find_spec("sklearn")
+    assert package is not None and package.origin is not None
+    table = numpy.loadtxt(Path(package.origin).parent / "datasets" / "data" / "digits.csv.gz", delimiter=",")
+    pixels, targets = table[:, :-1] / 16, table[:, -1].astype(numpy.int64)
+    names = tuple(str(digit) for digit in range(10))
     if images:
-        return Samples(inputs=pixels.reshape(-1, 1, 8, 8), targets=bunch.target, task="classification", classes=names)
-    return Samples(
-        inputs=pixels, targets=bunch.target, task="classification", classes=names, features=tuple(bunch.feature_names)
-    )
+        return Samples(inputs=pixels.reshape(-1, 1, 8, 8), targets=targets, task="classification", classes=names)
+    features = tuple(f"pixel_{row}_{column}" for row in range(8) for column in range(8))
+    return Samples(inputs=pixels, targets=targets, task="classification", classes=names, features=features)
 
 
 @source(task="classification")
