@@ -1,0 +1,36 @@
+"""The README's Python runs as it stands there."""
+
+from __future__ import annotations
+
+import re
+import tomllib
+from pathlib import Path
+
+import pytest
+
+from engine import Recipe
+from engine.cli import main
+
+README = (Path(__file__).parents[1] / "README.md").read_text(encoding="utf-8")
+PYTHON = re.findall(r"```python\n(.*?)```", README, re.DOTALL)
+MINE = next(code for code in PYTHON if code.startswith("# my.py"))
+
+
+@pytest.mark.parametrize("code", [code for code in PYTHON if code is not MINE], ids=lambda code: code.split("\n")[0])
+def test_the_python_of_the_readme_runs(code: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    exec(compile(code, "README.md", "exec"), {"__name__": "readme"})
+
+
+def test_ones_own_model_and_data_train(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "my.py").write_text(MINE, encoding="utf-8")
+    settings = ["--set", "model.name=my.py:Net", "--set", "data.name=my.py:load", "--set", "training.epochs=2"]
+    assert main(["train", *settings]) == 0
+
+
+def test_the_recipe_of_the_readme_is_valid() -> None:
+    text = re.search(r"```toml\n(.*?)```", README, re.DOTALL)
+    assert text is not None
+    recipe = Recipe.from_dict(tomllib.loads(text[1]))
+    assert recipe.scheduler is not None and recipe.scheduler.name == "OneCycleLR"
