@@ -299,7 +299,6 @@ class Trainer:
         assert batches is not None
         meter = ValidationMeter(self.parts.count, self.parts.metrics)
         started, done = time.perf_counter(), 0
-        self._progress("validate", 0, batches.length)
 
         def seen(output: Any, targets: Tensor, loss: Tensor) -> bool:
             nonlocal done

@@ -4,21 +4,27 @@ from __future__ import annotations
 
 import signal
 import sys
+from collections.abc import Callable
 from types import FrameType
 
 from engine.cli.output import lasting
 from engine.cli.rows import Rows
+from engine.events import Event
 from tui.session import Session
 
 SECONDS = 0.2
 ASKED = {signal.SIGINT: "interrupted (SIGINT)", signal.SIGTERM: "terminated (SIGTERM)"}
 
 
-def wait(session: Session, status: int | None = None) -> int:
+def _nothing(event: Event) -> None:
+    """The terminal is gone."""
+
+
+def wait(session: Session, status: int | None = None, *, silent: bool = False) -> int:
     """Print a row an epoch as the command line does, until the run ends; Ctrl-C stops and saves.
 
-    What a lost terminal no longer takes is dropped. Returns `status` if given (a signal came earlier), else 130 or 143 for
-    one that came here, else the run's.
+    What a lost terminal no longer takes is dropped; `silent` prints nothing from the start. Returns `status` if given (a
+    signal came earlier), else 130 or 143 for one that came here, else the run's.
     """
     received: list[int] = []
 
@@ -31,7 +37,7 @@ def wait(session: Session, status: int | None = None) -> int:
         signal.signal(number, stop)
     signal.signal(signal.SIGHUP, signal.SIG_IGN)
     with lasting(sys.stdout, sys.stderr) as (out, err):
-        rows = Rows(out, "epochal", quiet=not session.alive)
+        rows: Callable[[Event], None] = _nothing if silent else Rows(out, "epochal", quiet=not session.alive)
         told = 0
         started = False
         while True:

@@ -11,7 +11,7 @@ from typing import Any
 
 from engine.errors import RecipeError
 from tui.session import Engine, Session
-from tui.terminal import Output, Terminal, silence
+from tui.terminal import Output, Terminal
 
 STATUS = {"interrupted": 130, "terminated": 143, "kill": 130}
 
@@ -38,13 +38,11 @@ def launch(recipe: str | None, runs: str | None) -> int:
         answer = app.run(loop=loop, mouse=bool(os.environ.get("EPOCHAL_MOUSE")))
         for number in (signal.SIGHUP, signal.SIGINT, signal.SIGTERM):
             signal.signal(number, signal.SIG_IGN)
-        if answer == "hangup" or not os.isatty(0):
-            answer = "hangup"
-            terminal.lost = True
+        lost = answer == "hangup" or not os.isatty(0)
+        if lost:
+            terminal.lose(app.session.path / "output.log" if app.session and app.session.path else None)
     loop.close()
-    if terminal.lost:
-        silence(app.session.path / "output.log" if app.session and app.session.path else None)
-    status = after(app.session, answer)
+    status = after(app.session, answer, silent=lost)
     return max(status, 1) if app.return_code else status
 
 
@@ -55,7 +53,7 @@ def read_values(recipe: str | None) -> dict[str, Any]:
     return read_toml(recipe) if recipe is not None else Recipe().to_dict(complete=False)
 
 
-def after(session: Session | None, answer: str | None) -> int:
+def after(session: Session | None, answer: str | None, *, silent: bool) -> int:
     """What is left to do once the screen is gone: wait for a run that still trains, or say how it ended."""
     if session is None:
         return STATUS.get(answer or "", 0)
@@ -64,4 +62,9 @@ def after(session: Session | None, answer: str | None) -> int:
         os._exit(STATUS["kill"])
     from tui.after import wait
 
-    return wait(session, STATUS.get(answer or ""))
+    if session.control.paused:  # nobody can resume it any more
+        if silent:
+            session.control.stop("its terminal was lost while it was paused")
+        else:
+            session.control.resume()
+    return wait(session, STATUS.get(answer or ""), silent=silent)

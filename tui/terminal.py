@@ -95,7 +95,6 @@ class Terminal:
 
     def __init__(self, output: Output) -> None:
         self.output = output
-        self.lost = False  # set by whoever learns that the terminal is gone
         self.screen: TextIO
         self._saved: tuple[int, int]
         self._streams: tuple[TextIO | None, TextIO | None, TextIO | None, TextIO | None]
@@ -123,6 +122,13 @@ class Terminal:
         """Lead Python's own streams to the pipe; Textual puts its own in place when it starts, so call it again then."""
         sys.stdout, sys.stderr = self.stdout, self.stderr
 
+    def lose(self, log: Path | None) -> None:
+        """The terminal is gone: at the exit descriptors 1 and 2 lead to the run's output.log instead, or nowhere."""
+        target = os.open(log or os.devnull, os.O_WRONLY | os.O_APPEND | os.O_CREAT, 0o666)
+        for saved in self._saved:
+            os.dup2(target, saved)
+        os.close(target)
+
     def __exit__(self, kind: type[BaseException] | None, value: BaseException | None, trace: TracebackType | None) -> None:
         sys.stdout, sys.stderr, sys.__stdout__, sys.__stderr__ = self._streams  # type: ignore[misc, assignment]
         self.stdout.flush()
@@ -137,11 +143,3 @@ class Terminal:
         with os.fdopen(descriptor, "rb", buffering=0) as pipe:
             while data := pipe.read(65536):
                 self.output.feed(decoder.decode(data))
-
-
-def silence(log: Path | None) -> None:
-    """The terminal is gone: lead descriptors 1 and 2 to the run's output.log, or nowhere."""
-    target = os.open(log or os.devnull, os.O_WRONLY | os.O_APPEND | os.O_CREAT, 0o666)
-    os.dup2(target, 1)
-    os.dup2(target, 2)
-    os.close(target)

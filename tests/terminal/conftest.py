@@ -29,8 +29,10 @@ class Tmux:
 
     def open(self, command: str, width: int = 80, height: int = 24) -> None:
         """Run a command; when it ends, its exit status is printed and the window stays."""
-        there = f"cd {shlex.quote(str(self.where))}; export PYTHONPATH={shlex.quote(str(REPOSITORY))}"
-        whole = f"{there}; {command}; echo status $?; exec sleep 600"
+        # Ctrl-C is for the console: the shell around it has to live on to print the status.
+        repository, there = shlex.quote(str(REPOSITORY)), shlex.quote(str(self.where))
+        before = f"trap : INT; unset COLUMNS LINES; cd {there}; export PYTHONPATH={repository}"
+        whole = f"{before}; {command}; echo status $?; exec sleep 600"
         self.run("new-session", "-d", "-s", "s", "-x", str(width), "-y", str(height), "sh", "-c", whole)
         self.run("set-option", "-g", "remain-on-exit", "on")
 

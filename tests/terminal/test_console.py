@@ -21,6 +21,7 @@ threads = 1
 [checkpoint]
 min_seconds = 0.0
 """
+SLOW = QUICK.replace("epochs = 2", "epochs = 12") + "[data]\nbatch_size = 1\n"  # some ten seconds
 LONG = """
 name = "long"
 [data]
@@ -137,8 +138,7 @@ def test_a_termination_saves_and_restores_the_terminal(tmux: Tmux, epochal: str)
 
 def test_training_outlives_its_terminal(tmux: Tmux, epochal: str):
     """A hang-up takes the screen away; the run goes on to its end and says so in its journal."""
-    slow = QUICK.replace("epochs = 2", "epochs = 40")
-    tmux.open(f"{epochal} {recipe(tmux.where, slow)}")
+    tmux.open(f"{epochal} {recipe(tmux.where, SLOW)}")
     tmux.wait("ready")
     tmux.press("r")
     tmux.wait("best val loss")
@@ -151,7 +151,7 @@ def test_training_outlives_its_terminal(tmux: Tmux, epochal: str):
         time.sleep(0.1)
     assert not alive(process), "the process ends when the training has"
     events, _ = Journal.read(run.journal.path)
-    assert isinstance(events[-1], RunEnded) and events[-1].state == "finished" and events[-1].epoch == 40
+    assert isinstance(events[-1], RunEnded) and events[-1].state == "finished" and events[-1].epoch == 12
 
 
 def test_an_old_mouse_report_does_not_end_the_console(tmux: Tmux, epochal: str):
@@ -168,3 +168,21 @@ def test_a_recipe_that_can_not_be_read_is_one_sentence(tmux: Tmux, epochal: str,
     tmux.open(f"{epochal} {name}")
     screen = tmux.wait("status 2")
     assert name in screen and "Traceback" not in screen
+
+
+def test_a_bug_of_the_console_does_not_end_the_training(tmux: Tmux, epochal: str):
+    """The traceback is on the terminal, the run goes on to its end, and the exit status says that something was wrong."""
+    (tmux.where / "broken.py").write_text(
+        "import sys\n"
+        "from tui.__main__ import main\n"
+        "from tui.screens.train import TrainScreen\n"
+        "TrainScreen.action_log = lambda self: 1 / 0\n"
+        "sys.exit(main(sys.argv[1:]))\n"
+    )
+    tmux.open(f"{epochal.removesuffix('-m tui')} broken.py {recipe(tmux.where, SLOW)}")
+    tmux.wait("ready")
+    tmux.press("r")
+    tmux.wait("best val loss")
+    tmux.press("y")
+    tmux.wait("all 12 epochs done", "status 1")
+    assert "ZeroDivisionError" in tmux.run("capture-pane", "-t", "s", "-p", "-S", "-500")

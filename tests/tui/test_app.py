@@ -93,7 +93,9 @@ async def test_the_palette_has_the_actions_of_the_screen(console: Console, engin
         await ready(console)
         labels = [label for label, _, _ in KeyCommands(console.screen)._commands()]
         assert "Start training (r)" in labels and not any("Pause" in label for label in labels)
-        await pilot.press("colon")
+        await pilot.press("ctrl+p")
+        assert console.screen is not console.form
+        await pilot.press("escape", "colon")
         await pilot.press(*"start train")
         await until(lambda: console.screen.query_one(OptionList).option_count)
         await pilot.press("enter")

@@ -14,7 +14,7 @@ import pytest
 from engine.errors import Problem, RecipeError, RunError
 from tests.tui.conftest import ScriptedEngine, until
 from tui.session import Preload, Session
-from tui.terminal import KEPT, Output, Terminal
+from tui.terminal import KEPT, Output
 
 
 async def test_a_session_trains_in_its_thread(engine: ScriptedEngine):
@@ -211,5 +211,12 @@ def test_a_recipe_that_is_not_there_is_one_sentence(capsys):
     assert capsys.readouterr().err == "epochal: there is no file missing.toml\n"
 
 
-def test_terminal_can_be_entered_without_one():
-    assert Terminal(Output()).lost is False
+def test_prints_after_a_hang_up_go_to_the_log(tmp_path: Path):
+    done = run_python(f"""
+        from pathlib import Path
+        from tui.terminal import Output, Terminal
+        with Terminal(Output()) as terminal:
+            terminal.lose(Path({str(tmp_path / "output.log")!r}))
+        print("on and on", flush=True)
+    """)
+    assert done.stdout == "" and (tmp_path / "output.log").read_text() == "on and on\n", done.stderr

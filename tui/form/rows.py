@@ -92,7 +92,8 @@ class Line(Horizontal):
         """Draw the mark and the note beside; an error takes the note's place."""
         self.error = error
         self.label.update(("• " if differs else "  ") + self.title)
-        self.beside.update("✗ " + error if error else note)
+        # The row shows key and value already: of the engine's "key is value; it must be …" the rest is enough.
+        self.beside.update("✗ " + error.rpartition("; it ")[2] if error else note)
         self.set_class(bool(error), "-wrong")
 
 
@@ -220,7 +221,8 @@ class Heading(Line):
     def __init__(self, model: FormModel, group: Section) -> None:
         self.named = group.key in NAMED
         key = dotted(group.key, "name") if self.named else group.key
-        super().__init__(key, group.title, group.title, "heading")
+        help = "Enter opens the choices; own… takes file.py:Name or package.module:Name"
+        super().__init__(key, group.title, help if self.named else "", "heading")
         self.model = model
         self.group = group
 
@@ -239,6 +241,9 @@ class Heading(Line):
             path.display = own
             yield path
         yield self.beside
+
+    def matches(self, text: str) -> bool:
+        return text in self.key.lower() or text in self.title.lower()
 
     def on_mount(self) -> None:
         self.show_error("")

@@ -8,6 +8,7 @@ from textual import events
 from textual.app import RenderResult
 from textual.binding import BindingType
 from textual.content import Content
+from textual.reactive import reactive
 from textual.screen import Screen
 from textual.widget import Widget
 
@@ -23,13 +24,15 @@ LEAST = (80, 24)  # below: one line of status
 class KeyLine(Widget):
     """The keys of a screen, as many as fit in one line."""
 
+    of: reactive[str] = reactive("")
+
     def __init__(self, screen: str) -> None:
         super().__init__()
-        self._of = screen
+        self.of = screen
 
     def render(self) -> RenderResult:
         parts: list[tuple[str, str]] = []
-        for key, word in footer(self._of, self.size.width):
+        for key, word in footer(self.of, self.size.width):
             parts += [(f" {key}", "bold $text-accent"), (f" {word} ", "$text-muted")]
         return Content.assemble(*parts)
 

@@ -46,6 +46,6 @@ class HelpScreen(ModalScreen[None]):
         for key in keys(screen):
             if key.help:
                 lines.append(
-                    Content.assemble((f"{key.shown:>9}  ", "$text-accent"), f"{key.label:<26} ", (key.help, "$text-muted"))
+                    Content.assemble((f"{key.shown:>8}  ", "$text-accent"), f"{key.label:<22} ", (key.help, "$text-muted"))
                 )
         return Content("\n").join(lines)

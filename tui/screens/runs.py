@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import time
 from typing import Any, ClassVar
 
 from textual.app import ComposeResult
@@ -36,7 +35,7 @@ class RunsScreen(Base):
 
     def on_mount(self) -> None:
         table = self.query_one(DataTable)
-        table.add_columns("", "run", "state", "epoch", "best", "trained", "started")
+        table.add_columns("", "run", "state", "epoch", "best", "trained")
         self.action_reload()
         table.focus()
 
@@ -120,5 +119,4 @@ def _cells(run: Any) -> list[str]:
     value = run.best.get(run.monitor) if run.best else None
     best = f"{run.monitor.replace('/', ' ')} {number(value)} at {run.best['epoch']:.0f}" if value is not None else "–"
     of = f"/{run.epochs}" if run.epochs else ""
-    started = time.strftime("%d %b %H:%M", time.localtime(run.started)) if run.started else "–"
-    return [SYMBOLS.get(run.state, "?"), run.name, run.state, f"{run.epoch}{of}", best, clock(run.seconds), started]
+    return [SYMBOLS.get(run.state, "?"), run.name, run.state, f"{run.epoch}{of}", best, clock(run.seconds)]

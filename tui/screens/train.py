@@ -127,6 +127,7 @@ class TrainScreen(Base):
             return
         if (history.ended is not None) != self.has_class("-ended"):
             self.set_class(history.ended is not None, "-ended")
+            self.query_one(KeyLine).of = "train" if history.ended is None else "over"
             self.query_one("#tabs", Static).update(self._tabs())
         self.query_one(TitleLine).show(history)
         self.query_one(RunProgress).show(history)

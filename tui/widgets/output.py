@@ -6,6 +6,7 @@ import re
 from typing import ClassVar
 
 from rich.cells import cell_len
+from rich.segment import Segment
 from rich.text import Text
 from textual.geometry import Size
 from textual.strip import Strip
@@ -103,4 +104,6 @@ class OutputPane(Pane):
         line = plain(self._lines[row]) if self._ascii else self._lines[row]
         text = Text.from_ansi(line, no_wrap=True, end="")
         text.stylize_before(base)
-        return Strip(text.render(self.app.console)).crop_extend(left, left + width, base)
+        # A segment without a style breaks NO_COLOR's filter.
+        segments = [Segment(part, style or base) for part, style, _ in text.render(self.app.console)]
+        return Strip(segments).crop_extend(left, left + width, base)

@@ -171,7 +171,7 @@ def title_row(history: History, width: int, now: float) -> Row:
         written = history.checkpoints[-1]
         age = f"ckpt {clock(now - written.time)} ago" if history.ended is None else f"ckpt at step {written.step}"
         right.append((1, [(f"· {age}", "label")]))
-    left: list[tuple[int, Row]] = [(0, [("no run", "label")])]
+    left: list[tuple[int, Row]] = [(0, [("epochal", "strong")])]
     if started is not None:
         left = [(0, [(started.name, "strong")])]
         stamp = run_stamp(started.path)
