@@ -16,26 +16,32 @@ SECONDS = 0.2
 ASKED = {signal.SIGINT: "interrupted (SIGINT)", signal.SIGTERM: "terminated (SIGTERM)"}
 
 
+class Stops:
+    """From now on Ctrl-C and SIGTERM stop and save the run; a second one ends at once. A hang-up changes nothing."""
+
+    def __init__(self, session: Session) -> None:
+        self.session = session
+        self.received: list[int] = []
+        for number in ASKED:
+            signal.signal(number, self._stop)
+        signal.signal(signal.SIGHUP, signal.SIG_IGN)
+
+    def _stop(self, number: int, frame: FrameType | None) -> None:
+        self.received.append(number)
+        signal.signal(number, signal.SIG_DFL)
+        self.session.control.stop(ASKED[signal.Signals(number)])
+
+
 def _nothing(event: Event) -> None:
     """The terminal is gone."""
 
 
-def wait(session: Session, status: int | None = None, *, silent: bool = False) -> int:
-    """Print a row an epoch as the command line does, until the run ends; Ctrl-C stops and saves.
+def wait(session: Session, stops: Stops, status: int | None = None, *, silent: bool = False) -> int:
+    """Print a row an epoch as the command line does, until the run ends.
 
     What a lost terminal no longer takes is dropped; `silent` prints nothing from the start. Returns `status` if given (a
     signal came earlier), else 130 or 143 for one that came here, else the run's.
     """
-    received: list[int] = []
-
-    def stop(number: int, frame: FrameType | None) -> None:
-        received.append(number)
-        signal.signal(number, signal.SIG_DFL)  # a second one ends at once
-        session.control.stop(ASKED[signal.Signals(number)])
-
-    for number in ASKED:
-        signal.signal(number, stop)
-    signal.signal(signal.SIGHUP, signal.SIG_IGN)
     with lasting(sys.stdout, sys.stderr) as (out, err):
         rows: Callable[[Event], None] = _nothing if silent else Rows(out, "epochal", quiet=not session.alive)
         told = 0
@@ -61,4 +67,4 @@ def wait(session: Session, status: int | None = None, *, silent: bool = False) -
             err.line(session.failure.rstrip())
     if status is not None:
         return status
-    return 128 + received[0] if received else session.exit_status
+    return 128 + stops.received[0] if stops.received else session.exit_status

@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import asyncio
 import os
-import signal
 import sys
 from pathlib import Path
 from typing import Any
 
 from engine.errors import RecipeError
+from tui.after import Stops, wait
 from tui.session import Engine, Session
 from tui.terminal import Output, Terminal
 
@@ -36,13 +36,12 @@ def launch(recipe: str | None, runs: str | None) -> int:
         app.tell_errors_to(terminal.screen)
         # A loop of our own stays open after the app: its signal handlers hold until those of `wait` take over.
         answer = app.run(loop=loop, mouse=bool(os.environ.get("EPOCHAL_MOUSE")))
-        for number in (signal.SIGHUP, signal.SIGINT, signal.SIGTERM):
-            signal.signal(number, signal.SIG_IGN)
+        stops = Stops(app.session) if app.session else None  # at once: a Ctrl-C right now is for the run
         lost = answer == "hangup" or not os.isatty(0)
         if lost:
             terminal.lose(app.session.path / "output.log" if app.session and app.session.path else None)
     loop.close()
-    status = after(app.session, answer, silent=lost)
+    status = after(app.session, stops, answer, silent=lost)
     return max(status, 1) if app.return_code else status
 
 
@@ -53,18 +52,16 @@ def read_values(recipe: str | None) -> dict[str, Any]:
     return read_toml(recipe) if recipe is not None else Recipe().to_dict(complete=False)
 
 
-def after(session: Session | None, answer: str | None, *, silent: bool) -> int:
+def after(session: Session | None, stops: Stops | None, answer: str | None, *, silent: bool) -> int:
     """What is left to do once the screen is gone: wait for a run that still trains, or say how it ended."""
-    if session is None:
+    if session is None or stops is None:
         return STATUS.get(answer or "", 0)
     if answer == "kill" and session.alive:
         print("epochal: killed without saving", file=sys.stderr, flush=True)
         os._exit(STATUS["kill"])
-    from tui.after import wait
-
     if session.control.paused:  # nobody can resume it any more
         if silent:
             session.control.stop("its terminal was lost while it was paused")
         else:
             session.control.resume()
-    return wait(session, STATUS.get(answer or ""), silent=silent)
+    return wait(session, stops, STATUS.get(answer or ""), silent=silent)

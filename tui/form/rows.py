@@ -81,7 +81,7 @@ class Line(Horizontal):
         """Give the line the keyboard."""
         for editor in self.query(".editor"):
             if editor.display and editor.focusable:
-                editor.focus()
+                self.screen.set_focus(editor)
                 return
 
     def show_error(self, error: str) -> None:
@@ -261,7 +261,7 @@ class Heading(Line):
         elif path.value:
             self._pick(path.value)
         else:
-            path.focus()
+            self.screen.set_focus(path)
 
     def on_input_submitted(self, event: Input.Submitted) -> None:
         event.stop()

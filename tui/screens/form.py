@@ -202,7 +202,7 @@ class FormScreen(Base):
         """Open the filter."""
         field = self.query_one("#filter", Input)
         field.display = True
-        field.focus()
+        self.set_focus(field)  # at once: the next letters are for it. Widget.focus() would let them pass as keys
 
     def action_leave(self) -> None:
         """Out of the field; out of the filter, or when nothing is being edited: show all fields again."""

@@ -173,7 +173,7 @@ class TrainScreen(Base):
         self.query_one("#tabs", Static).update(self._tabs())
         self._seen = ()
         pane: Widget = self.query_one(PANES[n][1])
-        pane.focus()
+        self.set_focus(pane)
         self.call_after_refresh(self._show, self.shown.history)
 
     def action_pause(self) -> None:
