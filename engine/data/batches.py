@@ -6,19 +6,19 @@ loading what lies before it, and no global random generator is drawn from.
 
 from __future__ import annotations
 
-import contextlib
-import random
+import atexit
 import signal
+import weakref
 from collections.abc import Iterable, Iterator, Sequence
 from itertools import islice
 from typing import Any, Protocol
 
-import numpy
 import torch
-from numpy.random import mtrand
 from torch import Tensor
 from torch.utils.data import DataLoader, Dataset, IterableDataset
 
+from engine.data.augment import augmentation
+from engine.data.draws import Seeded
 from engine.data.order import epoch_seed, order
 from engine.errors import Problem, RecipeError
 
@@ -78,7 +78,8 @@ class ResidentBatches(_Cut):
     """Batches from tensors that stay on the device: one gather a batch, no collation, no copy from the host.
 
     `inputs` (N, ...) and `targets` (N, ...) are moved to `device` once. Each batch is a fresh, aligned allocation, just as
-    a DataLoader's is, so that arithmetic on it gives the same bits.
+    a DataLoader's is, so that arithmetic on it gives the same bits. `augment` names changes to images, made on the device
+    (see `engine.data.augment`).
     """
 
     def __init__(
@@ -91,26 +92,33 @@ class ResidentBatches(_Cut):
         shuffle: bool = True,
         drop_last: bool = False,
         device: torch.device | str = "cpu",
+        augment: Sequence[str] = (),
     ) -> None:
         super().__init__(len(inputs), batch_size, drop_last)
         self.inputs = inputs.to(device)
         self.targets = targets.to(device)
         self.seed = seed
         self.shuffle = shuffle
+        self.augment = tuple(augment)
 
     def epoch(self, epoch: int, start: int = 0) -> Iterator[Batch]:
         """The batches of that epoch from position `start` on."""
         indices = order(self.samples, self.seed, epoch, self.shuffle).to(self.inputs.device)
+        changed = augmentation(self.augment, self.seed, epoch) if self.augment else None
         for first in self._firsts(start):
             batch = indices[first : first + self.batch_size]
-            yield self.inputs.index_select(0, batch), self.targets.index_select(0, batch)
+            inputs = self.inputs.index_select(0, batch)
+            if changed is not None:
+                inputs = changed(inputs, batch)
+            yield inputs, self.targets.index_select(0, batch)
 
 
 class StreamedBatches(_Cut):
     """Batches from a map-style data set of (inputs, target) samples, loaded as they are needed.
 
     What a sample draws at random while it is loaded (an augmentation, through torch, NumPy or `random`) is a function of
-    (seed, epoch, position of its batch): the same with any number of `workers` and after any resume.
+    (seed, epoch, index): the same in any batch, with any number of `workers` and after any resume. `augment` names changes to
+    images that are made to whole batches on the device, the same as those of ResidentBatches.
     """
 
     def __init__(
@@ -123,14 +131,16 @@ class StreamedBatches(_Cut):
         drop_last: bool = False,
         device: torch.device | str = "cpu",
         workers: int = 0,
+        augment: Sequence[str] = (),
     ) -> None:
         super().__init__(len(dataset), batch_size, drop_last)  # type: ignore[arg-type]  # map-style: it has a length
         self.device = torch.device(device)
         self.seed = seed
         self.shuffle = shuffle
+        self.augment = tuple(augment)
         self._keys = _Keys()
         self._loader = DataLoader(  # one for all epochs: its workers stay
-            _Seeded(dataset),
+            Seeded(dataset),
             batch_sampler=self._keys,  # type: ignore[arg-type]  # what it yields goes to __getitems__ as it is
             num_workers=workers,
             persistent_workers=workers > 0,
@@ -138,43 +148,33 @@ class StreamedBatches(_Cut):
             pin_memory=self.device.type == "cuda",
             generator=torch.Generator(),  # a loader draws a seed for its workers: not from the global generator
         )
+        if workers:
+            atexit.register(weakref.finalize(self, _end_workers, self._loader))
 
     def epoch(self, epoch: int, start: int = 0) -> Iterator[Batch]:
         """The batches of that epoch from position `start` on. One epoch at a time: the workers are shared."""
         indices = order(self.samples, self.seed, epoch, self.shuffle)
         stream = epoch_seed(self.seed, epoch)
-        self._keys.batches = [
-            ((stream + first) % 2**32, indices[first : first + self.batch_size]) for first in self._firsts(start)
-        ]
-        for inputs, targets in self._loader:
-            yield to_device(inputs, self.device), to_device(targets, self.device)
+        keys = self._keys.batches = [(stream, indices[first : first + self.batch_size]) for first in self._firsts(start)]
+        changed = augmentation(self.augment, self.seed, epoch) if self.augment else None
+        for (_, indices), loaded in zip(keys, self._loader, strict=True):
+            inputs, targets = to_device(tuple(loaded), self.device)
+            if changed is not None:
+                inputs = changed(inputs, indices.to(self.device))
+            yield inputs, targets
 
 
 class _Keys:
-    """The batch sampler of the epoch under way: for each batch its seed and its indices."""
+    """The batch sampler of the epoch under way: for each batch the epoch's stream and its indices."""
 
     batches: Sequence[tuple[int, Tensor]] = ()
 
     def __iter__(self) -> Iterator[tuple[int, list[int]]]:
-        for seed, indices in self.batches:
-            yield seed, indices.tolist()
+        for stream, indices in self.batches:
+            yield stream, indices.tolist()
 
     def __len__(self) -> int:
         return len(self.batches)
-
-
-class _Seeded(Dataset):
-    """A data set read a batch at a time, each with the global generators at a seed of its own."""
-
-    def __init__(self, dataset: Dataset) -> None:
-        self.dataset = dataset
-
-    def __getitems__(self, key: tuple[int, list[int]]) -> list[Any]:
-        seed, indices = key
-        with seeded(seed):
-            if many := getattr(self.dataset, "__getitems__", None):
-                return list(many(indices))
-            return [self.dataset[index] for index in indices]
 
 
 class LoaderBatches:
@@ -219,16 +219,34 @@ def make_batches(
     drop_last: bool = False,
     device: torch.device | str = "cpu",
     workers: int = 0,
+    augment: Sequence[str] = (),
 ) -> Batches:
-    """Batches of a prepared part: resident for (inputs, targets) tensors, streamed for a data set, else a loader as it is."""
+    """Batches of a prepared part: resident for (inputs, targets) tensors, streamed for a data set, else a loader as it is.
+
+    `augment` is for a training part of images, and not for a loader: nobody knows which samples its batches hold.
+    """
     if isinstance(part, tuple):
         inputs, targets = part
         return ResidentBatches(
-            inputs, targets, batch_size=batch_size, seed=seed, shuffle=shuffle, drop_last=drop_last, device=device
+            inputs,
+            targets,
+            batch_size=batch_size,
+            seed=seed,
+            shuffle=shuffle,
+            drop_last=drop_last,
+            device=device,
+            augment=augment,
         )
     if isinstance(part, Dataset) and not isinstance(part, IterableDataset):
         return StreamedBatches(
-            part, batch_size=batch_size, seed=seed, shuffle=shuffle, drop_last=drop_last, device=device, workers=workers
+            part,
+            batch_size=batch_size,
+            seed=seed,
+            shuffle=shuffle,
+            drop_last=drop_last,
+            device=device,
+            workers=workers,
+            augment=augment,
         )
     return LoaderBatches(part, device)
 
@@ -244,25 +262,6 @@ def to_device(batch: Any, device: torch.device | str) -> Any:
     if isinstance(batch, (tuple, list)):
         return type(batch)(to_device(value, device) for value in batch)
     return batch
-
-
-_LENT = numpy.random.MT19937(0)  # stands in for NumPy's global generator while samples are loaded
-
-
-@contextlib.contextmanager
-def seeded(seed: int) -> Iterator[None]:
-    """The global CPU generators of Python, NumPy and torch start from `seed`; afterwards they are as they were before."""
-    python, numpys, torchs = random.getstate(), mtrand.get_bit_generator(), torch.get_rng_state()
-    random.seed(seed)
-    mtrand.set_bit_generator(_LENT)  # exchanging it is far quicker than copying its state out and in
-    numpy.random.seed(seed)
-    torch.default_generator.manual_seed(seed)  # torch.manual_seed would reseed the GPUs as well
-    try:
-        yield
-    finally:
-        random.setstate(python)
-        mtrand.set_bit_generator(numpys)
-        torch.set_rng_state(torchs)
 
 
 def described(value: Any) -> str:
@@ -281,6 +280,12 @@ def _size(sized: Any) -> int | None:
 
 def _wrong(message: str) -> RecipeError:
     return RecipeError([Problem("data", message)])
+
+
+def _end_workers(loader: DataLoader) -> None:
+    """While the loader's queues still work. Later torch could only send a signal, which the workers leave to the trainer."""
+    if loader._iterator is not None:
+        loader._iterator._shutdown_workers()  # type: ignore[attr-defined]  # there is no public way
 
 
 def _leave_signals_to_the_trainer(worker: int) -> None:

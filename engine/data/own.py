@@ -9,9 +9,12 @@ import torch
 from torch import Tensor
 from torch.utils.data import DataLoader, Dataset, IterableDataset, Subset, TensorDataset, default_collate
 
-from engine.data.batches import described, seeded
+from engine.data import augment, fingerprint
+from engine.data.batches import described
+from engine.data.draws import seeded
 from engine.data.order import split
-from engine.data.samples import Prepared, wrong
+from engine.data.samples import Prepared, Task, as_array, wrong
+from engine.errors import RecipeError
 from engine.recipe import Loading
 
 LABELS = 100_000  # how many samples are looked at to count the classes of a data set that does not name them
@@ -21,40 +24,91 @@ def prepare_own(training: Dataset | DataLoader, validation: Dataset | DataLoader
     """The parts as they are; a map-style data set without validation is split. Raises RecipeError in one sentence.
 
     Floats become float32 and a single number as target becomes a row of one; nothing else about a sample changes.
-    Whole-number targets are classes, counted through `.classes`, `.num_classes`, `.targets` or the first 100,000 samples.
+    Whole-number targets are classes, counted through `.classes`, `.num_classes`, `.targets` or the first 100,000 samples; where
+    inputs are whole numbers as well and as many, both are tokens of a text, counted alike (also through `.vocab_size`).
     """
     if loading.standardize_target:
         raise wrong(
             "data.standardize_target", "data.standardize_target = true is not for a torch data set: it is taken as it is"
         )
+    splittable = isinstance(training, Dataset) and not isinstance(training, IterableDataset)
+    if loading.fold is not None and (validation is not None or not splittable):
+        raise own_part_and_fold(loading)
+    task: Task
     with seeded(0):  # looking at samples must not draw from what the model draws from
         inputs, target = _first(training)
-        is_class = not target.is_floating_point()
-        names, output_size = _classes(training) if is_class else ((), target.numel())
+        identity = _fingerprint(training, (inputs, target))
         if validation is not None:
             _first(validation)  # as well formed as the training part
-    if validation is None and isinstance(training, Dataset) and not isinstance(training, IterableDataset):
-        first, second = split(_length(training), loading.validation, loading.split_seed)
-        validation = Subset(training, second.tolist()) if len(second) else None
-        training = Subset(training, first.tolist())
+        if loading.reconstruct:
+            task, names, output_size = _reconstruction(training, inputs)
+        elif target.is_floating_point():
+            task, names, output_size = "regression", (), target.numel()
+        else:
+            task = "text" if _is_text(inputs, target) else "classification"
+            names, output_size = _classes(training)
+    input_shape = tuple(inputs.shape) if isinstance(inputs, Tensor) else ()
+    augment.check(loading.augment, input_shape, isinstance(inputs, Tensor) and inputs.is_floating_point())
+    if loading.augment and not splittable:
+        raise wrong(
+            "data.augment",
+            f"data.augment = {loading.augment} needs to know which samples a batch holds, and of a {type(training).__name__} "
+            "nobody does: change the samples where they are loaded",
+        )
+    if validation is None and splittable:
+        first, second = split(_length(training), loading)
+        validation = Subset(training, second.tolist()) if len(second) else None  # type: ignore[arg-type]
+        training = Subset(training, first.tolist())  # type: ignore[arg-type]
     return Prepared(
         train=_part(training, loading),
         validation=None if validation is None else _part(validation, loading),
-        task="classification" if is_class else "regression",
-        input_shape=tuple(inputs.shape) if isinstance(inputs, Tensor) else (),
+        task=task,
+        input_shape=input_shape,
         output_size=output_size,
         classes=names,
+        fingerprint=identity,
     )
 
 
-class Typed(Dataset):
-    """A data set of (inputs, target) whose floats are float32 and whose target is a tensor."""
+def own_part_and_fold(loading: Loading) -> RecipeError:
+    """The error for a fold of data that are not split."""
+    return wrong(
+        "data.fold",
+        f"data.fold = {loading.fold} is for data that are split here; these bring their own validation part, or are a stream",
+    )
 
-    def __init__(self, dataset: Dataset) -> None:
+
+def _reconstruction(training: Any, inputs: Any) -> tuple[Task, tuple[str, ...], int]:
+    if isinstance(training, (DataLoader, IterableDataset)) or not isinstance(inputs, Tensor) or not inputs.is_floating_point():
+        raise wrong(
+            "data.reconstruct",
+            "data.reconstruct = true needs a data set whose inputs are one tensor of floats a sample, and this is "
+            f"a {type(training).__name__} of {described(inputs) if not isinstance(inputs, Tensor) else inputs.dtype}",
+        )
+    return "reconstruction", (), inputs.numel()
+
+
+def _fingerprint(data: Any, first: Any) -> str:
+    """Of a data set by its length, first and last sample; of a loader, whose batches are drawn, by its length alone."""
+    tensors = _tensors(data)
+    if tensors:
+        return fingerprint.of_arrays(*(as_array(tensor, "inputs") for tensor in tensors))
+    if isinstance(data, (DataLoader, IterableDataset)):
+        behind = data.dataset if isinstance(data, DataLoader) else data
+        return fingerprint.of_samples(None if isinstance(behind, IterableDataset) else _length(behind))
+    return fingerprint.of_samples(_length(data), first, typed(data[_length(data) - 1]))
+
+
+class Typed(Dataset):
+    """A data set of (inputs, target) whose floats are float32 and whose target is a tensor; the inputs to `reconstruct`."""
+
+    def __init__(self, dataset: Dataset, reconstruct: bool = False) -> None:
         self.dataset = dataset
+        self.reconstruct = reconstruct
 
     def __getitem__(self, index: int) -> tuple[Any, Tensor]:
-        return typed(self.dataset[index])
+        inputs, target = typed(self.dataset[index])
+        return inputs, inputs if self.reconstruct else target
 
     def __len__(self) -> int:
         return len(self.dataset)  # type: ignore[arg-type]  # map-style: it has a length
@@ -98,6 +152,8 @@ def _part(part: Any, loading: Loading) -> Any:
     if len(tensors) == 2:
         inputs, targets = tensors
         inputs = inputs.float() if inputs.is_floating_point() else inputs
+        if loading.reconstruct:
+            return inputs, inputs
         if targets.is_floating_point():
             return inputs, targets.float().reshape(len(targets), *(targets.shape[1:] or (1,)))
         return inputs, targets.long().squeeze(1) if targets.shape[1:] == (1,) else targets.long()
@@ -105,7 +161,7 @@ def _part(part: Any, loading: Loading) -> Any:
         return DataLoader(
             part, loading.batch_size, num_workers=loading.workers, collate_fn=_collate, generator=torch.Generator()
         )
-    return Typed(part)
+    return Typed(part, loading.reconstruct)
 
 
 def _tensors(part: Any) -> tuple[Tensor, ...]:
@@ -152,7 +208,7 @@ def _classes(data: Any) -> tuple[tuple[str, ...], int]:
     names = getattr(data, "classes", None)
     if names is not None:
         return tuple(str(name) for name in names), len(names)
-    count = getattr(data, "num_classes", None)
+    count = getattr(data, "num_classes", getattr(data, "vocab_size", None))
     if count is None:
         labels = _labels(data)
         if int(labels.min()) < 0:
@@ -164,7 +220,8 @@ def _classes(data: Any) -> tuple[tuple[str, ...], int]:
 def _labels(data: Any) -> Tensor:
     """The class numbers of a map-style data set, as far as they are looked at."""
     if type(data) is TensorDataset:
-        return data.tensors[1]
+        inputs, targets = data.tensors
+        return torch.stack([inputs, targets]) if _is_text(inputs[0], targets[0]) else targets
     known = numpy.asarray(getattr(data, "targets", ()))
     if known.size and known.dtype.kind in "iu":
         return torch.as_tensor(known)
@@ -173,4 +230,11 @@ def _labels(data: Any) -> Tensor:
             "data.name",
             f"how many classes the stream {type(data).__name__} holds can't be known: give it `classes` or `num_classes`",
         )
-    return torch.stack([typed(data[index])[1].max() for index in range(min(_length(data), LABELS))])
+    looked_at = (typed(data[index]) for index in range(min(_length(data), LABELS)))
+    return torch.stack([(torch.stack(sample) if _is_text(*sample) else sample[1]).max() for sample in looked_at])
+
+
+def _is_text(inputs: Any, target: Tensor) -> bool:
+    """Whether a sample is a row of tokens and, as its target, the tokens after each."""
+    tokens = isinstance(inputs, Tensor) and not inputs.is_floating_point() and not target.is_floating_point()
+    return tokens and inputs.ndim == 1 and len(inputs) > 1 and inputs.shape == target.shape

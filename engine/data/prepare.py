@@ -14,9 +14,10 @@ import torch
 from numpy.typing import NDArray
 from torch.utils.data import DataLoader, Dataset
 
+from engine.data import augment, fingerprint
 from engine.data.batches import described
 from engine.data.order import split
-from engine.data.own import prepare_own
+from engine.data.own import own_part_and_fold, prepare_own
 from engine.data.samples import Prepared, Samples, as_array, from_arrays, wrong
 from engine.recipe import Loading
 
@@ -30,13 +31,16 @@ def prepare(loaded: Any, loading: Loading, source_name: str) -> Prepared:
     """Split, impute and scale what `source_name` returned.
 
     `loaded` is Samples; (inputs, targets) arrays, tensors or lists; a torch Dataset or DataLoader of (inputs, target) pairs,
-    which is taken as it is; or a (training, validation) pair of such. Raises RecipeError, in one sentence, for data that no
+    which is taken as it is; or a (training, validation) pair of such, where the second may be None. With
+    `loading.reconstruct` an array alone will do. Raises RecipeError, in one sentence, for data that no
     run could learn from.
     """
     if isinstance(loaded, Samples):
         return _prepare_samples(loaded, loading)
     if isinstance(loaded, (Dataset, DataLoader)):
         return prepare_own(loaded, None, loading)
+    if loading.reconstruct and isinstance(loaded, (numpy.ndarray, torch.Tensor)):
+        return _prepare_samples(Samples(inputs=loaded, targets=None, task="reconstruction"), loading)
     if not isinstance(loaded, (tuple, list)) or len(loaded) != 2:
         raise wrong(
             "data.name",
@@ -44,6 +48,8 @@ def prepare(loaded: Any, loading: Loading, source_name: str) -> Prepared:
             "DataLoader, a (training, validation) pair of such, and Samples",
         )
     first, second = loaded
+    if second is None:
+        return prepare(first, loading, source_name)
     if isinstance(first, (Dataset, DataLoader)) and isinstance(second, (Dataset, DataLoader)):
         return prepare_own(first, second, loading)
     if isinstance(first, tuple) and isinstance(second, tuple) and len(first) == len(second) == 2:
@@ -52,53 +58,82 @@ def prepare(loaded: Any, loading: Loading, source_name: str) -> Prepared:
 
 
 def _prepare_samples(samples: Samples, loading: Loading) -> Prepared:
-    samples = _with_classes(samples)
-    inputs, targets = _checked(samples.inputs, samples.targets, samples)
-    if samples.validation is not None:
-        held_inputs, held_targets = _checked(*samples.validation, samples)
-        if held_inputs.shape[1:] != inputs.shape[1:] or held_targets.shape[1:] != targets.shape[1:]:
-            raise wrong(
-                "data.name", f"the training samples have shape {inputs.shape[1:]}, the validation's {held_inputs.shape[1:]}"
-            )
-        x: Parts = inputs, held_inputs
-        y: Parts = targets, held_targets
-    else:
-        training, held = (indices.numpy() for indices in split(len(inputs), loading.validation, loading.split_seed))
-        x = inputs[training], inputs[held] if len(held) else None
-        y = targets[training], targets[held] if len(held) else None
+    samples = _with_classes(_with_task(samples, loading))
+    x, y = _split(samples, loading)
+    identity = fingerprint.of_arrays(x[0], y[0])  # of what was read: what is computed may differ by a rounding elsewhere
+    tokens = x[0].dtype.kind != "f"
 
     normalization: dict[str, list[Any]] = {}
     features = samples.features
     if samples.impute:
         x, features, normalization["median"], normalization["missing"] = _imputed(x, features)
-    if loading.standardize and inputs.dtype.kind == "f":
+    if loading.standardize and not tokens:
         x, normalization["mean"], normalization["std"] = _standardized(x)
-
     if loading.standardize_target:
-        if samples.task == "classification":
+        if samples.task != "regression":
+            what = "the inputs for targets" if samples.task == "reconstruction" else "classes"
             raise wrong(
-                "data.standardize_target", "data.standardize_target = true needs a numeric target; this one has classes"
+                "data.standardize_target", f"data.standardize_target = true needs a numeric target; this one has {what}"
             )
         y, normalization["target_mean"], normalization["target_std"] = _standardized(y)
 
+    input_shape = tuple(x[0].shape[1:])
+    augment.check(loading.augment, input_shape, numbers=not tokens)
+
     def part(inputs: Array, targets: Array) -> tuple[torch.Tensor, torch.Tensor]:
-        return _tensor(inputs), _tensor(targets)
+        tensor = _tensor(inputs)
+        return tensor, tensor if samples.task == "reconstruction" else _tensor(targets)
 
     return Prepared(
         train=part(x[0], y[0]),
         validation=None if x[1] is None or y[1] is None else part(x[1], y[1]),
         task=samples.task,
-        input_shape=tuple(x[0].shape[1:]),
-        output_size=len(samples.classes) or math.prod(targets.shape[1:]),
+        input_shape=input_shape,
+        output_size=len(samples.classes) or math.prod(x[0].shape[1:] if samples.task == "reconstruction" else y[0].shape[1:]),
         classes=samples.classes,
         features=features,
         normalization=normalization,
         notes=samples.notes,
+        fingerprint=identity,
     )
+
+
+def _with_task(samples: Samples, loading: Loading) -> Samples:
+    """For reconstruction the inputs stand in for the targets; what becomes of them becomes of the targets in the end."""
+    if not loading.reconstruct and samples.task != "reconstruction":
+        return samples
+    held = None if samples.validation is None else (samples.validation[0], samples.validation[0])
+    samples = replace(samples, task="reconstruction", targets=samples.inputs, classes=(), validation=held)
+    if not isinstance(samples.inputs, numpy.ndarray):
+        samples = replace(samples, inputs=as_array(samples.inputs, "inputs"))
+    if samples.inputs.dtype.kind != "f" and samples.inputs.dtype not in (numpy.uint8, numpy.bool_):
+        raise wrong("data.reconstruct", "data.reconstruct = true needs numbers as inputs; these are tokens")
+    return samples
+
+
+def _split(samples: Samples, loading: Loading) -> tuple[Parts, Parts]:
+    """Inputs and targets, each of the training and of the validation part."""
+    inputs, targets = _checked(samples.inputs, samples.targets, samples)
+    if samples.validation is None:
+        training, held = (indices.numpy() for indices in split(len(inputs), loading))
+        x = inputs[training], inputs[held] if len(held) else None
+        return x, x if targets is inputs else (targets[training], targets[held] if len(held) else None)
+    if loading.fold is not None and samples.task != "text":  # a text is folded as it is cut into windows
+        raise own_part_and_fold(loading)
+    held_inputs, held_targets = _checked(*samples.validation, samples)
+    if held_inputs.shape[1:] != inputs.shape[1:] or held_targets.shape[1:] != targets.shape[1:]:
+        raise wrong(
+            "data.name", f"the training samples have shape {inputs.shape[1:]}, the validation's {held_inputs.shape[1:]}"
+        )
+    return (inputs, held_inputs), (targets, held_targets)
 
 
 def _with_classes(samples: Samples) -> Samples:
     """Class targets as numbers 0..C-1 with names, also where only the values were given."""
+    if samples.task == "text" and not samples.classes:
+        parts = [samples.inputs, samples.targets, *(samples.validation or ())]
+        size = max(int(as_array(part, "inputs").max(initial=0)) for part in parts) + 1
+        return replace(samples, classes=tuple(map(str, range(size))))
     if samples.task != "classification":
         return samples
     if not samples.classes:
@@ -112,8 +147,12 @@ def _with_classes(samples: Samples) -> Samples:
 
 
 def _checked(inputs: Any, targets: Any, samples: Samples) -> tuple[Array, Array]:
-    """Arrays whose rows are samples: inputs of numbers or tokens, targets of class numbers or (N, K, ...) numbers."""
-    x, y = as_array(inputs, "inputs"), as_array(targets, "targets")
+    """Arrays whose rows are samples: inputs of numbers or tokens, targets of class numbers or (N, K, ...) numbers.
+
+    For reconstruction both are the same array.
+    """
+    x = as_array(inputs, "inputs")
+    y = x if samples.task == "reconstruction" else as_array(targets, "targets")
     if len(x) != len(y):
         raise wrong("data.name", f"the data have {len(x)} inputs but {len(y)} targets")
     if not x.size:
@@ -126,6 +165,16 @@ def _checked(inputs: Any, targets: Any, samples: Samples) -> tuple[Array, Array]
         x = x.astype(numpy.float32)
     missing = numpy.isnan(x) if samples.impute else False
     _refuse_non_finite(x, missing, "input", samples.features)
+    if samples.task == "reconstruction":
+        return x, x
+    if samples.task == "text":
+        tokens = x.dtype.kind in "iu" and y.dtype.kind in "iu" and x.shape == y.shape and x.ndim == 2
+        if not tokens or min(x.min(), y.min()) < 0 or max(x.max(), y.max()) >= len(samples.classes):
+            raise wrong(
+                "data.name",
+                f"a text's inputs and targets must be whole numbers from 0 to {len(samples.classes) - 1}, both (N, T)",
+            )
+        return x, y
     if samples.task == "classification":
         if y.dtype.kind not in "iu" or y.min() < 0 or y.max() >= len(samples.classes):
             raise wrong("data.name", f"the class targets must be whole numbers from 0 to {len(samples.classes) - 1}")
@@ -186,8 +235,17 @@ def _standardized(parts: Parts) -> tuple[Parts, list[float], list[float]]:
     constant = highest == training.min(others, keepdims=True)
     mean = numpy.where(constant, highest, mean)
     deviation = numpy.where(constant | (deviation == 0), 1.0, deviation)
-    scaled = (training - mean) / deviation, None if parts[1] is None else (parts[1] - mean) / deviation
-    return scaled, mean.ravel().tolist(), deviation.ravel().tolist()
+
+    def scaled(part: Array) -> Array:
+        if part.dtype != numpy.float32:
+            return numpy.asarray((part - mean) / deviation)
+        result = numpy.empty_like(part)  # computed in float64, but never held in it as a whole
+        for rows in range(0, len(part), 1024):
+            result[rows : rows + 1024] = (part[rows : rows + 1024] - mean) / deviation
+        return result
+
+    held = None if parts[1] is None else scaled(parts[1])
+    return (scaled(training), held), mean.ravel().tolist(), deviation.ravel().tolist()
 
 
 def _tensor(values: Array) -> torch.Tensor:

@@ -14,7 +14,7 @@ if TYPE_CHECKING:
 
     Part = tuple[Tensor, Tensor] | Dataset | DataLoader
 
-Task = Literal["classification", "regression"]
+Task = Literal["classification", "regression", "text", "reconstruction"]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)
@@ -23,9 +23,11 @@ class Samples:
 
     `inputs` is (N, *shape): numbers of any width, which become float32; bytes (uint8), which are pixels and become 0 to 1;
     or integer tokens, which become int64 and are never scaled. `targets` is (N,) class numbers 0..C-1 with `classes` naming
-    them, or (N,) or (N, K) numbers. `features` names the inputs when they are flat. `validation` is (inputs, targets) where
-    the data brings its own. With `impute`, NaN in flat inputs means "missing"; otherwise it is an error. `notes` are
-    sentences for the user.
+    them, or (N,) or (N, K) numbers. For the task "text" both are (N, T) tokens, numbers of `classes`, the vocabulary: each
+    target is the token after its input. For "reconstruction" the inputs are the targets and `targets` is not looked at.
+
+    `features` names the inputs when they are flat. `validation` is (inputs, targets) where the data brings its own. With
+    `impute`, NaN in flat inputs means "missing"; otherwise it is an error. `notes` are sentences for the user.
     """
 
     inputs: Any
@@ -43,8 +45,10 @@ class Prepared:
     """Training and validation data, and what a model must know of them.
 
     A part is (inputs, targets) tensors, a map-style data set, or a loader; `engine.data.batches.make_batches` takes each.
-    Inputs are float32, tokens int64; targets are int64 classes (N,) or float32 numbers (N, K). `input_shape` is one
-    sample's shape, () when a sample is not one tensor; `output_size` the number of classes or of target numbers.
+    Inputs are float32, tokens int64; targets are int64 classes (N,), float32 numbers (N, K), tokens (N, T), or for
+    reconstruction the inputs. `input_shape` is one sample's shape, () when a sample is not one tensor; `output_size` the
+    number of classes (of tokens in the vocabulary) or of the numbers of one target. `fingerprint` tells these training data
+    from others (see `engine.data.fingerprint`).
     `normalization` holds what was applied, as plain lists, in this order: "median" of each column, for what is missing;
     "missing", the columns that have an indicator, all behind the last column; "mean" and "std"; "target_mean", "target_std".
     """
@@ -58,6 +62,7 @@ class Prepared:
     features: tuple[str, ...] = ()
     normalization: dict[str, list[Any]] = field(default_factory=dict)
     notes: tuple[str, ...] = ()
+    fingerprint: str = ""
 
 
 def wrong(field: str, message: str) -> RecipeError:
@@ -66,10 +71,17 @@ def wrong(field: str, message: str) -> RecipeError:
 
 
 def from_arrays(inputs: Any, targets: Any, validation: tuple[Any, Any] | None = None) -> Samples:
-    """Samples from arrays, tensors or lists. Float targets are numbers; integers, booleans and texts are classes."""
+    """Samples from arrays, tensors or lists. Float targets are numbers; integers, booleans and texts are classes.
+
+    Whole numbers (N, T) as inputs and as targets are a text: tokens, and the ones after them.
+    """
     import numpy
 
     values = as_array(targets, "targets")
+    if values.ndim == 2 and values.shape[1] > 1 and values.dtype.kind in "iu":
+        tokens = as_array(inputs, "inputs")
+        if tokens.shape == values.shape and tokens.dtype.kind in "iu" and tokens.itemsize > 1:  # bytes are pixels
+            return Samples(inputs=tokens, targets=values, task="text", validation=validation)
     if values.dtype.kind == "f":
         return Samples(inputs=inputs, targets=values, task="regression", validation=validation)
     if validation is None:

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import random
+import subprocess
+import sys
 from collections import namedtuple
 
 import numpy
@@ -89,6 +91,18 @@ def test_unshuffled_is_the_order_of_the_data(kind, tensors):
     assert_same(batches.epoch(5), DataLoader(TensorDataset(*tensors), SIZE))
 
 
+@pytest.mark.parametrize(
+    "last", ["next(it)", "list(it)", "next(it); it.close()", "cycle = [batches]; cycle.append(cycle); del batches, it"]
+)
+def test_a_program_that_leaves_its_workers_alone_still_ends(last):
+    code = (
+        "import torch\nfrom torch.utils.data import TensorDataset\nfrom engine.data.batches import StreamedBatches\n"
+        "batches = StreamedBatches(TensorDataset(torch.ones(40, 3), torch.ones(40)), batch_size=8, workers=2)\n"
+        f"it = batches.epoch(1); next(it)\n{last}"
+    )
+    assert subprocess.run([sys.executable, "-c", code], timeout=60, check=False).returncode == 0  # it hung for good
+
+
 def test_d2_epochs_and_seeds_differ_and_each_is_a_permutation():
     orders = {(seed, epoch): order(N, seed, epoch, shuffle=True) for seed in (0, 1) for epoch in (1, 2, 3)}
     for indices in orders.values():
@@ -128,19 +142,56 @@ class Noisy(Dataset):
         return torch.cat([torch.rand(2), torch.tensor([random.random(), numpy.random.rand()])]), index
 
 
-def test_augmentation_is_a_function_of_seed_epoch_and_position():
-    def seen(epoch, start=0, workers=0, seed=SEED):
-        batches = StreamedBatches(Noisy(), batch_size=SIZE, seed=seed, workers=workers)
-        return {
-            int(y): x.tolist() for inputs, targets in batches.epoch(epoch, start) for x, y in zip(inputs, targets, strict=True)
-        }
+class Rarely(Noisy):
+    """Draws for one sample only, from one generator only, and remembers what was asked of it."""
 
-    alone = seen(1)
-    assert seen(1, workers=2) == alone
-    rest = seen(1, start=4)
-    assert rest == {index: alone[index] for index in rest}
+    def __init__(self, draw) -> None:
+        self.draw = draw
+        self.loaded: list[int] = []
+
+    def __getitem__(self, index: int):
+        self.loaded.append(index)
+        return torch.tensor([self.draw() if index == 17 else 0.0]), index
+
+
+class Many(Noisy):
+    """Loads a whole batch at once."""
+
+    def __getitems__(self, indices):
+        return [self[index] for index in indices]
+
+
+def seen(dataset, epoch, start=0, **options):
+    batches = StreamedBatches(dataset, **{"batch_size": SIZE, "seed": SEED, **options})
+    return {int(y): x.tolist() for inputs, targets in batches.epoch(epoch, start) for x, y in zip(inputs, targets, strict=True)}
+
+
+@pytest.mark.parametrize("kind", [Noisy, Many])
+def test_what_a_sample_draws_is_a_function_of_seed_epoch_and_index(kind):
+    alone = seen(kind(), 1)
+    for options in ({"workers": 2}, {"batch_size": 1}, {"batch_size": 50}, {"shuffle": False}, {"drop_last": True}):
+        other = seen(kind(), 1, **options)
+        assert other == {index: alone[index] for index in other}
+    rest = seen(kind(), 1, start=4)
+    assert len(rest) == N - 4 * SIZE and rest == {index: alone[index] for index in rest}
     assert len({tuple(values) for values in alone.values()}) == N
-    assert all(seen(2)[index] != alone[index] != seen(1, seed=8)[index] for index in alone)
+    later, reseeded = seen(kind(), 2), seen(kind(), 1, seed=8)
+    assert all(later[index] != alone[index] != reseeded[index] for index in alone)
+
+
+@pytest.mark.parametrize("draw", [random.random, lambda: float(numpy.random.rand()), lambda: float(torch.rand(()))])
+def test_a_draw_of_one_sample_is_noticed(draw):
+    alone = seen(Rarely(draw), 1)
+    assert alone[17] != [0.0] and alone == seen(Rarely(draw), 1, batch_size=1) == seen(Rarely(draw), 1, batch_size=N)
+    dataset = Rarely(draw)
+    seen(dataset, 1)
+    assert len(dataset.loaded) == N + SIZE  # the batch in which it was noticed is read again, and no other
+
+
+def test_a_data_set_that_draws_nothing_is_read_once():
+    dataset = Counting()
+    seen(dataset, 1)
+    assert sorted(dataset.loaded) == list(range(N))
 
 
 @pytest.mark.parametrize("make", [ResidentBatches, lambda x, y, **options: StreamedBatches(TensorDataset(x, y), **options)])

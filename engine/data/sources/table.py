@@ -1,12 +1,14 @@
-"""CSV files: columns of numbers, yes-or-no and texts become inputs, one column the target."""
+"""CSV and Parquet files: columns of numbers, yes-or-no and texts become inputs, one column the target."""
 
 from __future__ import annotations
 
 import re
+from collections.abc import Callable, Sequence
+from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
 from engine.data.samples import Samples, as_classes, wrong
-from engine.data.sources.declare import existing, source
+from engine.data.sources.declare import existing, package, source
 from engine.errors import nearest
 
 if TYPE_CHECKING:
@@ -18,13 +20,17 @@ LEAVE_OUT = "leave it out by naming the others in data.columns"
 DATE = re.compile(r"\s*(\d{4}[-/.]\d{1,2}[-/.]\d{1,2}|\d{1,2}[-/.]\d{1,2}[-/.](\d{4}|\d{2}))(\D.*)?")
 
 
+AsTask = Literal["auto", "classification", "regression"]
+
+
 @source(task=None)
 def csv(
     path: str,
     target: str,
     columns: tuple[str, ...] = (),
-    task: Literal["auto", "classification", "regression"] = "auto",
+    task: AsTask = "auto",
     delimiter: str = ",",
+    validation_path: str = "",
 ) -> Samples:
     """A table from a CSV file with a header line: one column is the target, the others are inputs.
 
@@ -37,63 +43,125 @@ def csv(
         columns: the columns to predict from; none given: all others
         task: auto: classification for texts, true and false, and whole numbers of at most 20 different values
         delimiter: what stands between two values
+        validation_path: a file with the same columns to validate on; none: a share of the rows
     """
-    table = _read(path, delimiter)
+    if len(delimiter) != 1:
+        raise wrong("data.delimiter", f"data.delimiter = {delimiter!r} must be a single character")
+
+    def read(file: Path) -> DataFrame:
+        import pandas
+
+        # "?" is how the UCI data sets write a missing value.
+        return pandas.read_csv(file, sep=delimiter, na_values=["?"], skipinitialspace=True, low_memory=False)
+
+    return _from_files(read, path, validation_path, target, columns, task)
+
+
+@source(task=None)
+def parquet(path: str, target: str, columns: tuple[str, ...] = (), task: AsTask = "auto", validation_path: str = "") -> Samples:
+    """A table from a Parquet file: one column is the target, the others are inputs, treated as those of a CSV file.
+
+    Args:
+        path: the file, seen from the working directory
+        target: the column to predict
+        columns: the columns to predict from; none given: all others
+        task: auto: classification for texts, true and false, and whole numbers of at most 20 different values
+        validation_path: a file with the same columns to validate on; none: a share of the rows
+    """
+    package("pyarrow", "pyarrow")
+
+    def read(file: Path) -> DataFrame:
+        import pandas
+
+        return pandas.read_parquet(file, engine="pyarrow")
+
+    return _from_files(read, path, validation_path, target, columns, task)
+
+
+def _from_files(
+    read: Callable[[Path], DataFrame], path: str, validation_path: str, target: str, columns: Sequence[str], task: str
+) -> Samples:
+    def table(argument: str, path: str) -> DataFrame:
+        file = existing(path, argument)
+        try:
+            return read(file)
+        except (ValueError, OSError) as error:  # what pandas and pyarrow raise for files that are none derives from these
+            words = " ".join(str(error).split())
+            raise wrong(f"data.{argument}", f"data.{argument} = {path!r} can't be read as a table: {words}") from None
+
+    held = table("validation_path", validation_path) if validation_path else None
+    return from_tables(table("path", path), held, target, columns, task, path)
+
+
+def from_tables(
+    table: DataFrame, held: DataFrame | None, target: str, columns: Sequence[str], task: str, origin: str
+) -> Samples:
+    """Samples from a data frame, and from a second one to validate on. `origin` is what the sentences call the first."""
+    import numpy
+    import pandas
+
     if target not in table.columns:
-        raise _no_column("target", target, table, path)
+        raise _no_column("target", target, table, origin)
     for column in columns:
         if column not in table.columns:
-            raise _no_column("columns", column, table, path)
+            raise _no_column("columns", column, table, origin)
     if target in columns:
         raise wrong("data.columns", f"data.columns holds the target {target!r} itself: leave it out")
+    # A nameless first column is the row number that pandas writes; it tells of the file's order, not of the world.
+    wanted = list(columns) or [name for name in table.columns if name != target and not str(name).startswith("Unnamed: ")]
+    rows = len(table)
+    if held is not None:
+        for column in (target, *wanted):
+            if column not in held.columns:
+                raise _no_column("validation_path", column, held, "the validation data")
+        table = pandas.concat([table, held], ignore_index=True)
     notes = []
-    if unlabelled := int(table[target].isna().sum()):
-        notes.append(f"{unlabelled} of {len(table)} rows have no {target!r} and were left out")
-        table = table[table[target].notna()]
-    if table.empty:
-        raise wrong("data.path", f"data.path = {path!r} has no row with a {target!r}")
+    labelled = table[target].notna().to_numpy()
+    if not labelled.all():
+        notes.append(f"{(~labelled).sum()} of {len(table)} rows have no {target!r} and were left out")
+        rows, table = int(labelled[:rows].sum()), table[labelled]
+    if not rows or (held is not None and rows == len(table)):
+        argument = "validation_path" if rows else "path"
+        raise wrong(f"data.{argument}", f"data.{argument}: {origin if not rows else 'it'} has no row with a {target!r}")
 
     features: dict[str, Any] = {}
-    # A nameless first column is the row number that pandas writes; it tells of the file's order, not of the world.
-    for column in columns or [name for name in table.columns if name != target and not name.startswith("Unnamed: ")]:
+    for column in wanted:
         if table[column].isna().all():
             notes.append(f"column {column!r} is empty and was left out")
         else:
-            features |= _inputs(table[column], column)
+            features |= _inputs(table[column], str(column))
     if not features:
-        raise wrong("data.columns", f"data.path = {path!r} has no column to predict {target!r} from")
+        raise wrong("data.columns", f"data.columns: {origin} has no column to predict {target!r} from")
 
     values, kind, classes = _target(table[target], target, task)
-    import numpy
-
     inputs = numpy.stack([numpy.asarray(values, dtype=numpy.float64) for values in features.values()], axis=1)
     return Samples(
-        inputs=inputs, targets=values, task=kind, classes=classes, features=tuple(features), impute=True, notes=tuple(notes)
+        inputs=inputs[:rows],
+        targets=values[:rows],
+        validation=None if held is None else (inputs[rows:], values[rows:]),
+        task=kind,
+        classes=classes,
+        features=tuple(features),
+        impute=True,
+        notes=tuple(notes),
     )
 
 
-def _read(path: str, delimiter: str) -> DataFrame:
-    import pandas
-
-    if len(delimiter) != 1:
-        raise wrong("data.delimiter", f"data.delimiter = {delimiter!r} must be a single character")
-    try:
-        # "?" is how the UCI data sets write a missing value.
-        return pandas.read_csv(existing(path), sep=delimiter, na_values=["?"], skipinitialspace=True, low_memory=False)
-    except (pandas.errors.ParserError, pandas.errors.EmptyDataError, UnicodeDecodeError) as error:
-        raise wrong("data.path", f"data.path = {path!r} can't be read as a table: {str(error).strip()}") from None
-
-
-def _no_column(field: str, name: str, table: DataFrame, path: str) -> Exception:
+def _no_column(field: str, name: str, table: DataFrame, origin: str) -> Exception:
     known = [str(column) for column in table.columns]
     if len(known) == 1 and (found := re.search(r"[;\t|,]", known[0])):
-        return wrong("data.delimiter", f"{path} has one column, {known[0]!r}: is the delimiter {found.group()!r}?")
+        return wrong("data.delimiter", f"{origin} has one column, {known[0]!r}: is the delimiter {found.group()!r}?")
     shown = ", ".join(known[:10]) + (", …" if len(known) > 10 else "")
-    return wrong(f"data.{field}", f"data.{field}: {path} has no column {name!r}{nearest(name, known)}; it has {shown}")
+    return wrong(f"data.{field}", f"data.{field}: {origin} has no column {name!r}{nearest(name, known)}; it has {shown}")
 
 
 def _inputs(values: Series, name: str) -> dict[str, Any]:
     """One column as named columns of numbers, with NaN where a number is missing."""
+    from pandas.api.types import is_scalar
+
+    first = values.dropna().iloc[0]
+    if not is_scalar(first):
+        raise wrong("data.columns", f"column {name!r} holds values of type {type(first).__name__}, not plain ones: {LEAVE_OUT}")
     if _is_number(values):
         return {name: values.astype(float)}
     if set(values.dropna().unique()) <= {True, False}:  # with missing values among them pandas keeps objects

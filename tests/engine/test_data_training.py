@@ -1,0 +1,104 @@
+"""Data of every kind under a whole run, from the recipe's file to the last epoch, stopped and resumed on the way."""
+
+from __future__ import annotations
+
+import tomllib
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+
+from engine import Recipe, Trainer
+from tests.engine import plain
+
+CODE = """
+import numpy, random, torch
+from torch.utils.data import Dataset
+
+class Drawing(Dataset):
+    classes = ["dark", "bright"]
+    def __len__(self):
+        return 30
+    def __getitem__(self, index):
+        picture = torch.full((1, 8, 8), float(index % 2))
+        return picture + torch.randn(1, 8, 8) + numpy.random.rand() + random.random(), index % 2
+
+def load():
+    return Drawing()
+"""
+
+
+@pytest.fixture
+def here(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    monkeypatch.chdir(tmp_path)
+    random = np.random.default_rng(0)
+    images = random.integers(0, 256, (30, 1, 8, 8), dtype=np.uint8)
+    np.savez("images.npz", x=images, y=images.mean((1, 2, 3)) > 127.5)
+    (tmp_path / "t.txt").write_text("to be, or not to be, that is the question\n" * 20)
+    (tmp_path / "own.py").write_text(CODE)
+    return tmp_path
+
+
+def recipe(data: dict[str, Any], model: str, loss: str = "CrossEntropyLoss") -> Recipe:
+    values = {
+        "data": {"batch_size": 8, **data},
+        "model": {"name": model},
+        "loss": {"name": loss},
+        "training": {"epochs": 3, "device": "cpu"},
+        "checkpoint": {"min_seconds": 0.0},
+    }
+    return Recipe.from_dict(tomllib.loads(Recipe.from_dict(values).to_toml()))  # through a file and back
+
+
+AUGMENT = ["flip", "shift", "cutout", "noise", "brightness"]
+RUNS = {
+    "text": ({"name": "text", "path": "t.txt", "context": 12, "batch_size": 16}, "gpt"),
+    "text, a fold": ({"name": "text", "path": "t.txt", "context": 12, "batch_size": 16, "fold": 2, "folds": 3}, "gpt"),
+    "reconstruction": (
+        {"name": "npz", "path": "images.npz", "reconstruct": True, "augment": ["noise"]},
+        "autoencoder",
+        "MSELoss",
+    ),
+    "augmented": ({"name": "npz", "path": "images.npz", "augment": AUGMENT}, "cnn"),
+    "a fold": ({"name": "npz", "path": "images.npz", "fold": 1, "folds": 3}, "cnn"),
+    "own, drawing": ({"name": "own.py:load"}, "cnn"),
+    "own, drawing, augmented": ({"name": "own.py:load", "augment": AUGMENT}, "cnn"),
+    "own, drawing, with workers": ({"name": "own.py:load", "augment": AUGMENT, "workers": 2}, "cnn"),
+}
+
+
+@pytest.mark.parametrize("kind", RUNS)
+def test_d1_data_of_every_kind_stopped_and_resumed(kind: str, here: Path) -> None:
+    whole = Trainer.from_recipe(recipe(*RUNS[kind]), runs=here / "whole").fit()
+    assert whole.state == "finished" and len(whole.history) == 3
+    for stop in (2, 4):
+        first = Trainer.from_recipe(recipe(*RUNS[kind]), runs=here / f"stopped{stop}")
+        steps = iter(range(1, 1000))
+        first.parts.optimizer.register_step_post_hook(
+            lambda *_, first=first, steps=steps, stop=stop: first.control.stop() if next(steps) == stop else None
+        )
+        assert first.fit().state == "stopped" and first.step == stop and first.run is not None
+        torch.manual_seed(999)
+        result = Trainer.resume(first.run.path).fit()
+        assert result.state == "finished" and plain.same(result.model.state_dict(), whole.model.state_dict())
+        for row, other in zip(result.history, whole.history, strict=True):
+            assert row["val/loss"] == other["val/loss"]
+
+
+def test_workers_change_nothing(here: Path) -> None:
+    data, model = RUNS["own, drawing, augmented"]
+    alone, helped = (Trainer.from_recipe(recipe({**data, "workers": n}, model), runs=None).fit() for n in (0, 2))
+    assert plain.same(alone.model.state_dict(), helped.model.state_dict())
+
+
+def test_what_is_held_back_is_never_changed(here: Path) -> None:
+    plainly, augmented = (
+        Trainer.from_recipe(recipe({"name": "npz", "path": "images.npz", "augment": names}, "cnn"), runs=None).parts
+        for names in ([], AUGMENT)
+    )
+    for (x, y), (u, v) in zip(plainly.validation.epoch(1), augmented.validation.epoch(1), strict=True):
+        assert torch.equal(x, u) and torch.equal(y, v)
+    for (x, y), (u, v) in zip(plainly.train.epoch(1), augmented.train.epoch(1), strict=True):
+        assert torch.equal(y, v) and not torch.equal(x, u)
