@@ -3,6 +3,8 @@
 # mypy: disable-error-code="no-any-return"
 from __future__ import annotations
 
+from typing import ClassVar
+
 from torch import Tensor, nn
 
 from engine.models.shapes import image_shape, positive
@@ -17,6 +19,8 @@ class CNN(nn.Module):
         dropout: share of the head's inputs that is zeroed in training
         head: widths of the hidden layers after the convolutions
     """
+
+    tasks: ClassVar[tuple[str, ...]] = ("classification", "regression")
 
     def __init__(
         self,

@@ -3,6 +3,8 @@
 # mypy: disable-error-code="no-any-return"
 from __future__ import annotations
 
+from typing import ClassVar
+
 from torch import Tensor, nn
 
 from engine.models.shapes import flat_size
@@ -14,6 +16,8 @@ class Linear(nn.Module):
     Args:
         bias: learn an intercept as well
     """
+
+    tasks: ClassVar[tuple[str, ...]] = ("classification", "regression")
 
     def __init__(self, input_shape: tuple[int, ...], output_size: int, bias: bool = True) -> None:
         super().__init__()

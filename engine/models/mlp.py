@@ -3,7 +3,7 @@
 # mypy: disable-error-code="no-any-return"
 from __future__ import annotations
 
-from typing import Literal
+from typing import ClassVar, Literal
 
 from torch import Tensor, nn
 
@@ -19,6 +19,8 @@ class MLP(nn.Module):
         dropout: share of each hidden layer's outputs that is zeroed in training
         batch_norm: normalize each hidden layer over the batch, before the activation
     """
+
+    tasks: ClassVar[tuple[str, ...]] = ("classification", "regression")
 
     def __init__(
         self,

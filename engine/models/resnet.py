@@ -3,6 +3,8 @@
 # mypy: disable-error-code="no-any-return"
 from __future__ import annotations
 
+from typing import ClassVar
+
 import torch
 from torch import Tensor, nn
 
@@ -17,6 +19,8 @@ class ResNet(nn.Module):
         blocks: residual blocks in each stage
     """
 
+    tasks: ClassVar[tuple[str, ...]] = ("classification", "regression")
+
     def __init__(
         self, input_shape: tuple[int, ...], output_size: int, widths: tuple[int, ...] = (16, 32, 64), blocks: int = 1
     ) -> None:
@@ -24,7 +28,7 @@ class ResNet(nn.Module):
         positive(widths=widths, blocks=blocks)
         if not widths:
             raise ValueError("widths must name at least one stage")
-        depth, height, _ = image_shape("resnet", input_shape)
+        depth, height, _ = image_shape(type(self).__name__.lower(), input_shape)
         stem: list[nn.Module] = [nn.Unflatten(1, (1, height))] if len(input_shape) == 2 else []
         stem += [nn.Conv2d(depth, widths[0], 3, padding=1, bias=False), nn.BatchNorm2d(widths[0]), nn.ReLU()]
         self.stem = nn.Sequential(*stem)
@@ -40,6 +44,13 @@ class ResNet(nn.Module):
     def forward(self, inputs: Tensor) -> Tensor:
         """(B, C, H, W) or (B, H, W) to (B, output_size)."""
         return self.head(self.stages(self.stem(inputs)))
+
+
+class ResNet18(ResNet):
+    """ResNet-18 for small images: a 3 x 3 first convolution, no pooling after it, four stages of two blocks."""
+
+    def __init__(self, input_shape: tuple[int, ...], output_size: int) -> None:
+        super().__init__(input_shape, output_size, widths=(64, 128, 256, 512), blocks=2)
 
 
 class Block(nn.Module):
