@@ -25,6 +25,11 @@ class Problem:
     field: str
     message: str
 
+    def __post_init__(self) -> None:
+        # A key or a library's own text may hold line breaks and worse: it stays one line, and no terminal obeys it.
+        plain = "".join(c if c.isprintable() else c.encode("unicode_escape").decode() for c in self.message)
+        object.__setattr__(self, "message", plain)
+
 
 class RecipeError(EpochalError):
     """One or more mistakes in a recipe, found before the first step."""

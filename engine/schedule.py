@@ -31,18 +31,28 @@ class Schedule:
         self.taken = 0
 
     def after_step(self) -> None:
-        """To be called after each optimizer step by a schedule of unit "step"."""
-        if self.length is None or self.taken < self.length:
-            self.scheduler.step()
-            self.taken += 1
+        """To be called after each optimizer step; a schedule that counts epochs does nothing here."""
+        if self.unit == "step":
+            self.advance()
 
-    def after_epoch(self, metric: float) -> None:
-        """To be called after each epoch's validation; a schedule that counts steps does nothing here."""
-        if self.unit == "plateau":
-            self.scheduler.step(metric)  # type: ignore[arg-type]  # ReduceLROnPlateau's own argument
+    def after_epoch(self, metric: float | None) -> None:
+        """To be called after each epoch and its validation; a schedule that counts steps does nothing here.
+
+        `metric` is the monitored one, None when this epoch had no validation: a plateau schedule then waits.
+        """
+        if self.unit != "step":
+            self.advance(metric)
+
+    def advance(self, metric: float | None = None) -> None:
+        """One unit is over; `metric` is for a plateau schedule."""
+        if self.unit == "plateau" and metric is None:
+            return
+        if self.length is None or self.taken < self.length:
+            if self.unit == "plateau":
+                self.scheduler.step(metric)  # type: ignore[arg-type]  # ReduceLROnPlateau's own argument
+            else:
+                self.scheduler.step()
             self.taken += 1
-        elif self.unit == "epoch":
-            self.after_step()
 
     def state_dict(self) -> dict[str, Any]:
         return {"scheduler": self.scheduler.state_dict(), "length": self.length, "taken": self.taken}

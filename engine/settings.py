@@ -7,8 +7,6 @@ from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
-import tomli_w
-
 from engine.errors import Problem, RecipeError
 
 
@@ -23,7 +21,9 @@ def read_toml(path: Path | str) -> dict[str, Any]:
         raise RecipeError([Problem("", f"{path} can't be read: {error.strerror}")]) from None
     except UnicodeDecodeError:
         raise RecipeError([Problem("", f"{path} is no TOML file: it is not text in UTF-8")]) from None
-    except tomllib.TOMLDecodeError as error:  # its text ends in (at line 3, column 7)
+    except RecursionError:
+        raise RecipeError([Problem("", f"{path} is no recipe: its values are nested too deeply")]) from None
+    except ValueError as error:  # mostly TOMLDecodeError, whose text ends in (at line 3, column 7)
         raise RecipeError([Problem("", f"{path} is no TOML file: {error}")]) from None
 
 
@@ -37,15 +37,9 @@ def to_toml(values: Mapping[str, Any]) -> str:
 
 
 def _line(key: str, value: Any) -> str:
-    return tomli_w.dumps({key: 0}).removesuffix("0\n") + _value(value)
+    from engine.catalog.fields import inline, inline_key
 
-
-def _value(value: Any) -> str:
-    if isinstance(value, list):
-        return f"[{', '.join(map(_value, value))}]"
-    if isinstance(value, Mapping):
-        return f"{{{', '.join(_line(key, inner) for key, inner in value.items())}}}"
-    return tomli_w.dumps({"value": value}).removeprefix("value = ").removesuffix("\n")
+    return inline_key(key) + inline(value)
 
 
 def parse_setting(setting: str) -> tuple[str, Any]:

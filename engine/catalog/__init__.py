@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 from engine.catalog.check import problems, sections
-from engine.catalog.entries import KINDS, Entry, entries, find, names
+from engine.catalog.entries import KINDS, Entry, entries, find, fitting, names
 from engine.catalog.fields import REQUIRED, Field, Section
 from engine.catalog.own import resolve
 from engine.catalog.signature import fields_of, fields_of_options
+from engine.catalog.tasks import loss_for
 
 __all__ = [
     "KINDS",
@@ -18,6 +19,8 @@ __all__ = [
     "fields_of",
     "fields_of_options",
     "find",
+    "fitting",
+    "loss_for",
     "names",
     "problems",
     "resolve",

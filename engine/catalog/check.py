@@ -2,15 +2,17 @@
 
 from __future__ import annotations
 
-import warnings
+import re
 from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import replace
 from typing import Any
 
-from engine.catalog import own
-from engine.catalog.entries import LOADING, TASKS, Entry, find, names
+from engine.catalog import extras, own, trial
+from engine.catalog.entries import LOADING, Entry, find, fitting, names
 from engine.catalog.fields import REQUIRED, Field, Section, kind_of, shown
 from engine.catalog.signature import fields_of_options
-from engine.errors import Problem, RecipeError, nearest
+from engine.catalog.tasks import loss_for, misfit, model_for, task_of
+from engine.errors import Problem, RecipeError
 from engine.recipe import Checkpoint, Recipe, Training
 
 COMPONENTS = {"data": "Data", "model": "Model", "loss": "Loss", "optimizer": "Optimizer", "scheduler": "Scheduler"}
@@ -33,8 +35,9 @@ def sections(values: Mapping[str, Any], light: bool = False) -> tuple[Section, .
         else:
             fields = _fields(kind, name)
         fields += LOADING if kind == "data" else ()
-        known = () if light and kind != "data" else names(kind)
-        groups.append(Section(key=kind, title=title, names=known, optional=kind == "scheduler", fields=fields))
+        task = task_of(_table(values, "data")) if kind in ("model", "loss") else None
+        able, unfit = ((), {}) if light and kind != "data" else fitting(kind, task)
+        groups.append(Section(key=kind, title=title, names=able, unfit=unfit, optional=kind == "scheduler", fields=fields))
     groups += [Section(key=key, title=title, fields=fields) for key, (title, fields) in PLANS.items()]
     return tuple(groups)
 
@@ -45,7 +48,7 @@ def problems(values: Mapping[str, Any]) -> tuple[Problem, ...]:
     Errors that own code raises while it is loaded come through.
     """
     values = with_defaults(values)
-    found = list(_unknown("", values, ["name", "seed", *COMPONENTS, *PLANS], "part of a recipe"))
+    found = list(extras.unknown("", values, ["name", "seed", *COMPONENTS, *PLANS], "part of a recipe"))
     found += _of_fields("", values, OWN)
     chosen: dict[str, Entry] = {}
     sound: dict[str, Entry] = {}
@@ -59,7 +62,7 @@ def problems(values: Mapping[str, Any]) -> tuple[Problem, ...]:
         elif key in PLANS:
             _, fields = PLANS[key]
             found += _of_fields(key, given, fields)
-            found += _unknown(key, given, [field.key for field in fields], f"field of {key}")
+            found += extras.unknown(key, given, [field.key for field in fields], f"field of {key}")
         else:
             try:
                 chosen[key] = _chosen(key, given.get("name"))
@@ -71,16 +74,34 @@ def problems(values: Mapping[str, Any]) -> tuple[Problem, ...]:
                 found += wrong
                 if not wrong:
                     sound[key] = chosen[key]
-    return (*found, *_across(chosen), *_trials(sound, values))
+    return (*found, *_across(chosen, values), *trial.problems(sound, values))
 
 
 def with_defaults(values: Mapping[str, Any]) -> dict[str, Any]:
-    """The values with a name in each component that is not optional: that of the default recipe where none is given."""
+    """The values with a name in each component that is not optional: that of the default recipe where none is given.
+
+    Model and loss follow what the data are for, and the recipe is called after data and model. A scheduler called "none" is
+    "constant": before it may be a warm-up.
+    """
     filled = dict(values)
     for kind in ("data", "model", "loss", "optimizer"):
         given = values.get(kind) if values.get(kind) is not None else {}
-        filled[kind] = {"name": getattr(_DEFAULT, kind).name, **given} if isinstance(given, Mapping) else given
+        task = task_of(_table(filled, "data"))
+        name = {"model": model_for(task), "loss": loss_for(task)}.get(kind) or getattr(_DEFAULT, kind).name
+        filled[kind] = {"name": name, **given} if isinstance(given, Mapping) else given
+    if _table(values, "scheduler").get("name") == "none":
+        filled["scheduler"] = {**values["scheduler"], "name": "constant"}
+    if filled.get("name") is None:
+        filled["name"] = _named_after(_table(filled, "data").get("name"), _table(filled, "model").get("name"))
     return filled
+
+
+def _named_after(data: Any, model: Any) -> str:
+    """ "digits-mlp"; own data are called like their file, an own model like its class."""
+    where, _, _ = str(data).rpartition(":")
+    stem = where.removesuffix(".py").replace("/", ".").rpartition(".")[2] if where else str(data)
+    name = re.sub(r"[^A-Za-z0-9_.-]+", "-", f"{stem}-{str(model).rpartition(':')[2]}")
+    return name.lstrip(".")[:100]
 
 
 _DEFAULT = Recipe()
@@ -110,13 +131,16 @@ def _fields(kind: str, name: Any) -> tuple[Field, ...]:
         raise
 
 
-def _chosen(kind: str, name: Any) -> Entry:
-    key = f"{kind}.name"
+def _chosen(kind: str, name: Any, place: str = "") -> Entry:
+    key = f"{place or kind}.name"
     if name is None:
         raise RecipeError([Problem(key, f"{key} is missing; it must be one of {', '.join(names(kind))}, or own code")])
     if not isinstance(name, str):
         raise RecipeError([Problem(key, f"{key} is {shown(name)}; it must be text")])
-    entry = find(kind, name)
+    try:
+        entry = find(kind, name)
+    except RecipeError as error:  # the entry's sentence, at the place of a table inside a list
+        raise RecipeError([Problem(key, item.message.replace(f"{kind}.name", key, 1)) for item in error.problems]) from None
     if entry.refusal:
         raise RecipeError([Problem(key, f"{key} can't be {name!r}: {entry.refusal}")])
     return entry
@@ -125,8 +149,41 @@ def _chosen(kind: str, name: Any) -> Entry:
 def _of_component(entry: Entry, given: Mapping[str, Any]) -> Iterator[Problem]:
     fields = entry.fields + (LOADING if entry.kind == "data" else ())
     yield from _of_fields(entry.kind, given, fields)
+    if entry.kind == "scheduler" and "warmup" in given and entry.unit == "step" and "warmup" not in entry.extras:
+        yield Problem("scheduler.warmup", f"scheduler.warmup is not for {entry.name}, which warms up itself: see pct_start")
+        given = {key: value for key, value in given.items() if not key.startswith("warmup")}
     if not entry.open:
-        yield from _unknown(entry.kind, given, ["name", *(field.key for field in fields)], f"field of {entry.name}")
+        yield from extras.unknown(entry.kind, given, ["name", *(field.key for field in fields)], f"field of {entry.name}")
+    if "groups" in entry.extras and isinstance(given.get("groups"), list):
+        partner = find("optimizer", entry.partner) if entry.partner else None
+        yield from extras.problems_of("optimizer.groups", given["groups"], extras.of_group(entry, partner), "field of a group")
+    if entry.name == "chain" and isinstance(given.get("chain"), list):
+        yield from _of_chain(given["chain"])
+
+
+def _of_chain(chain: Sequence[Any]) -> Iterator[Problem]:
+    if not chain:
+        yield Problem("scheduler.chain", "scheduler.chain is empty; it must have a table for each scheduler")
+    for i, table in enumerate(chain):
+        place = f"scheduler.chain[{i}]"
+        if not isinstance(table, Mapping):  # the field itself says so
+            continue
+        try:
+            entry = _chosen("scheduler", table.get("name"), place)
+        except RecipeError as error:
+            yield from error.problems
+            continue
+        if entry.name == "chain":
+            yield Problem(f"{place}.name", f"{place}.name is 'chain'; a chain can't be part of one")
+            continue
+        length = extras.LENGTH if i + 1 == len(chain) else replace(extras.LENGTH, default=REQUIRED, optional=False)
+        fields = (length, *(field for field in entry.fields if field.key not in entry.extras))
+        yield from extras.problems_of_table(
+            place, {"name": entry.name, **table}, (_NAME, *fields), f"field of {entry.name} here"
+        )
+
+
+_NAME = Field(key="name", kind="text")
 
 
 def _of_fields(section: str, given: Mapping[str, Any], fields: tuple[Field, ...]) -> Iterator[Problem]:
@@ -139,67 +196,12 @@ def _of_fields(section: str, given: Mapping[str, Any], fields: tuple[Field, ...]
             yield problem
 
 
-def _unknown(section: str, given: Mapping[str, Any], known: Sequence[str], what: str) -> Iterator[Problem]:
-    for key in given:
-        if key not in known:
-            dotted = f"{section}.{key}" if section else str(key)
-            hint = nearest(str(key), known) or f"; there are {', '.join(known)}"
-            yield Problem(dotted, f"{dotted} is no {what}{hint}")
-
-
-def _across(chosen: Mapping[str, Entry]) -> Iterator[Problem]:
-    """What no section can know alone: whether the loss fits what the data are for."""
-    data, loss = chosen.get("data"), chosen.get("loss")
-    task = getattr(data.target, "task", None) if data else None
-    if data and loss and task and loss.tasks and task not in loss.tasks:
-        fitting = ", ".join(name for name in names("loss") if task in TASKS.get(name, ()))
-        message = (
-            f"loss.name is {loss.name!r}, which is for {' and '.join(loss.tasks)}, but data.name {data.name!r} is for {task}"
-        )
-        yield Problem("loss.name", f"{message}; there are {fitting}")
-
-
-def _trials(chosen: Mapping[str, Entry], values: Mapping[str, Any]) -> Iterator[Problem]:
-    """Build torch's own optimizer, loss and scheduler once for what their constructors say of the values."""
-    import torch
-
-    def arguments(entry: Entry) -> dict[str, Any]:
-        given = _table(values, entry.kind)
-        return {field.key: field.clean(given[field.key]) for field in entry.fields if given.get(field.key) is not None}
-
-    optimizer: Any = None
-    for entry in (chosen.get("loss"), chosen.get("optimizer"), chosen.get("scheduler")):
-        if entry is None or own.is_own(entry.name) or (entry.kind == "scheduler" and optimizer is None):
-            continue
-        live: tuple[Any, ...] = ()
-        given = arguments(entry)
-        if entry.kind == "optimizer":
-            live = ([torch.nn.Parameter(torch.zeros(2, 2))],)
-        if entry.kind == "scheduler":
-            live = (optimizer,)
-            stand_in = {"epochs": 1000, "total_steps": 1000, "lr": 0.1}  # of the real ones only assembling knows
-            given = {**{key: stand_in[source] for key, source in entry.derived.items()}, **given}
-        error, part = _trial(entry, given, live)
-        if error is not None:
-            yield _blamed(entry, given, live, error)
-        elif entry.kind == "optimizer":
-            optimizer = part
-
-
-def _trial(entry: Entry, arguments: Mapping[str, Any], live: tuple[Any, ...]) -> tuple[Exception | None, Any]:
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore")  # they come again when it is built to be used
-        try:
-            return None, entry.build(arguments, *live)
-        except Exception as error:  # torch's constructors raise what they like; given plain values it is about the values
-            return error, None
-
-
-def _blamed(entry: Entry, arguments: Mapping[str, Any], live: tuple[Any, ...], error: Exception) -> Problem:
-    """The problem at the one argument without which it works, or at the name."""
-    says = f"{entry.name} says: {' '.join(str(error).split())}"
-    for key, value in arguments.items():
-        others = {other: given for other, given in arguments.items() if other != key}
-        if _trial(entry, others, live)[0] is None:
-            return Problem(f"{entry.kind}.{key}", f"{entry.kind}.{key} is {shown(value)}; {says}")
-    return Problem(f"{entry.kind}.name", f"{entry.kind}.name is {entry.name!r}; {says}")
+def _across(chosen: Mapping[str, Entry], values: Mapping[str, Any]) -> Iterator[Problem]:
+    """What no section can know alone: whether model and loss fit what the data are for."""
+    task = task_of(_table(values, "data"))
+    for kind in ("model", "loss"):
+        entry = chosen.get(kind)
+        reason = misfit(kind, entry.name, entry.tasks, task) if entry and task else ""
+        if entry and reason:
+            others = ", ".join(fitting(kind, task)[0])
+            yield Problem(f"{kind}.name", f"{kind}.name is {entry.name!r}; {reason}; there are {others}")

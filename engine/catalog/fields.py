@@ -7,17 +7,31 @@ import math
 import os
 import re
 import tomllib
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
 from numbers import Integral, Real
 from typing import Any, Literal
 
 from engine.errors import Problem, nearest
 
-Kind = Literal["integer", "number", "boolean", "text", "list", "any"]
+Kind = Literal["integer", "number", "boolean", "text", "list", "table", "any"]
 
-_ONE = {"integer": "an integer", "number": "a number", "boolean": "true or false", "text": "text", "any": "a value"}
-_MANY = {"integer": "integers", "number": "numbers", "boolean": "true or false", "text": "texts", "any": "values"}
+_ONE = {
+    "integer": "an integer",
+    "number": "a number",
+    "boolean": "true or false",
+    "text": "text",
+    "table": "a table",
+    "any": "a value",
+}
+_MANY = {
+    "integer": "integers",
+    "number": "numbers",
+    "boolean": "true or false",
+    "text": "texts",
+    "table": "tables",
+    "any": "values",
+}
 
 
 class _Required:
@@ -37,8 +51,9 @@ class Field:
     `key` is its name inside its section, torch's own argument name where there is one. `default` is REQUIRED when there is
     none. `choices` closes the set of values (of items, in a list). `optional` fields may be left out (their default is None);
     `derived` then says in a few words what the engine uses instead ("the length of the run"). `item` is the kind of a list's
-    items and `length` how many there must be. `minimum` and `maximum` are inclusive. `pattern` is what a whole text must match,
-    and `pattern_words` says the same to a person. `make` is what a constructor gets for the recipe's plain value.
+    items and `length` how many there must be; a table is written as in a file, { key = value }. `words` may stand instead of a
+    list ("balanced"); "none" among them means left out. `minimum` and `maximum` are inclusive. `pattern` is what a whole text
+    must match, and `pattern_words` says the same to a person. `make` is what a constructor gets for the recipe's plain value.
     """
 
     key: str
@@ -47,6 +62,7 @@ class Field:
     item: Kind = "any"
     length: int | None = None
     choices: tuple[Any, ...] = ()
+    words: tuple[str, ...] = ()
     minimum: float | None = None
     maximum: float | None = None
     pattern: str = ""
@@ -64,7 +80,8 @@ class Field:
         if self.kind == "list":
             length = "" if self.length is None else f"{self.length} "
             among = f", each one of {', '.join(map(str, self.choices))}" if self.choices else ""
-            return f"a list of {length}{_MANY[self.item]}{among}"
+            instead = f"{', '.join(self.words)} or " if self.words else ""
+            return f"{instead}a list of {length}{_MANY[self.item]}{among}"
         if self.choices:
             return f"one of {', '.join(map(str, self.choices))}"
         words = _ONE[self.kind]
@@ -90,21 +107,29 @@ class Field:
         value = self.clean(value)
         if self._fits(value):
             return None
-        hint = ""
-        if isinstance(value, str):  # fp32 means float32, not tf32: a guess has the same first letter
-            hint = nearest(value, (str(choice) for choice in self.choices if str(choice)[:1] == value[:1]))
+        hint, guess = "", value
+        if isinstance(value, list) and self.choices:
+            guess = next((item for item in value if item not in self.choices), None)
+        if isinstance(guess, str):  # fp32 means float32, not tf32: a guess has the same first letter
+            hint = nearest(guess, (str(choice) for choice in (*self.choices, *self.words) if str(choice)[:1] == guess[:1]))
         wanted = self.expects
         if self.kind == "number" and isinstance(value, float) and not math.isfinite(value):
             wanted = wanted.replace("a number", "a finite number")
+        if self.kind == "integer" and _is("integer", value) and not _in_64_bits(value):
+            wanted = wanted.replace("an integer", "an integer of at most 64 bits")
         return Problem(key, f"{key} is {shown(value)}; it must be {wanted}{hint}")
 
     def _fits(self, value: Any) -> bool:
+        if isinstance(value, str) and value in self.words:
+            return True
         if self.kind == "list":
             whole = isinstance(value, list) and (self.length is None or len(value) == self.length)
-            return whole and all(_is(self.item, item) and (not self.choices or item in self.choices) for item in value)
+            return whole and all(
+                _is(self.item, item) and _in_64_bits(item) and (not self.choices or item in self.choices) for item in value
+            )
         if self.choices:
             return any(value == choice and type(value) is type(choice) for choice in self.choices)
-        if not _is(self.kind, value):
+        if not _is(self.kind, value) or not _in_64_bits(value):
             return False
         if self.kind == "number" and not math.isfinite(value) and value != self.default:
             return False
@@ -120,10 +145,12 @@ class Field:
         text = text.strip()
         if not text and self.optional:
             return None
-        if self.kind != "list":
-            return _read(self.kind, text)
+        if self.kind != "list" or text in self.words:
+            return _read("text" if text in self.words else self.kind, text)
         if text.startswith("["):
             return self.clean(toml_value(text))
+        if self.item == "table":
+            return toml_value(f"[{text}]") if text else []
         return [_read(self.item, item.strip()) for item in text.split(",")] if text else []
 
     def show(self, value: Any) -> str:
@@ -131,6 +158,8 @@ class Field:
         if value is None or value is REQUIRED:
             return ""
         value = self.clean(value)
+        if isinstance(value, list) and any(isinstance(item, Mapping) for item in value):
+            return inline(value)
         if self.kind != "list" or not isinstance(value, list):
             text = _show(value)
             return text if self.kind != "any" or _read("any", text) == value else json.dumps(value, ensure_ascii=False)
@@ -145,6 +174,7 @@ class Section:
     key: str  # "optimizer"; "" for the recipe's own name and seed
     title: str
     names: tuple[str, ...] = ()  # what `name` may be; empty where the section has no name. Own code is allowed beside them
+    unfit: Mapping[str, str] = field(default_factory=dict)  # names that can't be chosen here -> the sentence why
     optional: bool = False  # the whole section may be absent (scheduler)
     fields: tuple[Field, ...] = ()
 
@@ -162,9 +192,33 @@ def toml_value(text: str) -> Any:
     """`text` read as a TOML value, or the text itself where it is none."""
     try:
         values = tomllib.loads(f"value = {text}")
-    except tomllib.TOMLDecodeError:
+    except (ValueError, RecursionError):  # no TOML, or a number of thousands of digits
         return text
     return values["value"] if set(values) == {"value"} else text
+
+
+def inline(value: Any) -> str:
+    """A value as it stands in a TOML file, all of it on one line. What is None in a table is left out."""
+    import tomli_w
+
+    if isinstance(value, list):
+        return f"[{', '.join(map(inline, value))}]"
+    if isinstance(value, Mapping):
+        items = [inline_key(key) + inline(inner) for key, inner in value.items() if inner is not None]
+        return f"{{{', '.join(items)}}}"
+    return tomli_w.dumps({"value": value}).removeprefix("value = ").removesuffix("\n")
+
+
+def inline_key(key: str) -> str:
+    """A key as it stands before its value, quoted where it must be."""
+    import tomli_w
+
+    return tomli_w.dumps({key: 0}).removesuffix("0\n")
+
+
+def _in_64_bits(value: Any) -> bool:
+    """Whether an integer is one that torch and TOML can hold; true of everything else."""
+    return not isinstance(value, int) or -(2**63) <= value < 2**63
 
 
 def kind_of(value: Any) -> Kind:
@@ -182,7 +236,7 @@ def _is(kind: Kind, value: Any) -> bool:
         return isinstance(value, int) and not isinstance(value, bool)
     if kind == "number":
         return isinstance(value, float)
-    return kind == "any" or isinstance(value, {"text": str, "list": list}[kind])
+    return kind == "any" or isinstance(value, {"text": str, "list": list, "table": Mapping}[kind])
 
 
 def _clean(kind: Kind, value: Any, item: Kind = "any") -> Any:
@@ -205,7 +259,7 @@ def _clean(kind: Kind, value: Any, item: Kind = "any") -> Any:
 def _read(kind: Kind, text: str) -> Any:
     if kind == "boolean":
         return {"true": True, "false": False}.get(text.lower(), text)
-    if kind == "any":
+    if kind in ("any", "table"):
         return toml_value(text)
     if kind in ("integer", "number"):
         try:

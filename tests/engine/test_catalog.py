@@ -1,9 +1,8 @@
-"""Fields from signatures, own code, the sections of a form and the sentences about mistakes."""
+"""Fields from signatures and docstrings, their texts in a form, and own code."""
 
 from __future__ import annotations
 
 import math
-import subprocess
 import sys
 from collections.abc import Callable
 from pathlib import Path
@@ -156,6 +155,12 @@ def test_build_makes_what_torch_wants() -> None:
         (Field(key="x", kind="list", item="text"), "a, b", ["a", "b"]),
         (Field(key="x", kind="any"), "[1, 'a']", [1, "a"]),
         (Field(key="x", kind="any"), "word", "word"),
+        (Field(key="x", kind="list", item="table"), '{ a = "b.*", c = 1 }, {a = 2}', [{"a": "b.*", "c": 1}, {"a": 2}]),
+        (Field(key="x", kind="list", item="table"), "[{a = 2}]", [{"a": 2}]),
+        (Field(key="x", kind="list", item="table"), "a = 2", "[a = 2]"),
+        (Field(key="x", kind="list", item="table", optional=True), "", None),
+        (Field(key="x", kind="list", item="number", words=("balanced",)), "balanced", "balanced"),
+        (Field(key="x", kind="list", item="number", words=("balanced",)), "1, 2", [1.0, 2.0]),
     ],
 )
 def test_reading(field: Field, text: str, value: object) -> None:
@@ -169,7 +174,7 @@ numbers = st.floats(allow_nan=False, allow_infinity=False)
 
 @given(
     st.one_of(
-        st.tuples(st.just(Field(key="x", kind="integer")), st.integers()),
+        st.tuples(st.just(Field(key="x", kind="integer")), st.integers(-(2**63), 2**63 - 1)),
         st.tuples(st.just(Field(key="x", kind="number")), numbers),
         st.tuples(st.just(Field(key="x", kind="boolean")), st.booleans()),
         st.tuples(st.just(Field(key="x", kind="text")), texts.map(str.strip)),
@@ -177,6 +182,10 @@ numbers = st.floats(allow_nan=False, allow_infinity=False)
         st.tuples(st.just(Field(key="x", kind="list", item="number")), st.lists(numbers)),
         st.tuples(st.just(Field(key="x", kind="list", item="text")), st.lists(texts)),
         st.tuples(st.just(Field(key="x", kind="list", item="boolean")), st.lists(st.booleans())),
+        st.tuples(
+            st.just(Field(key="x", kind="list", item="table")),
+            st.lists(st.dictionaries(texts, st.one_of(texts, numbers, st.booleans(), st.lists(numbers)))),
+        ),
         st.tuples(st.just(Field(key="x", kind="any")), st.one_of(st.integers(-9, 9), st.booleans(), texts, st.lists(texts))),
     )
 )
@@ -209,6 +218,12 @@ def test_small_numbers_are_shown_short() -> None:
         (Field(key="n", kind="integer"), None, "optimizer.n is missing; it must be an integer"),
         (Field(key="n", kind="integer", minimum=1, maximum=9), 10, "optimizer.n is 10; it must be an integer from 1 to 9"),
         (Field(key="f", kind="boolean"), 1, "optimizer.f is 1; it must be true or false"),
+        (Field(key="g", kind="list", item="table"), [1], "optimizer.g is [1]; it must be a list of tables"),
+        (
+            Field(key="w", kind="list", item="number", words=("none", "balanced")),
+            "ballanced",
+            "optimizer.w is 'ballanced'; it must be none, balanced or a list of numbers; the nearest is 'balanced'",
+        ),
         (Field(key="l", kind="list", item="integer"), 64, "optimizer.l is 64; it must be a list of integers"),
         (Field(key="l", kind="list", item="integer"), [1, "a"], "optimizer.l is [1, 'a']; it must be a list of integers"),
         (Field(key="l", kind="list", item="number", length=2), [0.9], "optimizer.l is [0.9]; it must be a list of 2 numbers"),
@@ -331,7 +346,7 @@ def test_own_optimizer_and_scheduler() -> None:
         ("no_such_package.models:Net", "there is no module 'no_such_package'"),
         ("torch.nn:Lineer", "the nearest is 'Linear'"),
         ("mpl", "which is no model of the catalog; the nearest is 'mlp'"),
-        ("zzzz", "there are cnn, linear, mlp"),
+        ("zzzz", "linear, mlp, "),
     ],
 )
 def test_names_that_lead_nowhere(own_code: Path, name: str, words: str) -> None:
@@ -359,96 +374,3 @@ def test_errors_of_own_code_come_through(own_code: Path) -> None:
 def test_modules_of_the_working_directory_are_found(own_code: Path) -> None:
     (own_code / "my_own_models.py").write_text("def net(): return 1\n")
     assert resolve("my_own_models:net")() == 1
-
-
-# Sections and problems.
-
-
-def test_sections_follow_the_names() -> None:
-    def groups(**values: object) -> dict[str, list[str]]:
-        return {group.key: [field.key for field in group.fields] for group in catalog.sections(values)}
-
-    found = groups(optimizer={"name": "SGD"}, data={"name": "csv"})
-    assert list(found) == ["", "data", "model", "loss", "optimizer", "scheduler", "training", "checkpoint"]
-    assert found[""] == ["name", "seed"]
-    assert found["optimizer"][:2] == ["lr", "momentum"]
-    assert {"path", "target", "batch_size", "validation"} <= set(found["data"])
-    assert found["scheduler"] == []
-    assert groups(optimizer={"name": "SDG"})["optimizer"] == []
-    assert groups(optimizer="SGD")["optimizer"] == []
-    assert groups(model={"name": "nowhere.py:Net"})["model"] == []
-
-
-def test_light_sections_leave_torch_alone() -> None:
-    code = """
-import sys
-from engine.recipe import Recipe
-from engine.catalog import sections
-values = Recipe().to_dict(complete=False)
-values["optimizer"] = {"name": "Adam", "lr": 0.1, "betas": [0.9, 0.99]}
-groups = {group.key: group for group in sections(values, light=True)}
-assert [(field.key, field.kind, field.item) for field in groups["optimizer"].fields] == [
-    ("lr", "number", "any"), ("betas", "list", "number")]
-assert groups["optimizer"].names == () and "digits" in groups["data"].names
-assert groups["data"].find("batch_size").minimum == 1
-heavy = {"torch", "numpy", "pandas", "sklearn"} & set(sys.modules)
-assert not heavy, heavy
-"""
-    subprocess.run([sys.executable, "-c", code], check=True)
-
-
-def sentences(**values: object) -> dict[str, str]:
-    return {problem.field: problem.message for problem in catalog.problems(values)}
-
-
-def test_every_problem_is_found_at_once() -> None:
-    found = sentences(
-        nmae="x",
-        seed=-1,
-        data={"name": "digits", "batchsize": 3, "validation": 2},
-        optimizer={"name": "Adam", "lr": "abc", "weight_dekay": 0.1},
-        scheduler={"name": "StepLR"},
-        training={"device": "gpu", "epochs": 2.5},
-        checkpoint=3,
-    )
-    assert set(found) == {
-        "nmae", "seed", "data.batchsize", "data.validation", "optimizer.lr", "optimizer.weight_dekay",
-        "scheduler.step_size", "training.device", "training.epochs", "checkpoint",
-    }  # fmt: skip
-    assert found["nmae"].endswith("the nearest is 'name'")
-    assert found["data.batchsize"] == "data.batchsize is no field of digits; the nearest is 'batch_size'"
-    assert found["optimizer.weight_dekay"].endswith("the nearest is 'weight_decay'")
-    assert found["training.device"].startswith("training.device is 'gpu'; it must be auto, cpu")
-    assert all("\n" not in sentence for sentence in found.values())
-
-
-@pytest.mark.parametrize(
-    ("values", "field", "words"),
-    [
-        ({"optimizer": {"name": "LBFGS"}}, "optimizer.name", "needs a closure"),
-        ({"optimizer": {"name": 3}}, "optimizer.name", "must be text"),
-        ({"scheduler": {"step_size": 3}}, "scheduler.name", "is missing"),
-        ({"optimizer": {"name": "Adam", "betas": [1.5, 0.9]}}, "optimizer.betas", "Invalid beta parameter"),
-        ({"optimizer": {"name": "SGD", "nesterov": True}}, "optimizer.nesterov", "requires a momentum"),
-        ({"scheduler": {"name": "OneCycleLR"}, "optimizer": {"name": "Adagrad"}}, "scheduler.name", "momentum"),
-        ({"scheduler": {"name": "OneCycleLR", "pct_start": 3.0}}, "scheduler.pct_start", "pct_start"),
-        ({"loss": {"name": "MSELoss"}}, "loss.name", "for regression"),
-        ({"data": {"name": "diabetes"}}, "loss.name", "for classification"),
-    ],
-)
-def test_problems_of_whole_sections(values: dict[str, Any], field: str, words: str) -> None:
-    found = sentences(**values)
-    assert list(found) == [field]
-    assert words in found[field]
-
-
-def test_what_is_right_is_left_alone() -> None:
-    assert sentences() == {}
-    assert sentences(data={"name": "diabetes"}, loss={"name": "MSELoss"}) == {}
-    assert sentences(data={"name": "csv", "path": "x.csv", "target": "y"}, loss={"name": "BCEWithLogitsLoss"}) == {}
-    assert sentences(scheduler={"name": "OneCycleLR", "max_lr": None}, training={"patience": None}) == {}
-
-
-def test_an_unknown_kind() -> None:
-    with pytest.raises(RecipeError, match="the nearest is 'optimizer'"):
-        catalog.entries("optimiser")

@@ -100,6 +100,8 @@ def value_for(field: Field) -> st.SearchStrategy[Any]:
             return st.floats(low, high, allow_nan=False) | st.integers(int(low), int(high))
         case "boolean":
             return st.booleans()
+        case "list" if field.choices:
+            return st.lists(st.sampled_from(field.choices), max_size=3)
         case "list":
             return st.lists(st.text("abc/_.", min_size=1), max_size=3)
     return st.just(field.default)
@@ -113,6 +115,7 @@ def variants() -> st.SearchStrategy[dict[str, Any]]:
         for key in ("training", "checkpoint")
     }
     loading = {field.key: value_for(field) for field in sections["data"].fields}
+    loading["reconstruct"] = st.just(False)  # the data are then for other models
     model = st.fixed_dictionaries(
         {"name": st.just("mlp")}, optional={"hidden": st.lists(st.integers(1, 9)), "dropout": st.just(0)}
     )
@@ -156,7 +159,8 @@ def test_valid_variants_survive_the_round_trip(data: st.DataObject) -> None:
 
 def test_required_arguments_come_in_the_constructors_order() -> None:
     recipe = Recipe(scheduler=Component("StepLR", {"gamma": 0.5, "step_size": 2}))
-    assert recipe.to_dict()["scheduler"] == {"name": "StepLR", "step_size": 2, "gamma": 0.5, "unit": "epoch"}
+    arguments = {"name": "StepLR", "step_size": 2, "gamma": 0.5, "unit": "epoch", "warmup": 0, "warmup_start": 0.01}
+    assert list(recipe.to_dict()["scheduler"].items()) == list(arguments.items())
     field = catalog.find("scheduler", "StepLR").fields[0]
     assert field.default is REQUIRED
     assert "step_size" not in Recipe(scheduler=Component("StepLR")).to_dict()["scheduler"]
@@ -203,6 +207,65 @@ def test_a_recipe_made_in_python_is_checked() -> None:
     Recipe(optimizer=Component("Adam", {"betas": (0.8, 0.9)})).check()
     with pytest.raises(RecipeError, match=r"training\.epochs is 0"):
         Recipe(training=Training(epochs=0)).check()
+
+
+@pytest.mark.parametrize(
+    ("data", "model", "name"),
+    [
+        ("iris", "linear", "iris-linear"),
+        ("digits", None, "digits-mlp"),
+        ("code/my set.py:load", "code/nets.py:Net", "my-set-Net"),
+        ("package.sets.flowers:load", "package.nets:Net", "flowers-Net"),
+        (".hidden.py:load", "linear", "hidden-linear"),
+        ("x" * 99 + ".py:load", "linear", "x" * 99 + "-"),
+    ],
+)
+def test_a_recipe_without_a_name_is_called_after_data_and_model(data: str, model: str | None, name: str) -> None:
+    from engine.catalog.check import with_defaults
+
+    values = {"data": {"name": data}, **({"model": {"name": model}} if model else {})}
+    assert with_defaults(values)["name"] == name
+    assert with_defaults({**values, "name": "own"})["name"] == "own"
+
+
+@pytest.mark.parametrize(
+    ("data", "model", "loss"),
+    [
+        ({"name": "digits"}, "mlp", "CrossEntropyLoss"),
+        ({"name": "diabetes"}, "mlp", "MSELoss"),
+        ({"name": "digits", "reconstruct": True}, "autoencoder", "MSELoss"),
+        ({"name": "csv", "path": "x.csv", "target": "y"}, "mlp", "auto"),
+        ({"name": "csv", "path": "x.csv", "target": "y", "task": "regression"}, "mlp", "MSELoss"),
+    ],
+)
+def test_model_and_loss_follow_the_data(data: dict[str, Any], model: str, loss: str) -> None:
+    recipe = Recipe.from_dict({"data": data})
+    assert (recipe.model.name, recipe.loss.name) == (model, loss)
+    assert Recipe.from_dict(recipe.to_dict()).to_dict() == recipe.to_dict()
+
+
+def test_tables_inside_a_section_survive_the_file(tmp_path: Path) -> None:
+    groups = [{"pattern": "head.*", "lr": 1e-4, "betas": [0.9, 0.99]}, {"pattern": "*.bias", "weight_decay": 0}]
+    chain = [{"name": "LinearLR", "length": 5}, {"name": "CosineAnnealingLR", "eta_min": 0.001}]
+    recipe = Recipe.from_dict(
+        {
+            "optimizer": {"name": "AdamW", "no_decay": True, "groups": groups},
+            "scheduler": {"name": "chain", "chain": chain, "unit": "step"},
+            "loss": {"name": "CrossEntropyLoss", "weight": "balanced"},
+        }
+    )
+    recipe.save(tmp_path / "r.toml")
+    assert 'groups = [{pattern = "head.*", lr = 0.0001, ' in recipe.to_toml()
+    again = Recipe.load(tmp_path / "r.toml")
+    assert again.optimizer.arguments["groups"] == groups and again.optimizer.arguments["no_decay"]
+    assert again.scheduler is not None and again.scheduler.arguments["chain"] == chain
+    assert again.loss.arguments["weight"] == "balanced"
+    assert again.to_toml() == recipe.to_toml()
+    text = '[optimizer]\nname = "Adam"\n[[optimizer.groups]]\npattern = "*"\nlr = 1\n'
+    assert Recipe.from_dict(tomllib.loads(text)).optimizer.arguments["groups"] == [{"pattern": "*", "lr": 1}]
+    setting = apply_settings({}, ['optimizer.groups=[{pattern="head.*", lr=1e-4}]', "loss.weight=balanced"])
+    assert setting["optimizer"]["groups"] == [{"pattern": "head.*", "lr": 1e-4}]
+    assert setting["loss"]["weight"] == "balanced"
 
 
 def test_replace() -> None:
