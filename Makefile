@@ -4,7 +4,7 @@ VENV ?= .venv
 BIN = $(VENV)/bin
 INSTALL = $(BIN)/python -m pip install --quiet -c constraints.txt
 
-.PHONY: run test lint format clean
+.PHONY: run test lint format clean scoreboard
 
 run: $(VENV)/installed
 	@$(BIN)/epochal
@@ -21,6 +21,10 @@ format: $(VENV)/installed-test
 	$(BIN)/ruff format .
 	$(BIN)/ruff check --fix .
 
+# The corpus of known bugs against other trainers, which are installed for it: a table in Markdown.
+scoreboard: $(VENV)/installed-peers
+	@$(BIN)/python -m tests.peers.scoreboard
+
 clean:
 	rm -rf $(VENV) build dist *.egg-info
 
@@ -33,4 +37,9 @@ $(VENV)/installed: pyproject.toml constraints.txt | $(BIN)/python
 
 $(VENV)/installed-test: pyproject.toml constraints.txt | $(BIN)/python
 	$(INSTALL) -e '.[test]'
+	@touch $@ $(VENV)/installed
+
+$(VENV)/installed-peers: pyproject.toml constraints.txt | $(BIN)/python
+	$(INSTALL) -e '.[peers]'
+	$(BIN)/python -m pip uninstall --quiet --yes torchvision # fastai brings one that need not fit this torch; none of them needs it
 	@touch $@ $(VENV)/installed

@@ -50,7 +50,8 @@ class Trained(Event):
 
     Point k covers the `every` steps from `first + k * every` on (the last point of an epoch may cover fewer); `step` is the
     last step covered. `low` and `high` are the extremes of what a point covers, empty when `every` is 1.
-    `lr` is the learning rate that the last step of each point used.
+    `lr` is the learning rate that the last step of each point used, `norm` the largest gradient norm that it covers (before
+    clipping), empty where it is not measured.
     """
 
     epoch: int
@@ -61,6 +62,7 @@ class Trained(Event):
     low: tuple[float, ...]
     high: tuple[float, ...]
     lr: tuple[float, ...]
+    norm: tuple[float, ...] = ()
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -84,11 +86,12 @@ class Progress(Event):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Validated(Event):
-    """A validation in the middle of an epoch, asked for by a person. `metrics` has "val/…" keys."""
+    """A validation in the middle of an epoch. `metrics` has "val/…" keys. One that a person asked for is never the `best`."""
 
     epoch: int
     step: int
     metrics: Mapping[str, float]
+    best: bool = False
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

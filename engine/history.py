@@ -154,6 +154,8 @@ class History:
             step = min(event.first + (k + 1) * event.every - 1, event.step)
             loss.append(step, mean, event.low[k] if event.low else None, event.high[k] if event.high else None)
             rate.append(step, event.lr[k])
+            if event.norm:
+                self.curve("gradient norm").append(step, event.norm[k])
 
     def _measured(self, step: int, metrics: Mapping[str, float]) -> None:
         for name, value in metrics.items():

@@ -14,31 +14,43 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
+from torch.optim.swa_utils import AveragedModel
 
 from engine.errors import EpochalError
 
 Batch = tuple[Any, Tensor]  # inputs, targets
+Window = Sequence[Batch]  # the batches of one step
 Count = int | Tensor  # what a mean loss was divided by: targets, or the sum of their class weights
 
 
 class NonFiniteLoss(EpochalError):
-    """The loss became NaN or infinite. `reached` is the step whose weights it reached, None where it was stopped before."""
+    """The loss or a gradient became NaN or infinite.
 
-    def __init__(self, value: float, reached: int | None = None) -> None:
-        super().__init__(f"the loss is {value}")
-        self.value = value
+    `reached` is the step whose weights it reached, None where it was stopped before.
+    """
+
+    def __init__(self, loss: float, reached: int | None = None) -> None:
+        super().__init__(
+            f"the loss is {loss}" if not math.isfinite(loss) else f"a gradient is not finite (the loss is {loss:.4g})"
+        )
+        self.loss = loss
         self.reached = reached
 
 
 @dataclass(slots=True)
 class Taken:
-    """One step that was taken. `loss` is a scalar on the device, without a graph; nobody has waited for it yet."""
+    """One window of batches that was used. Tensors are scalars on the device, without a graph; nobody has waited for them yet.
+
+    `refused` windows changed nothing: their gradient overflowed in fp16, or was not finite where such steps are left out.
+    """
 
     loss: Tensor
     count: Count
     batches: int
     samples: int
     lr: float
+    norm: Tensor | None = None  # of all gradients together, before clipping and without the scaler's factor
+    refused: bool = False
 
 
 @dataclass(slots=True, kw_only=True)
@@ -52,49 +64,63 @@ class Loop:
     count: Callable[[Tensor], Count]
     after_step: Callable[[], None] | None = None  # a schedule that counts steps
     precision: Callable[[], AbstractContextManager[Any]] = nullcontext  # autocast, or nothing
+    scaler: torch.amp.GradScaler | None = None  # of fp16
+    average: AveragedModel | None = None  # of the weights; it is what is validated
+    closure: bool = False  # the optimizer evaluates the loss itself, several times a step (LBFGS)
     clip_norm: float | None = None
-    check_loss: bool = False  # where reading the loss costs no wait, on the CPU: before it can reach the weights
+    clip_value: float | None = None
+    measure_norm: bool = False
+    check: bool = False  # where looking costs no wait, on the CPU: stop what is not finite before it reaches the weights
+    skip: bool = False  # leave such a step out instead of raising NonFiniteLoss
 
-    def train_epoch(self, windows: Iterable[Sequence[Batch]]) -> Iterator[Taken]:
+    def train_epoch(self, windows: Iterable[Window]) -> Iterator[Taken]:
         """Take one step for each window of batches; the caller may look at the world between two steps."""
         if not self.module.training:  # modules that the user set to evaluation on their own stay so
             self.module.train()
+        step = self.step_with_closure if self.closure else self.step
         for window in windows:
-            loss, count = self.step(window)
-            lr = self.optimizer.param_groups[0]["lr"]  # what this step used, before a schedule moves it
-            if self.after_step is not None:
-                self.after_step()
-            yield Taken(loss, count, len(window), sum(len(targets) for _, targets in window), lr)
+            taken = step(window)
+            if not taken.refused:
+                if self.average is not None:
+                    self.average.update_parameters(self.module)
+                if self.after_step is not None:
+                    self.after_step()
+            yield taken
 
-    def step(self, window: Sequence[Batch]) -> tuple[Tensor, Count]:
-        """One optimizer update from the batches of a window (one batch, unless gradients are accumulated).
+    def step(self, window: Window) -> Taken:
+        """One optimizer update from the batches of a window (one batch, unless gradients are accumulated)."""
+        self.optimizer.zero_grad()
+        taken = self.backward(window)
+        if self.scaler is not None:
+            self.scaler.unscale_(self.optimizer)
+        self.clip(taken)
+        if self.scaler is not None:
+            before = self.scaler.get_scale()
+            self.scaler.step(self.optimizer)  # does nothing where a gradient overflowed
+            self.scaler.update()  # and this halves the scale then
+            taken.refused = self.scaler.get_scale() < before
+        elif not (self.check and self.refuses(taken)):
+            self.optimizer.step()
+        return taken
 
-        Returns the window's mean loss and what it was divided by. The gradient is that of the one big batch: each batch
-        counts by its share of the window's targets.
-        """
+    def backward(self, window: Window) -> Taken:
+        """Forward, loss and backward. The gradient is that of the one big batch: each batch counts by its share of targets."""
         if len(window) == 1:
             inputs, targets = window[0]
             count = self.count(targets)
             loss = self.forward(inputs, targets)
-            loss.backward()
-            loss = loss.detach()
+            (loss if self.scaler is None else self.scaler.scale(loss)).backward()
+            total = loss.detach()
         else:
             counts = [self.count(targets) for _, targets in window]
             count = sum(counts[1:], counts[0])
-            loss = torch.zeros((), device=window[0][1].device)
+            total = torch.zeros((), device=window[0][1].device)
             for (inputs, targets), part in zip(window, counts, strict=True):
-                share = self.forward(inputs, targets) * (part / count)
-                share.backward()
-                loss = loss + share.detach()
-
-        if self.check_loss and not math.isfinite(loss.item()):
-            self.optimizer.zero_grad()
-            raise NonFiniteLoss(loss.item())
-        if self.clip_norm is not None:
-            nn.utils.clip_grad_norm_(self.module.parameters(), self.clip_norm)
-        self.optimizer.step()
-        self.optimizer.zero_grad()
-        return loss, count
+                loss = self.forward(inputs, targets) * (part / count)
+                (loss if self.scaler is None else self.scaler.scale(loss)).backward()
+                total = total + loss.detach()
+        samples = sum(len(targets) for _, targets in window)
+        return Taken(total, count, len(window), samples, self.optimizer.param_groups[0]["lr"])
 
     def forward(self, inputs: Any, targets: Tensor) -> Tensor:
         """The loss of one batch, a scalar with its graph."""
@@ -102,29 +128,81 @@ class Loop:
             output = self.model(inputs)
             return self.loss(output, targets)
 
+    def clip(self, taken: Taken) -> None:
+        """Measure the gradients and keep them within bounds: once a step, after the whole window."""
+        if self.clip_norm is not None:
+            taken.norm = nn.utils.clip_grad_norm_(self.module.parameters(), self.clip_norm)
+        elif self.measure_norm:
+            taken.norm = nn.utils.get_total_norm([p.grad for p in self.module.parameters() if p.grad is not None])
+        if self.clip_value is not None:
+            nn.utils.clip_grad_value_(self.module.parameters(), self.clip_value)
+
+    def refuses(self, taken: Taken) -> bool:
+        """Whether this step must not be taken. Raises NonFiniteLoss unless such steps are to be left out."""
+        loss = taken.loss.item()
+        if math.isfinite(loss) and self.gradients_are_finite():
+            return False
+        self.optimizer.zero_grad()
+        if not self.skip:
+            raise NonFiniteLoss(loss)
+        taken.refused = True
+        return True
+
+    def gradients_are_finite(self) -> bool:
+        """One pass over all gradients by the kernel of torch's GradScaler, which here divides by 1; waits for it."""
+        gradients = [p.grad for group in self.optimizer.param_groups for p in group["params"] if p.grad is not None]
+        found = torch.zeros(())
+        dense = [gradient._values() if gradient.is_sparse else gradient for gradient in gradients]
+        torch._amp_foreach_non_finite_check_and_unscale_(dense, found, torch.ones(()))
+        return found.item() == 0
+
+    def step_with_closure(self, window: Window) -> Taken:
+        """A step of an optimizer that evaluates the loss itself. The first evaluation is what is reported."""
+        first: list[Taken] = []
+        weights = [parameter.detach().clone() for parameter in self.module.parameters()] if self.check else []
+
+        def closure() -> Tensor:
+            self.optimizer.zero_grad()
+            taken = self.backward(window)
+            self.clip(taken)
+            first.append(taken)
+            return taken.loss
+
+        self.optimizer.step(closure)  # type: ignore[arg-type]  # torch asks for a float, and takes this
+        worst = next((taken for taken in first if self.check and not math.isfinite(taken.loss.item())), None)
+        if worst is not None:
+            with torch.no_grad():
+                for parameter, before in zip(self.module.parameters(), weights, strict=True):
+                    parameter.copy_(before)
+            self.refuses(worst)
+            first[0].refused = True
+        return first[0]
+
     def validate(self, batches: Iterable[Batch], seen: Callable[[Any, Tensor, Tensor], bool]) -> bool:
         """Show `seen` the output, targets and loss of each batch, in evaluation mode and without gradients.
 
         `seen` returns whether to go on; so does this. The modes of all modules are restored, and so is the random state:
         validation draws nothing that the training would have drawn.
         """
-        training = [module for module in self.module.modules() if module.training]
-        self.module.eval()
+        module = self.module if self.average is None else self.average
+        model = self.model if self.average is None else self.average
+        training = [part for part in module.modules() if part.training]
+        module.eval()
         try:
             with torch.no_grad(), _own_random_state():
                 for inputs, targets in batches:
                     with self.precision():
-                        output = self.model(inputs)
+                        output = model(inputs)
                         loss = self.loss(output, targets)
                     if not seen(output, targets, loss):
                         return False
         finally:
-            for module in training:
-                module.training = True
+            for part in training:
+                part.training = True
         return True
 
 
-def windows(batches: Iterable[Batch], size: int) -> Iterator[Sequence[Batch]]:
+def windows(batches: Iterable[Batch], size: int) -> Iterator[Window]:
     """Groups of `size` batches, the last one as small as it is: an epoch's tail is stepped, never carried over."""
     window: list[Batch] = []
     for batch in batches:

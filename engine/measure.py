@@ -64,7 +64,7 @@ class LossMeter:
         self.every = every
         self.lr = math.nan  # what the last step used
         self._pending: list[Taken] = []
-        self._points: list[tuple[float, float, float, float]] = []
+        self._points: list[tuple[float, ...]] = []  # mean, low, high, lr and, where it is measured, norm
         self._first = 1  # the step at which the next event's first point begins
         self.start_epoch(0)
 
@@ -75,6 +75,7 @@ class LossMeter:
         self._step = step
         self._first = step + 1
         self._bucket: list[float] = []
+        self._norms: list[float] = []
 
     def add(self, taken: Taken) -> None:
         self._pending.append(taken)
@@ -94,12 +95,16 @@ class LossMeter:
         pending, self._pending = self._pending, []
         losses = torch.stack([taken.loss for taken in pending]).tolist()
         counts = [float(taken.count) for taken in pending]
+        measured = [taken.norm for taken in pending if taken.norm is not None]
+        norms = iter(torch.stack(measured).tolist() if measured else [])
         broken: NonFiniteLoss | None = None
         for loss, count, taken in zip(losses, counts, pending, strict=True):
             self.total += loss * count
             self.count += count
             self._step += 1
             self._bucket.append(loss)
+            if taken.norm is not None:
+                self._norms.append(next(norms))
             if len(self._bucket) == self.every:
                 self._close_point(taken.lr)
             if broken is None and not math.isfinite(loss):
@@ -119,7 +124,7 @@ class LossMeter:
         if not self._points:
             return None
         points, self._points = self._points, []
-        loss, low, high, lr = zip(*points, strict=True)
+        loss, low, high, lr, *norm = zip(*points, strict=True)
         many = self.every > 1
         first, self._first = self._first, self._step + 1 - len(self._bucket)
         return Trained(
@@ -131,13 +136,15 @@ class LossMeter:
             low=low if many else (),
             high=high if many else (),
             lr=lr,
+            norm=norm[0] if norm else (),
         )
 
     def _close_point(self, lr: float) -> None:
         values, self._bucket = self._bucket, []
         whole = sum(values)
         low, high = (math.nan, math.nan) if math.isnan(whole) else (min(values), max(values))
-        self._points.append((whole / len(values), low, high, lr))
+        norms, self._norms = self._norms, []
+        self._points.append((whole / len(values), low, high, lr, *([max(norms)] if norms else [])))
 
     @property
     def mean(self) -> float:
@@ -152,12 +159,14 @@ class LossMeter:
             "count": self.count,
             "step": self._step,
             "bucket": list(self._bucket),
+            "norms": list(self._norms),
             "lr": self.lr,
         }
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
         self.every, self.total, self.count = state["every"], state["total"], state["count"]
         self._step, self._bucket, self.lr = state["step"], list(state["bucket"]), state["lr"]
+        self._norms = list(state["norms"])
         self._first = self._step + 1 - len(self._bucket)
 
 

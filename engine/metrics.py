@@ -118,7 +118,8 @@ def usual(output: Any, targets: Tensor) -> dict[str, Metric]:
     if not targets.is_floating_point() and output.ndim == targets.ndim + 1:
         return {"accuracy": Accuracy()}
     if targets.is_floating_point() and output.shape == targets.shape:
-        return {"mae": MAE(), "r2": R2()}
+        # Over the pixels of an image, R2 would be ruled by those that hardly ever change.
+        return {"mae": MAE(), "r2": R2()} if targets.ndim <= 2 else {"mae": MAE()}
     return {}
 
 

@@ -45,6 +45,7 @@ def own_parts(
         metrics=metrics,
         count=counter(loss),
         device=device,
+        threads=plan.threads,
     )
 
 

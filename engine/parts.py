@@ -28,8 +28,19 @@ class Parts:
     metrics: dict[str, Metric] | None  # None: the usual ones for the first validation batch
     count: Callable[[Tensor], Count]  # what the loss divides by
     device: torch.device
+    fingerprint: str = ""  # of the training data; empty where it is the user's own affair
+    warnings: tuple[str, ...] = ()  # sentences for the person
+    threads: int | None = None  # CPU threads for one operation; None: as torch chooses
 
     @property
     def parameters(self) -> int:
         """How many numbers are trained."""
         return sum(parameter.numel() for parameter in self.model.parameters() if parameter.requires_grad)
+
+    @property
+    def needs_closure(self) -> bool:
+        """Whether the optimizer evaluates the loss itself (LBFGS): its `step` can't be called without a closure."""
+        import inspect
+
+        closure = inspect.signature(type(self.optimizer).step).parameters.get("closure")
+        return closure is not None and closure.default is closure.empty

@@ -41,6 +41,10 @@ class Loading:
         minimum=0.0,
         maximum=0.9,
     )
+    fold: int | None = option(
+        None, "the part of that number, of `folds` equal ones, is held back for validation, instead of a share", minimum=1
+    )
+    folds: int = option(5, "how many parts there are, when one of them is held back", minimum=2)
     shuffle: bool = option(True, "a new order each epoch, a function of seed and epoch alone")
     drop_last: bool = option(False, "leave out an epoch's last batch when it is smaller than the others")
     standardize: bool = option(
@@ -50,8 +54,14 @@ class Loading:
     standardize_target: bool = option(
         False, "the same for a numeric target; loss and metrics are then in its standard deviations"
     )
+    reconstruct: bool = option(False, "the inputs themselves are the targets, for an autoencoder; the data's own are not used")
+    augment: list[str] = option(
+        [],
+        "random changes to training images, others each epoch, in the order given",
+        choices=("flip", "shift", "cutout", "noise", "brightness"),
+    )
     split_seed: int = option(0, "which samples are held back; the same whatever the run's seed", minimum=0)
-    workers: int = option(0, "processes that load samples, for data sets that are not held in memory", minimum=0)
+    workers: int = option(0, "processes that load samples, for data sets that are not held in memory", minimum=0, maximum=256)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -59,25 +69,47 @@ class Training:
     """The plan around the loop."""
 
     epochs: int = option(20, "passes over the training data", minimum=1)
+    max_steps: int | None = option(None, "steps to take, however many epochs those are; epochs is not used then", minimum=1)
+    max_minutes: float | None = option(None, "end after so long, in the middle of an epoch if need be", minimum=0.0)
     device: str = option(
         "auto",
         "where the run takes place",
         pattern=r"auto|cpu|mps|cuda(:\d+)?",
         pattern_words="auto, cpu, mps, cuda or one of several as cuda:1",
     )
-    precision: str = option("float32", "the arithmetic of forward and backward", choices=("float32", "tf32", "bf16", "float64"))
+    precision: str = option(
+        "float32",
+        "the arithmetic of forward and backward; bf16 and fp16 keep float32 weights, bf16-pure does not",
+        choices=("float32", "tf32", "bf16", "fp16", "bf16-pure", "float64"),
+    )
     execution: str = option("auto", "how a step is executed", choices=("auto", "eager", "compiled"))
     accumulate: int = option(1, "batches whose gradients make one step", minimum=1)
     clip_norm: float | None = option(None, "largest norm of all gradients together; larger ones are scaled down", minimum=0.0)
+    clip_value: float | None = option(None, "largest size of each single gradient, after clip_norm", minimum=0.0)
+    gradient_norm: bool = option(False, "record the norm of all gradients together, before clipping; clip_norm does so anyway")
+    non_finite: str = option(
+        "stop", "a step whose loss or gradient is not finite: end the run, or leave the step out", choices=("stop", "skip")
+    )
+    ema: float = option(
+        0.0,
+        "decay of an exponential average of the weights, which is validated and saved as well; 0: none",
+        minimum=0.0,
+        maximum=1.0,
+    )
+    validate_every: int = option(1, "epochs between validations; the last epoch always has one", minimum=1)
+    validate_steps: int | None = option(None, "validate also after so many steps each", minimum=1)
     metrics: list[str] = option(
         [], "beside the loss; empty: accuracy for classes, MAE and R2 for numbers; others from torchmetrics"
     )
     monitor: str = option(
         "auto", "the metric that decides which epoch is best; auto: val/loss, or train/loss without validation data"
     )
-    patience: int | None = option(None, "stop after so many epochs without a new best", minimum=1)
+    patience: int | None = option(None, "stop after so many validations without a new best", minimum=1)
     min_delta: float = option(0.0, "what a new best must gain for the patience to start again", minimum=0.0)
-    threads: int | None = option(None, "CPU threads for one operation; left out: as torch chooses", minimum=1)
+    deterministic: bool = option(False, "only operations that give the same bits each time; slower on a GPU")
+    threads: int | None = option(
+        None, "CPU threads for one operation; left out: 1 for a model too small to share, else as torch chooses", minimum=1
+    )
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

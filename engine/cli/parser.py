@@ -44,7 +44,9 @@ def make_parser(prog: str) -> Parser:
 
     resume = command("resume", "engine.cli.train", "go on with a run from its last checkpoint", _RESUME)
     resume.add_argument("run", metavar="RUN", nargs="?", default="last", help=_RUN)
-    resume.add_argument("--epochs", type=_epochs, metavar="N", help="train until N epochs are done, counted from the beginning")
+    longer = resume.add_mutually_exclusive_group()
+    longer.add_argument("--epochs", type=_count, metavar="N", help="train until N epochs are done, counted from the beginning")
+    longer.add_argument("--steps", type=_count, metavar="N", help="train until N steps are taken, counted from the beginning")
     _runs_option(resume)
     _output_options(resume)
 
@@ -54,6 +56,7 @@ def make_parser(prog: str) -> Parser:
 
     check = command("check", "engine.cli.show", "check a recipe by a dry run of one batch; nothing is written", _CHECK)
     check.add_argument("recipe", metavar="RECIPE.toml", nargs="?", help=_RECIPE)
+    check.add_argument("--json", action="store_true", help="as one JSON object: rows, warnings and problems")
     _recipe_options(check)
 
     catalog = command("catalog", "engine.cli.show", "list what a recipe can name, and the fields of each")
@@ -78,6 +81,8 @@ def _parser(**options: Any) -> Parser:
 
 def _recipe_options(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--set", action="append", default=[], metavar="KEY=VALUE", dest="settings", help=_SET)
+    parser.add_argument("--model", metavar="M", help="short for --set model.name=M, such as my.py:Net; before other settings")
+    parser.add_argument("--data", metavar="D", help="short for --set data.name=D, such as my.py:load; before other settings")
     parser.add_argument("--epochs", metavar="N", help="short for --set training.epochs=N")
     parser.add_argument("--device", metavar="D", help="short for --set training.device=D")
     parser.add_argument("--name", metavar="N", help="the name of the recipe, and so of the run")
@@ -95,14 +100,14 @@ def _output_options(parser: argparse.ArgumentParser) -> None:
     group.add_argument("--quiet", action="store_true", help="print only what came of it")
 
 
-def _epochs(text: str) -> int:
+def _count(text: str) -> int:
     try:
-        epochs = int(text)
+        count = int(text)
     except ValueError:
-        epochs = 0
-    if epochs < 1:
+        count = 0
+    if count < 1:
         raise argparse.ArgumentTypeError(f"it is {text!r} and must be a whole number from 1 on")
-    return epochs
+    return count
 
 
 class _Formatter(argparse.HelpFormatter):

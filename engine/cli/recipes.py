@@ -23,6 +23,7 @@ def read_recipe(arguments: argparse.Namespace) -> Recipe:
     if arguments.recipe is not None:
         stem = re.sub(r"[^A-Za-z0-9_.-]+", "-", Path(arguments.recipe).stem)[:100].lstrip(".")  # as Recipe.load names it
         values = {**({"name": stem} if stem else {}), **read_toml(arguments.recipe)}
+    named = [f"{kind}.name={name}" for kind, name in (("data", arguments.data), ("model", arguments.model)) if name is not None]
     shortcuts = {"training.epochs": arguments.epochs, "training.device": arguments.device, "name": arguments.name}
     settings = [f"{key}={value}" for key, value in shortcuts.items() if value is not None]
-    return Recipe.from_dict(apply_settings(values, [*arguments.settings, *settings]))
+    return Recipe.from_dict(apply_settings(values, [*named, *arguments.settings, *settings]))

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import contextlib
 import dataclasses
 import json
 from typing import TYPE_CHECKING, Any
@@ -10,9 +11,11 @@ from typing import TYPE_CHECKING, Any
 from engine.cli import format
 from engine.cli.output import Stream
 from engine.cli.recipes import read_recipe
+from engine.errors import EpochalError, Problem, RecipeError
 
 if TYPE_CHECKING:
     from engine.catalog import Entry, Field
+    from engine.examine import Examination
     from engine.recipe import Recipe
     from engine.run import RunSummary
 
@@ -51,17 +54,40 @@ def _run_row(summary: RunSummary) -> tuple[str, ...]:
 
 
 def check(arguments: argparse.Namespace, out: Stream, err: Stream) -> int:
-    """Try one batch of a recipe. A mistake is raised, as RecipeError."""
-    recipe = read_recipe(arguments)
-    from engine.assemble import examine
-
-    examination = examine(recipe)
+    """Take a few steps of a recipe on copies. A mistake is raised, as RecipeError; as JSON it is one of the problems."""
+    if arguments.json:
+        return _check_as_json(arguments, out, err)
+    recipe, examination = _examined(arguments)
     rows = [("OK", recipe.name), *examination.rows]
     rows += [("own code", name) for name in own_code(recipe)]
     rows += [("warning", sentence) for sentence in examination.warnings]
     for line in format.table(rows):
         out.line(line)
     return 0
+
+
+def _check_as_json(arguments: argparse.Namespace, out: Stream, err: Stream) -> int:
+    rows: list[tuple[str, str]] = []
+    warnings: list[str] = []
+    problems: tuple[Problem, ...] = ()
+    with contextlib.redirect_stdout(err):  # what the code prints is no part of the object
+        try:
+            recipe, examination = _examined(arguments)
+            rows = [*examination.rows, *(("own code", name) for name in own_code(recipe))]
+            warnings = examination.warnings
+        except RecipeError as error:
+            problems = error.problems
+        except EpochalError as error:
+            problems = (Problem("", str(error)),)
+    print_json(out, {"rows": rows, "warnings": warnings, "problems": list(map(dataclasses.asdict, problems))})
+    return 2 if problems else 0
+
+
+def _examined(arguments: argparse.Namespace) -> tuple[Recipe, Examination]:
+    recipe = read_recipe(arguments)
+    from engine.examine import examine
+
+    return recipe, examine(recipe)
 
 
 def own_code(recipe: Recipe) -> list[str]:

@@ -40,7 +40,8 @@ def resume(arguments: argparse.Namespace, out: Stream, err: Stream) -> int:
     run = Run.open(arguments.run, runs_root(arguments.runs))
     history = load_history(run)
     ended = history.ended
-    if ended is not None and ended.state == "finished" and (arguments.epochs is None or arguments.epochs <= ended.epoch):
+    longer = ended is None or (arguments.epochs or 0) > ended.epoch or (arguments.steps or 0) > ended.step
+    if ended is not None and ended.state == "finished" and not longer:
         sentence = f"{run.path} is finished after {format.counted(ended.epoch, 'epoch')}"
         if history.started is not None and ended.epoch < history.started.epochs:  # early stopping: more epochs don't help
             sentence += f": {ended.reason}"
@@ -53,7 +54,7 @@ def resume(arguments: argparse.Namespace, out: Stream, err: Stream) -> int:
     def build() -> Trainer:
         from engine.trainer import Trainer
 
-        return Trainer.resume(run.path, epochs=arguments.epochs)
+        return Trainer.resume(run.path, epochs=arguments.epochs, max_steps=arguments.steps)
 
     return follow(build, arguments, out, err)
 

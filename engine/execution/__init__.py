@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import functools
+import os
 from collections.abc import Callable
 from contextlib import AbstractContextManager, nullcontext
 from typing import Any
@@ -11,6 +12,7 @@ import torch
 from torch import nn
 
 from engine.errors import Problem, RecipeError
+from engine.recipe import Training
 
 
 def find_device(name: str) -> torch.device:
@@ -32,12 +34,13 @@ def find_device(name: str) -> torch.device:
 
 
 def device_name(device: torch.device) -> str:
-    """What a person calls it: "NVIDIA H100 80GB HBM3" or the processor's architecture."""
+    """What a person calls it: "NVIDIA H100 80GB HBM3", or "x86_64, 2 threads"."""
     if device.type == "cuda":
         return torch.cuda.get_device_name(device)
     import platform
 
-    return platform.processor() or platform.machine()
+    threads = torch.get_num_threads()
+    return f"{platform.processor() or platform.machine()}, {threads} thread{'s' if threads > 1 else ''}"
 
 
 def prepare_call(model: nn.Module, execution: str) -> tuple[Callable[..., Any], str]:
@@ -47,28 +50,51 @@ def prepare_call(model: nn.Module, execution: str) -> tuple[Callable[..., Any], 
     return model, "eager"
 
 
+_AUTOCAST = {"bf16": torch.bfloat16, "fp16": torch.float16}
+
+
 def precision_context(precision: str, device: torch.device) -> Callable[[], AbstractContextManager[Any]]:
-    """What surrounds forward and loss: bfloat16 autocast (weights stay float32), or nothing."""
-    if precision == "bf16":
-        return functools.partial(torch.autocast, device.type, torch.bfloat16)
+    """What surrounds forward and loss: autocast to bfloat16 or float16 (weights stay float32), or nothing."""
+    if precision in _AUTOCAST:
+        return functools.partial(torch.autocast, device.type, _AUTOCAST[precision])
     return nullcontext
 
 
+def gradient_scaler(precision: str, device: torch.device) -> torch.amp.GradScaler | None:
+    """float16 gradients underflow: the loss is scaled up before backward, and gradients down again before the step."""
+    return torch.amp.GradScaler(device.type) if precision == "fp16" else None
+
+
+def weights_type(precision: str) -> torch.dtype:
+    """The type of weights and inputs."""
+    return {"float64": torch.float64, "bf16-pure": torch.bfloat16}.get(precision, torch.float32)
+
+
 class Arithmetic:
-    """While a run lasts: TF32 for float32 products where asked for, the CPU threads of one operation.
+    """While a run lasts, torch's global switches: TF32 for float32 products, CPU threads, deterministic operations."""
 
-    Both are global in torch, and are put back at the end.
-    """
-
-    def __init__(self, precision: str, threads: int | None) -> None:
-        self.precision, self.threads = precision, threads
+    def __init__(self, plan: Training, threads: int | None) -> None:
+        self.plan, self.threads = plan, threads
 
     def __enter__(self) -> None:
-        self._before = torch.get_float32_matmul_precision(), torch.get_num_threads()
-        torch.set_float32_matmul_precision("high" if self.precision == "tf32" else "highest")
+        self._before = (
+            torch.get_float32_matmul_precision(),
+            torch.get_num_threads(),
+            torch.are_deterministic_algorithms_enabled(),
+            torch.backends.cudnn.benchmark,
+        )
+        torch.set_float32_matmul_precision("high" if self.plan.precision == "tf32" else "highest")
         if self.threads is not None:
             torch.set_num_threads(self.threads)
+        if self.plan.deterministic:
+            # cuBLAS is deterministic only with a fixed workspace; it reads this when it is first used.
+            os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")
+            torch.use_deterministic_algorithms(True)
+            torch.backends.cudnn.benchmark = False
 
     def __exit__(self, *_: object) -> None:
-        torch.set_float32_matmul_precision(self._before[0])
-        torch.set_num_threads(self._before[1])
+        precision, threads, deterministic, benchmark = self._before
+        torch.set_float32_matmul_precision(precision)
+        torch.set_num_threads(threads)
+        torch.use_deterministic_algorithms(deterministic)
+        torch.backends.cudnn.benchmark = benchmark

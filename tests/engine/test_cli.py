@@ -79,6 +79,40 @@ def test_a_setting_can_give_what_the_file_leaves_out(capsys: Capture) -> None:
     assert called(capsys, "train", "csv.toml", "--no-run", "--epochs", "1", "--set", "data.path=data.csv")[0] == 0
 
 
+OWN = """
+import torch
+from torch import nn
+
+
+def load():
+    x = torch.linspace(-1, 1, 64)[:, None]
+    return x, (x * 3).squeeze(1) if REGRESSION else (x[:, 0] > 0).long()
+
+
+class Net(nn.Module):
+    def __init__(self, input_shape: tuple[int, ...], output_size: int, width: int = 8) -> None:
+        super().__init__()
+        self.layers = nn.Sequential(nn.Linear(*input_shape, width), nn.Tanh(), nn.Linear(width, output_size))
+
+    def forward(self, inputs):
+        return self.layers(inputs)
+"""
+
+
+@pytest.mark.parametrize("regression", [True, False])
+def test_own_model_and_data_in_one_line(capsys: Capture, regression: bool) -> None:
+    Path("my.py").write_text(OWN.replace("REGRESSION", str(regression)))
+    options = ["--model", "my.py:Net", "--data", "my.py:load", "--set", "model.width=4", "--epochs", "2"]
+    status, out, err = called(capsys, "train", *options)
+    assert (status, err) == (0, "")
+    assert out.startswith("my-Net")
+    (run,) = Run.list(Path("runs"))
+    recipe = Run.open(run.path).recipe_path.read_text()
+    assert '[loss]\nname = "auto"\n' in recipe and "width = 4" in recipe
+    status, out, err = called(capsys, "train", "--model", "my.py:Nett")
+    assert status == 2 and "the nearest is 'Net'" in err
+
+
 def test_no_run_writes_nothing(capsys: Capture) -> None:
     status, out, _ = called(capsys, "train", *QUICK, "--no-run")
     assert status == 0
@@ -226,7 +260,7 @@ def test_check(capsys: Capture) -> None:
     status, out, err = called(capsys, "check", "--set", "model.name=net.py:Net")
     assert (status, err) == (0, "")
     lines = out.splitlines()
-    assert lines[0].split() == ["OK", "digits-mlp"]
+    assert lines[0].split() == ["OK", "digits-Net"]
     assert any(line.split() == ["own", "code", "model", "net.py:Net"] for line in lines)
     assert any("650 parameters" in line for line in lines)
     assert not Path("runs").exists()
@@ -251,10 +285,10 @@ def test_catalog(capsys: Capture) -> None:
 
 
 def test_catalog_says_why_one_is_refused(capsys: Capture) -> None:
-    refused = called(capsys, "catalog", "optimizer")[1].partition("not for a recipe:")[2]
-    assert "LBFGS" in refused
-    assert "closure" in refused
-    assert "closure" in called(capsys, "catalog", "optimizer", "LBFGS")[1]
+    refused = called(capsys, "catalog", "scheduler")[1].partition("not for a recipe:")[2]
+    assert "SequentialLR" in refused
+    assert "name a chain" in refused
+    assert "name a chain" in called(capsys, "catalog", "scheduler", "SequentialLR")[1]
 
 
 def test_catalog_shows_the_fields(capsys: Capture) -> None:

@@ -1,0 +1,97 @@
+"""The dry run: a few real steps on copies of model and optimizer, and what they show. Nothing is written."""
+
+from __future__ import annotations
+
+import copy
+import math
+import time
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+
+import torch
+
+from engine import catalog, execution, trial
+from engine.assemble import assembled
+from engine.data.samples import Prepared
+from engine.loop import Taken, windows
+from engine.optimizers import build_optimizer
+from engine.parts import Parts
+from engine.plan import length
+from engine.recipe import Recipe
+
+STEPS = 20
+
+
+@dataclass(frozen=True, slots=True)
+class Examination:
+    """What a trial of a recipe showed: `rows` of (what, value) to print, `warnings` as sentences."""
+
+    rows: list[tuple[str, str]]
+    warnings: list[str] = field(default_factory=list)
+
+
+def examine(recipe: Recipe) -> Examination:
+    """Assemble a recipe and take up to 20 steps, for up to a few seconds.
+
+    Raises RecipeError as `assemble` does. The global random state is left as it was.
+    """
+    with torch.random.fork_rng(devices=range(torch.cuda.device_count())):
+        parts, data = assembled(recipe)
+        trial_parts = copy.copy(parts)
+        trial_parts.model = copy.deepcopy(parts.model)
+        entry = catalog.find("optimizer", recipe.optimizer.name)
+        trial_parts.optimizer = build_optimizer(entry, recipe.optimizer.arguments, trial_parts.model)
+        steps, seconds = _steps(trial_parts, recipe)
+    rows = [*_rows(parts, data, recipe, steps), *_cost(trial_parts, recipe, seconds)]
+    return Examination(rows, [*parts.warnings, *_doubts(steps)])
+
+
+def _steps(parts: Parts, recipe: Recipe) -> tuple[list[Taken], list[float]]:
+    """The steps, and the seconds that each took."""
+    loop = trial.loop_of(parts, recipe)
+    taken: list[Taken] = []
+    seconds: list[float] = []
+    with execution.Arithmetic(recipe.training, parts.threads):
+        started = time.perf_counter()
+        for step in loop.train_epoch(windows(parts.train.epoch(1), recipe.training.accumulate)):
+            taken.append(step)
+            step.loss.item()  # waits for the device
+            now = time.perf_counter()
+            seconds.append(now - started)
+            started = now
+            if len(taken) == STEPS or sum(seconds) > 5:
+                break
+    return taken, seconds
+
+
+def _rows(parts: Parts, data: Prepared, recipe: Recipe, steps: list[Taken]) -> Iterator[tuple[str, str]]:
+    inputs, targets = next(iter(parts.train.epoch(1)))
+    held = "none" if parts.validation is None else f"{parts.validation.samples} samples"
+    yield "data", f"{parts.train.samples} samples for training, {held} for validation, {data.task}"
+    yield "batch", f"inputs {trial.shape(inputs)}, targets {trial.shape(targets)}"
+    yield "model", f"{type(parts.model).__name__}, {parts.parameters:,} parameters, output size {data.output_size}"
+    chance = f", {math.log(data.output_size):.4f} by chance" if data.task in ("classification", "text") else ""
+    yield "loss", f"{type(parts.loss).__name__}, {steps[0].loss.item():.4f} on the first batch{chance}"
+    if steps[0].norm is not None:
+        yield "gradient norm", f"{steps[0].norm.item():.4g}"
+    if parts.schedule is not None:
+        unit = {"step": "a step", "epoch": "an epoch", "plateau": "an epoch, by the monitored metric"}[parts.schedule.unit]
+        yield "scheduler", f"{type(parts.schedule.scheduler).__name__}, moves once {unit}"
+
+
+def _cost(parts: Parts, recipe: Recipe, seconds: list[float]) -> Iterator[tuple[str, str]]:
+    planned = length(recipe.training, parts.train.length)
+    step = sorted(seconds[1:] or seconds)[len(seconds) // 2 - (len(seconds) > 1)]  # the median, without the first
+    yield "device", f"{parts.device} ({execution.device_name(parts.device)})"
+    yield "memory", f"{trial.memory(parts) / 2**20:.3g} MiB for weights, gradients and optimizer"
+    yield "step", f"{step * 1e3:.3g} ms"
+    if planned.steps is not None and planned.steps_per_epoch is not None:
+        total = f"{planned.steps_per_epoch:,} an epoch, {planned.steps:,} in all"
+        yield "steps", f"{total}, about {planned.steps * step:.3g} s without validation"
+
+
+def _doubts(steps: list[Taken]) -> Iterator[str]:
+    if not all(math.isfinite(step.loss.item()) for step in steps):
+        yield f"the loss is not finite after {len(steps)} steps: a smaller optimizer.lr may help"
+    if steps[0].norm is not None and steps[0].norm.item() == 0:
+        yield "the gradient is zero on the first batch: nothing would be learned from it"

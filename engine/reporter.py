@@ -1,0 +1,40 @@
+"""Reporter: states events to the history and to all who listen."""
+
+from __future__ import annotations
+
+import sys
+import traceback
+from collections.abc import Callable, Iterable
+from typing import Any
+
+from engine.events import Event, Message
+from engine.history import History
+
+
+class Reporter:
+    """Listeners are called in the training thread, in the order in which they came."""
+
+    def __init__(self) -> None:
+        self.history = History()
+        self._listeners: list[tuple[type[Event], Callable[[Any], None]]] = []
+
+    def on(self, kind: type[Event], listener: Callable[[Any], None]) -> None:
+        """Call `listener(event)` for each event of that class; `Event` itself stands for all."""
+        self._listeners.append((kind, listener))
+
+    def state(self, *events: Event) -> None:
+        """Tell the history and the listeners. One that fails is switched off with a message; the training goes on."""
+        for event in events:
+            self.history.apply(event)
+            for entry in list(self._listeners):
+                kind, listener = entry
+                if isinstance(event, kind):
+                    try:
+                        listener(event)
+                    except Exception as error:  # a listener's bug ends the listener, not the training
+                        self._listeners.remove(entry)
+                        traceback.print_exc(file=sys.stderr)
+                        self.state(Message(text=f"a listener failed and is switched off: {error}", level="error"))
+
+    def messages(self, texts: Iterable[str], level: str) -> None:
+        self.state(*(Message(text=text, level=level) for text in texts))
