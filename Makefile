@@ -4,7 +4,7 @@ VENV ?= .venv
 BIN = $(VENV)/bin
 INSTALL = $(BIN)/python -m pip install --quiet -c constraints.txt
 
-.PHONY: run test lint format clean scoreboard
+.PHONY: run test lint format clean scoreboard scoreboard-here
 
 run: $(VENV)/installed
 	@$(BIN)/epochal
@@ -21,8 +21,11 @@ format: $(VENV)/installed-test
 	$(BIN)/ruff format .
 	$(BIN)/ruff check --fix .
 
-# The corpus of known bugs against other trainers, which are installed for it: a table in Markdown.
-scoreboard: $(VENV)/installed-peers
+# Known bugs, tried on other trainers in an environment of their own: a table in Markdown.
+scoreboard:
+	@$(MAKE) --no-print-directory scoreboard-here VENV=.venv-peers
+
+scoreboard-here: $(VENV)/installed-peers
 	@$(BIN)/python -m tests.peers.scoreboard
 
 clean:
