@@ -23,6 +23,7 @@ from tui.screens.base import Base
 from tui.screens.form import FormScreen
 from tui.session import Engine, Preload, Session
 from tui.terminal import Output, Terminal
+from tui.widgets.curves import View
 
 DARK = Theme(
     name="epochal",
@@ -95,6 +96,7 @@ class Console(App[str]):
         self.output = terminal.output if terminal else Output()
         self.preload = Preload(engine)
         self.session: Session | None = None
+        self.view = View()  # of every chart
         self.form = FormScreen(engine, self.preload, values, source)
         self._leaving: str | None = None  # set while the app waits for the run's end to close
         self.register_theme(DARK)
@@ -162,6 +164,15 @@ class Console(App[str]):
         """The form; a run that trains goes on."""
         while len(self.screen_stack) > 1:
             self.pop_screen()
+
+    async def action_new(self) -> None:
+        """The form; from a run that is over with its recipe filled in."""
+        from tui.screens.train import TrainScreen
+
+        shown = self.screen.shown if isinstance(self.screen, TrainScreen) else None
+        self.action_form()
+        if shown is not None and shown.history.ended is not None and shown.values:
+            await self.form.fill(shown.values, f"as in {shown.path.name}" if shown.path else "")
 
     def action_training(self) -> None:
         """Back to the run of this console."""

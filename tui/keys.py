@@ -39,6 +39,7 @@ KEYS: tuple[Key, ...] = (
         "start in a field",
         palette=False,
     ),
+    Key("dry-run", "P", "P", "Dry run", "some real steps, on copies", ("form",), "dry_run", "dry run"),
     Key(
         "filter",
         "slash",
@@ -87,7 +88,7 @@ KEYS: tuple[Key, ...] = (
         "escape",
         "Esc",
         "Leave the field",
-        "letters are keys again",
+        "or cancel, close the dry run",
         ("form",),
         "leave",
         palette=False,
@@ -140,7 +141,7 @@ KEYS: tuple[Key, ...] = (
     ),
     Key("reload", "u", "u", "Update the list", "reads the directories again", ("runs",), "reload", "update"),
     # everywhere
-    Key("new", "n", "n", "New run", "the form; training goes on", ("train", "runs", "over"), "app.form", "new run"),
+    Key("new", "n", "n", "New run", "the form; training goes on", ("train", "runs", "over"), "app.new", "new run"),
     Key("training", "t", "t", "Back to the training", "the run of this console", ("form", "runs"), "app.training"),
     Key("runs", "a", "a", "Runs", "all runs with their best", ("form", "train", "over"), "app.runs", "runs"),
     Key("focus", "tab", "Tab", "Next pane or field", "Shift-Tab goes back", ("app",), "app.focus_next", palette=False),

@@ -6,25 +6,30 @@ The thread never calls into Textual. Screens poll `history`, `state`, `problems`
 from __future__ import annotations
 
 import importlib
+import sys
 import threading
 import traceback
-from collections.abc import Callable, Mapping
+from collections import deque
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, Protocol
 
 from engine.catalog.fields import Section
 from engine.control import Control
 from engine.errors import EpochalError, Problem, RecipeError
-from engine.events import RunEnded, RunStarted
+from engine.events import Message, RunEnded, RunStarted, Validated
 from engine.history import History
+from tui.dry_run import DryRun
 from tui.terminal import Output
 
 
 class Trains(Protocol):
     """What a session needs of a trainer."""
 
-    history: History
     run: Any
+
+    @property
+    def history(self) -> History: ...
 
     def on(self, kind: type, listener: Callable[[Any], None], /) -> object: ...
 
@@ -33,6 +38,8 @@ class Trains(Protocol):
 
 class Engine:
     """The console's one door to the engine. Every method imports what it needs when it is called."""
+
+    check: Sequence[str] = (sys.executable, "-P", "-m", "engine", "check")  # the command of a dry run
 
     def __init__(self, runs: Path | None = None) -> None:
         self.runs = runs
@@ -63,6 +70,16 @@ class Engine:
         from engine.catalog import problems
 
         return problems(values)
+
+    def summary(self, kind: str, name: str) -> str:
+        """What the catalog says of a name; nothing of one's own code."""
+        from engine.catalog import entries
+
+        return next((entry.summary for entry in entries(kind) if entry.name == name), "")
+
+    def dry_run(self, values: Mapping[str, Any]) -> DryRun:
+        """A dry run of these values, started."""
+        return DryRun(self.check, values)
 
     def train(self, values: Mapping[str, Any], control: Control) -> Trains:
         """A trainer for a new run. Raises RecipeError."""
@@ -130,23 +147,25 @@ class Session:
     def __init__(self, engine: Engine, output: Output) -> None:
         self.history = History()
         self.control = Control()
-        self.values: dict[str, Any] = {}
+        self.values: Mapping[str, Any] = {}
         self.output = output
         self.output_start = output.end  # where this run's printed text begins
         self.path: Path | None = None  # the run directory, once there is one
         self.problems: tuple[Problem, ...] = ()  # mistakes of the person, found while assembling or resuming
         self.failure = ""  # the traceback of anything else
+        self.news: deque[Message] = deque()  # warnings that no screen has told yet
+        self.validated: Validated | None = None  # the best validation in the middle of an epoch
         self._engine = engine
         self._thread: threading.Thread | None = None
 
     def start(self, values: Mapping[str, Any]) -> None:
         """Assemble and train this recipe in the session's thread."""
-        self.values = dict(values)
+        self.values = values
         self._begin(lambda: self._engine.train(self.values, self.control))
 
     def resume(self, path: Path, epochs: int | None = None, values: Mapping[str, Any] | None = None) -> None:
         """Go on with a run; `values` is its recipe, for the screen."""
-        self.values = dict(values or {})
+        self.values = values or {}
         self._begin(lambda: self._engine.resume(path, epochs, self.control))
 
     @property
@@ -177,6 +196,8 @@ class Session:
         try:
             trainer = build()
             trainer.on(RunStarted, lambda _: self._started(trainer))
+            trainer.on(Message, self._said)
+            trainer.on(Validated, self._validated)
             self.history = trainer.history
             trainer.fit()
         except RecipeError as error:
@@ -194,3 +215,12 @@ class Session:
         if trainer.run is not None:
             self.path = trainer.run.path
             self.output.log_to(trainer.run.output_path)
+
+    def _said(self, message: Message) -> None:
+        self.output.feed(f"{message.level}: {message.text}\n")
+        if message.level != "info":
+            self.news.append(message)
+
+    def _validated(self, event: Validated) -> None:
+        if event.best:
+            self.validated = event

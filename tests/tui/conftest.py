@@ -83,6 +83,8 @@ class ScriptedTrainer:
                 samples_per_second=1280.0, elapsed=1.0, left=9.0,
             )
         )  # fmt: skip
+        for event in self._engine.events:
+            self.emit(event)
         while not (self._control.stopping or self._engine.finish.is_set()):
             if self._engine.failure:
                 raise self._engine.failure
@@ -111,6 +113,8 @@ class ScriptedEngine(Engine):
         self.started: list[Mapping[str, Any]] = []
         self.resumed: list[tuple[Path, int | None]] = []
         self.runs_there: list[Any] = []
+        self.unfit: dict[str, dict[str, str]] = {}
+        self.events: list[Event] = []  # that a run states at its start
 
     def load(self) -> None:
         self.torch.wait(30)
@@ -124,7 +128,8 @@ class ScriptedEngine(Engine):
                 Section(
                     key=kind,
                     title=kind.title(),
-                    names=() if present else tuple(parts),
+                    names=() if present else tuple(part for part in parts if part not in self.unfit.get(kind, {})),
+                    unfit={} if present else self.unfit.get(kind, {}),
                     optional=kind == "scheduler",
                     fields=(() if present else parts.get(name, ())) + ((BATCH,) if kind == "data" else ()),
                 )
@@ -143,6 +148,9 @@ class ScriptedEngine(Engine):
 
     def complete(self, values: Mapping[str, Any]) -> dict[str, Any]:
         return dict(values)
+
+    def summary(self, kind: str, name: str) -> str:
+        return f"what {name} is"
 
     def train(self, values: Mapping[str, Any], control: Control) -> ScriptedTrainer:
         self.started.append(values)
@@ -193,6 +201,15 @@ def engine() -> Any:
 def console(engine: ScriptedEngine) -> Console:
     """A console on it, with the default recipe."""
     return Console(engine, {"name": "digits-mlp"})
+
+
+@pytest.fixture
+def with_runs(engine: ScriptedEngine) -> ScriptedEngine:
+    engine.runs_there = [
+        run_summary("20261122-140312-digits-mlp", "finished"),
+        run_summary("20261121-140312-iris", "died", best={}, epoch=0, epochs=None),
+    ]
+    return engine
 
 
 async def until(condition: Callable[[], object], seconds: float = 10.0) -> None:

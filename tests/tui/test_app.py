@@ -8,7 +8,7 @@ import pytest
 from textual.widgets import DataTable, Input, OptionList, Static
 
 from engine.errors import Problem
-from tests.tui.conftest import ScriptedEngine, ready, run_summary, until
+from tests.tui.conftest import ScriptedEngine, ready, until
 from tui import keys as table
 from tui.app import Console, KeyCommands
 from tui.screens.base import Base, KeyLine
@@ -279,15 +279,6 @@ async def test_arrows_choose_in_the_question(console: Console):
 
 
 # runs
-
-
-@pytest.fixture
-def with_runs(engine: ScriptedEngine) -> ScriptedEngine:
-    engine.runs_there = [
-        run_summary("20261122-140312-digits-mlp", "finished"),
-        run_summary("20261121-140312-iris", "died", best={}, epoch=0, epochs=None),
-    ]
-    return engine
 
 
 def cells(console: Console) -> list[list[str]]:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from textual.widgets import Input, Static
+from textual.widgets import Input, OptionList, Static
 
 from engine.errors import Problem
 from tests.tui.conftest import ScriptedEngine, ready, until
@@ -17,6 +17,10 @@ def text_of(line, part: str) -> str:
 
 def banner(console: Console) -> str:
     return str(console.form.query_one("#banner", Static).render())
+
+
+def hint(console: Console) -> str:
+    return str(console.form.query_one("#hint", Static).render())
 
 
 async def test_the_form_is_there_before_torch(console: Console, engine: ScriptedEngine):
@@ -214,3 +218,45 @@ async def test_every_heading_but_those_of_plans_has_a_name(console: Console):
         await ready(console)
         named = {heading.group.key for heading in console.form.query(Heading) if heading.query(Choice)}
         assert named == {"data", "model", "loss", "optimizer", "scheduler"}
+
+
+async def test_a_name_that_does_not_fit_says_why_instead_of_being_taken(console: Console, engine: ScriptedEngine):
+    engine.unfit = {"loss": {"MSELoss": "MSELoss is for regression, and the data are for classification"}}
+    async with console.run_test(size=(80, 24)) as pilot:
+        await ready(console)
+        heading = console.form.line("loss.name")
+        heading.focus_editor()
+        await pilot.press("enter", *"mse")
+        await until(lambda: "MSELoss is for regression" in hint(console))
+        await pilot.press("enter")
+        await until(lambda: "MSELoss is for regression" in heading.error)
+        assert console.form.model.name("loss") == "CrossEntropyLoss" == heading.query_one(Choice).value
+        assert heading.has_class("-wrong") and "✗ MSELoss" in hint(console)
+        prompts = [option.prompt for option in heading.query_one(OptionList).options]
+        assert [str(prompt) for prompt in prompts] == ["CrossEntropyLoss", "MSELoss ✗", OWN] and prompts[1].style == "dim"
+        await pilot.press("tab")
+        await until(lambda: not heading.has_class("-wrong"))
+
+
+async def test_what_fits_follows_the_data(console: Console, engine: ScriptedEngine):
+    async with console.run_test(size=(80, 24)):
+        await ready(console)
+        engine.unfit = {"loss": {"CrossEntropyLoss": "CrossEntropyLoss is for classification"}}
+        console.form.line("data.name").query_one(Choice).value = "csv"
+
+        def prompts() -> list[str]:
+            return [str(option.prompt) for option in console.form.line("loss.name").query_one(OptionList).options]
+
+        await until(lambda: prompts() == ["MSELoss", "CrossEntropyLoss ✗", OWN])
+        assert console.form.line("loss.name").query_one(Choice).value == "CrossEntropyLoss", "what was chosen stays"
+
+
+async def test_the_help_of_a_name_says_what_it_is(console: Console, engine: ScriptedEngine):
+    async with console.run_test(size=(80, 24)) as pilot:
+        await ready(console)
+        console.form.line("optimizer.name").focus_editor()
+        await until(lambda: "Adam: what Adam is" in hint(console) and "optimizer.name" in hint(console))
+        await pilot.press("enter", *"sgd")
+        await until(lambda: "SGD: what SGD is" in hint(console))
+        await pilot.press("escape")
+        await until(lambda: "Adam: what Adam is" in hint(console))

@@ -433,3 +433,36 @@ def test_histories_are_what_they_say():
     assert scripted.running_history().state == "running"
     assert isinstance(scripted.running_history().progress, Progress)
     assert math.isnan(list(scripted.failed_history().curve("train/loss"))[-1][1])
+
+
+@pytest.mark.parametrize("size", SIZES)
+async def test_an_epochs_notes_are_in_its_row(size):
+    history = scripted.history_of(scripted.started())
+    metrics = scripted.metrics_at(1)
+    history.apply(EpochEnded(epoch=1, step=390, metrics=metrics, lr=6e-4, seconds=9.0, best=True, notes=("3 steps left out",)))
+    app = Stage()
+    async with app.run_test(size=size) as pilot:
+        app.show(history)
+        await pilot.pause()
+        assert "best · 3 steps left out" in screen_text(app)
+
+
+async def test_the_gradient_norm_is_one_of_the_metrics():
+    history = scripted.history_of(scripted.started())
+    history.apply(
+        Trained(epoch=1, first=1, step=3, every=1, loss=(2.0, 1.9, 1.8), low=(), high=(), lr=(1e-3,) * 3, norm=(5.0, 4.0, 3.0))
+    )
+    app = Stage()
+    async with app.run_test(size=(120, 40)) as pilot:
+        app.show(history)
+        chart = app.query_one(Chart)
+        chart.cycle_metric()
+        await pilot.pause()
+        assert (
+            chart.metric == "gradient norm"
+            and "gradient norm" in screen_text(app)
+            and "gradient norm 3.000" in screen_text(app)
+        )
+        app.show(scripted.running_history())
+        await pilot.pause()
+        assert chart.metric == "loss", "a run without it shows its loss"

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Awaitable
 from typing import Any, ClassVar
 
+from rich.text import Text
 from textual.app import ComposeResult
 from textual.binding import Binding, BindingType
 from textual.containers import Horizontal, Vertical
@@ -12,7 +13,7 @@ from textual.content import Content
 from textual.message import Message
 from textual.reactive import reactive
 from textual.widget import Widget
-from textual.widgets import Input, Select, Static
+from textual.widgets import Input, OptionList, Select, Static
 
 from engine.catalog.fields import REQUIRED, Field, Section
 from tui.form.model import NAMED, FormModel, dotted
@@ -22,9 +23,24 @@ ABSENT = "none"
 
 
 class Choice(Select[Any], inherit_bindings=False):
-    """A Select that leaves the arrow keys to the form while it is closed."""
+    """A Select that leaves the arrow keys to the form while it is closed, and says which choice the cursor is on."""
 
     BINDINGS: ClassVar[list[BindingType]] = [Binding("enter,space", "show_overlay", "Show choices", show=False)]
+
+    class Looked(Message):
+        """The cursor of the open choices is on this value; None when they are closed."""
+
+        def __init__(self, value: Any) -> None:
+            super().__init__()
+            self.value = value
+
+    def on_mount(self) -> None:
+        self.watch(self.query_one(OptionList), "highlighted", self._look, init=False)
+        self.watch(self, "expanded", self._look, init=False)
+
+    def _look(self) -> None:
+        at = self.query_one(OptionList).highlighted
+        self.post_message(self.Looked(self._options[at][1] if self.expanded and at is not None else None))
 
 
 class Toggle(Widget, can_focus=True):
@@ -182,6 +198,8 @@ class Row(Line):
 
     def on_input_changed(self, event: Input.Changed) -> None:
         event.stop()
+        if event.value == self.model.text(self.section, self.field):
+            return  # no person typed it: an Input says its first value too
         error = self.model.write(self.section, self.field, event.value)
         self.show_error(error if self.error else "")  # a new error waits until the field is left
         self.post_message(self.Edited(self))
@@ -203,6 +221,8 @@ class Row(Line):
         self._take(self.query_one(Toggle).value)
 
     def _take(self, value: Any) -> None:
+        if value == self.model.value(self.section, self.field):
+            return  # so does a Select
         self.show_error(self.model.set(self.section, self.field, value))
         self.post_message(self.Edited(self))
 
@@ -221,17 +241,20 @@ class Heading(Line):
     def __init__(self, model: FormModel, group: Section) -> None:
         self.named = group.key in NAMED
         key = dotted(group.key, "name") if self.named else group.key
-        help = "Enter opens the choices; own… takes file.py:Name or package.module:Name"
+        help = "Enter: choices; own…: file.py:Name or package.module:Name"
         super().__init__(key, group.title, help if self.named else "", "heading")
         self.model = model
         self.group = group
+        self._refused = ""  # the sentence shown for a choice that was not taken
+        self.looked: str | None = None  # the name under the cursor of the open choices
 
     def compose(self) -> ComposeResult:
         yield self.label
         if self.named:
             name = self.model.name(self.group.key)
-            own = name is not None and name not in self.group.names
-            names = [(item, item) for item in self.group.names]
+            own = name is not None and name not in (*self.group.names, *self.group.unfit)
+            names: list[tuple[str | Text, str]] = [(item, item) for item in self.group.names]
+            names += [(Text(f"{item} ✗", "dim"), item) for item in self.group.unfit]
             if self.group.optional:
                 names.insert(0, (ABSENT, ABSENT))
             yield Choice(
@@ -252,8 +275,18 @@ class Heading(Line):
         """Show the present state with this error."""
         self.show(self.named and self.model.renamed(self.group.key), error)
 
+    def on_choice_looked(self, event: Choice.Looked) -> None:
+        self.looked = event.value if event.value not in (ABSENT, OWN) else None
+
     def on_select_changed(self, event: Select.Changed) -> None:
         event.stop()
+        present = self.model.name(self.group.key)
+        if event.value in self.group.unfit and event.value != present:
+            self._refuse(event.select, self.group.unfit[str(event.value)])
+            return
+        if self._refused:
+            self.show_error("")
+            self._refused = ""
         path = self.query_one(".own", Input)
         path.display = event.value == OWN
         if event.value != OWN:
@@ -274,6 +307,24 @@ class Heading(Line):
 
     def on_input_changed(self, event: Input.Changed) -> None:
         event.stop()
+
+    def _refuse(self, select: Select[Any], sentence: str) -> None:
+        """Leave the choice as it was and say why, until the person goes on."""
+        present = self.model.name(self.group.key)
+        known = present is None or present in (*self.group.names, *self.group.unfit)
+        with select.prevent(Select.Changed):
+            select.value = (present or ABSENT) if known else OWN
+        self.show_error(sentence)
+        self._refused = sentence
+        self.post_message(self.Edited(self))
+
+    def on_descendant_blur(self) -> None:
+        self.call_after_refresh(self._left)
+
+    def _left(self) -> None:
+        if self._refused and self.error == self._refused and not self.has_focus_within:
+            self.show_error("")
+            self._refused = ""
 
     def _pick(self, name: str | None) -> None:
         if name != self.model.name(self.group.key):
@@ -301,7 +352,7 @@ class Group(Vertical):
         old, old_heading = self.rows, self.heading
         focused = next((key for key, row in old.items() if row.has_focus_within), None)
         wait: list[Awaitable[object]] = []
-        if group.names != self.group.names:  # torch came: the catalog knows more names than the present one
+        if (group.names, group.unfit) != (self.group.names, self.group.unfit):  # torch came, or the data are for another task
             self.heading = Heading(self.model, group)
             wait.append(self.mount(self.heading, before=old_heading))
             wait.append(old_heading.remove())

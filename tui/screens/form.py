@@ -1,4 +1,4 @@
-"""The form: a recipe filled in by keyboard, checked field by field, started with one key."""
+"""The form: a recipe filled in by keyboard, checked field by field, tried and started with one key each."""
 
 from __future__ import annotations
 
@@ -9,14 +9,17 @@ from typing import Any, ClassVar
 from textual import events, on
 from textual.app import ComposeResult
 from textual.binding import BindingType
-from textual.containers import VerticalScroll
+from textual.containers import Horizontal, VerticalScroll
 from textual.content import Content
 from textual.css.query import NoMatches
+from textual.widget import Widget
 from textual.widgets import Input, Static
 
 from engine.errors import Problem
+from tui.dry_run import DryRun, Found
+from tui.form.dry_pane import DryPane
 from tui.form.model import FormModel, sentences
-from tui.form.rows import Group, Heading, Line, Row
+from tui.form.rows import Choice, Group, Heading, Line, Row
 from tui.keys import bindings
 from tui.screens.base import Base, KeyLine
 from tui.session import Engine, Preload
@@ -41,15 +44,21 @@ class FormScreen(Base):
         self._from_file = bool(source)
         self._start_wanted = False
         self._nothing_found = False
+        self._edited_since = False  # since a run was started with it or its recipe was filled in
+        self._of: Mapping[str, Any] = {}  # the recipe of that run
+        self._dry: DryRun | None = None
+        self._before: Widget | None = None  # what had the keyboard before the dry run's pane
         self.complete = False  # whether all fields are there
 
     def compose(self) -> ComposeResult:
         yield Static(id="title", markup=False)
         yield Static(id="banner", markup=False)
         yield Input(placeholder="part of a key or its help; Esc shows all", compact=True, id="filter")
-        with Fields(id="fields"):
-            for group in self.model.groups:
-                yield Group(self.model, group)
+        with Horizontal(id="body"):
+            with Fields(id="fields"):
+                for group in self.model.groups:
+                    yield Group(self.model, group)
+            yield DryPane()
         yield Static(id="hint", markup=False)
         yield KeyLine("form")
 
@@ -57,6 +66,10 @@ class FormScreen(Base):
         self._draw_title()
         self._draw_hint()
         self._waiting = self.set_interval(0.05, self._look_for_torch)
+
+    def on_unmount(self) -> None:
+        if self._dry is not None:
+            self._dry.cancel()
 
     # torch
 
@@ -84,6 +97,25 @@ class FormScreen(Base):
             self.action_start()
 
     # what is on the screen
+
+    async def fill(self, values: Mapping[str, Any], source: str) -> None:
+        """Show the recipe of a run that is over, unless the form was changed since that run began."""
+        if values is self._of:
+            return
+        if self._edited_since:
+            self.notify("the form keeps what you changed in it")
+            return
+        self._of, self.source = values, source
+        self.model = FormModel(values, self.engine.sections)
+        self.model.light = not self.complete
+        self.model.refresh()
+        fields = self.query_one("#fields")
+        with self.app.batch_update():
+            await fields.remove_children()
+            await fields.mount_all(Group(self.model, group) for group in self.model.groups)
+        self._close_pane()
+        self._filter()
+        self._draw_title()
 
     def show_problems(self, problems: Sequence[Problem], *, jump: bool = True) -> None:
         """Put each sentence beside its field, those without one at the top, and give the first bad field the keyboard."""
@@ -139,10 +171,23 @@ class FormScreen(Base):
         if line is None:
             shown = Content.styled("\n Tab or ↓ goes to the fields, r starts as it stands", "$text-muted")
         else:
-            default = line.default() if isinstance(line, Row) else ""
-            second = ("✗ " + line.error, "$text-error") if line.error else (line.help, "")
-            shown = Content.assemble((f" {line.key}", "bold"), (f"  {default}", "$text-muted"), "\n ", second)
+            said, help = (line.default(), line.help) if isinstance(line, Row) else (line.help, self._of_name(line))
+            looking = isinstance(line, Heading) and line.looked is not None
+            second = ("✗ " + line.error, "$text-error") if line.error and not looking else (help, "")
+            shown = Content.assemble((f" {line.key}", "bold"), (f"  {said}", "$text-muted"), "\n ", second)
         self.query_one("#hint", Static).update(shown)
+
+    def _of_name(self, line: Line) -> str:
+        """What the catalog says of the name that is chosen there, or that the cursor of the open choices is on."""
+        if not isinstance(line, Heading) or not line.named:
+            return ""
+        name = line.looked or self.model.name(line.group.key)
+        if name is None or not (self.complete or line.group.key == "data"):
+            return ""
+        if line.looked and name in line.group.unfit:
+            return line.group.unfit[name]
+        summary = self.engine.summary(line.group.key, name)
+        return f"{name}: {summary}" if summary else ""
 
     def _focused_line(self) -> Line | None:
         focused = self.focused
@@ -166,8 +211,28 @@ class FormScreen(Base):
     # what the person does
 
     @on(Line.Edited)
-    def _edited(self) -> None:
+    async def _edited(self, event: Line.Edited) -> None:
+        self._changed()
+        line = event.line
+        if isinstance(line, Row) and line.section == "data" and (line.field.choices or line.field.kind == "boolean"):
+            self.model.refresh()  # perhaps the data are for another task now: other names fit
+            await self._sync_others("data")
+
+    def _changed(self) -> None:
+        self._edited_since = True
         self._draw_title()
+        self._draw_hint()
+        pane = self.query_one(DryPane)
+        if pane.display and self._dry is None:
+            pane.outdated()
+
+    async def _sync_others(self, section: str) -> None:
+        for group in self.query(Group):
+            if group.group.key != section:
+                await group.sync(self.model.group(group.group.key), keep=True)
+
+    @on(Choice.Looked)
+    def _looked(self) -> None:
         self._draw_hint()
 
     @on(Heading.Picked)
@@ -176,7 +241,8 @@ class FormScreen(Base):
         group = next(group for group in self.query(Group) if group.group.key == event.section)
         await group.sync(self.model.group(event.section), keep=False)
         group.heading.show_error("")
-        self._draw_title()
+        await self._sync_others(event.section)
+        self._changed()
         self._filter()
 
     @on(Input.Changed, "#filter")
@@ -205,8 +271,11 @@ class FormScreen(Base):
         self.set_focus(field)  # at once: the next letters are for it. Widget.focus() would let them pass as keys
 
     def action_leave(self) -> None:
-        """Out of the field; out of the filter, or when nothing is being edited: show all fields again."""
-        field = self.query_one("#filter", Input)
+        """Out of the field; when nothing is being edited: end or close the dry run, else show all fields again."""
+        field, pane = self.query_one("#filter", Input), self.query_one(DryPane)
+        if pane.display and self.focused in (None, pane):
+            self._close_pane()
+            return
         if self.focused is None or self.focused is field:
             field.value = ""
             field.display = False
@@ -232,11 +301,63 @@ class FormScreen(Base):
         if isinstance(line, Row):
             line.reset()
 
-    def action_start(self) -> None:
-        """Check everything; train, or go to the first field that is wrong."""
+    def _typing_a_name(self) -> bool:
+        """Take the name of own code that is being typed; whether that has to be waited for."""
         own = self.focused
         if isinstance(own, Input) and own.has_class("own"):
-            self.set_focus(None)  # takes the name that is being typed
+            self.set_focus(None)
+            return True
+        return False
+
+    async def action_dry_run(self) -> None:
+        """Try the recipe in a process of its own: nothing here is touched, a training beside it least of all."""
+        if self._typing_a_name():
+            self.call_after_refresh(self.action_dry_run)
+        elif self._dry is not None:
+            self.notify("a dry run is under way; Esc cancels it")
+        elif self.model.problems():
+            self.show_problems(())
+        else:
+            pane = self.query_one(DryPane)
+            if self.focused is not pane:
+                self._before = self.focused
+            self._dry = self.engine.dry_run(self.model.values)
+            await pane.begin()
+            pane.focus()
+            self._polling = self.set_interval(0.2, self._look_at_dry_run)
+
+    def _look_at_dry_run(self) -> None:
+        if self._dry is None:
+            return
+        found = self._dry.poll()
+        if found is None:
+            self.query_one(DryPane).working(self._dry.seconds)
+            return
+        self._dry = None
+        self.call_later(self._show_dry_run, found)
+        self._polling.stop()  # cancels the task that this runs in: last
+
+    async def _show_dry_run(self, found: Found) -> None:
+        if found.problems:
+            self._close_pane()
+        else:
+            await self.query_one(DryPane).show(found)
+        self.show_problems(found.problems)
+
+    def _close_pane(self) -> None:
+        """End the dry run if it is under way, and take its pane away."""
+        if self._dry is not None:
+            self._dry.cancel()
+            self._dry = None
+            self._polling.stop()
+        pane, before = self.query_one(DryPane), self._before
+        if pane.has_focus:
+            self.set_focus(before if before is not None and before.is_attached and before.focusable else None)
+        pane.display = False
+
+    def action_start(self) -> None:
+        """Check everything; train, or go to the first field that is wrong."""
+        if self._typing_a_name():
             self.call_after_refresh(self.action_start)
             return
         if self.console_app.training:
@@ -251,7 +372,8 @@ class FormScreen(Base):
             self.show_problems(problems)
             return
         self.show_problems(())
-        self.console_app.start(self.engine.complete(self.model.values))
+        self._of, self._edited_since = self.engine.complete(self.model.values), False
+        self.console_app.start(self._of)
 
     def line(self, key: str) -> Line:
         """The line of this dotted key."""

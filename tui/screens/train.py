@@ -16,6 +16,7 @@ from textual.widget import Widget
 from textual.widgets import Static
 
 from engine.control import Control
+from engine.events import Validated
 from engine.history import History
 from tui.keys import bindings
 from tui.screens.base import Base, KeyLine
@@ -51,12 +52,21 @@ class Viewed:
     def __init__(self, values: Mapping[str, Any], history: History, path: Path) -> None:
         self.values = values
         self.history = history
+        self.path = path
+        best = history.ended.best if history.ended is not None else {}
+        self.validated = None
+        if "step" in best:
+            self.validated = Validated(epoch=int(best["epoch"]), step=int(best["step"]), metrics=best, best=True)
         self.output = Output()
+        printed = ""
         log = path / "output.log"
         if log.exists():
             with log.open("rb") as file:
                 file.seek(max(0, log.stat().st_size - 500_000))
-                self.output.feed(file.read().decode("utf-8", "replace"))
+                printed = file.read().decode("utf-8", "replace")
+        # A run without a console has its messages in the journal alone.
+        told = [f"{message.level}: {message.text}\n" for message in history.messages if message.text not in printed]
+        self.output.feed("".join([*told, printed]))
 
 
 class TrainScreen(Base):
@@ -82,7 +92,7 @@ class TrainScreen(Base):
         yield Static(self._tabs(), id="tabs")
         with Vertical(id="panes"):
             with Horizontal(id="top"):
-                yield Chart()
+                yield Chart(self.console_app.view)
                 with Vertical(id="right"):
                     yield self._recipe()
                     yield DevicePane()
@@ -117,6 +127,7 @@ class TrainScreen(Base):
                 self._show(history)
         if self.is_current:
             self._show_output()
+        self._tell()
         if not self._over and (self.session is None or not self.session.alive):
             self._end()
         self.set_timer(min(max(SECONDS, cost / SHARE), SLOWEST), self.poll)
@@ -130,8 +141,10 @@ class TrainScreen(Base):
             self.query_one(KeyLine).of = "train" if history.ended is None else "over"
             self.query_one("#tabs", Static).update(self._tabs())
         self.query_one(TitleLine).show(history)
-        self.query_one(RunProgress).show(history)
-        for kind in (Chart, EpochLog, DevicePane, Summary):
+        self.query_one(RunProgress).show(history, self.shown.validated)
+        if (chart := self.query_one(Chart)).is_on_screen:
+            chart.show(history, self.shown.validated)
+        for kind in (EpochLog, DevicePane, Summary):
             for pane in self.query(kind):
                 if pane.is_on_screen or kind is Summary:
                     pane.show(history)
@@ -141,6 +154,11 @@ class TrainScreen(Base):
         if end != self._read:
             text, self._read = self.shown.output.since(self._read), end
             self.query_one(OutputPane).add(text)
+
+    def _tell(self) -> None:
+        while self.session is not None and self.session.news:
+            message = self.session.news.popleft()
+            self.notify(message.text, severity="error" if message.level == "error" else "warning", timeout=10, markup=False)
 
     def _end(self) -> None:
         self._over = True

@@ -5,9 +5,10 @@ from __future__ import annotations
 import math
 from typing import ClassVar
 
-from engine.events import EpochEnded
+from engine.events import Validated
 from engine.history import History, Series
-from tui.widgets.curves import Columns, Smoothed, decimate
+from tui.widgets.best import Best, best_of
+from tui.widgets.curves import Columns, Smoothed, View, decimate
 from tui.widgets.formats import number, rate
 from tui.widgets.plot import Curve, Mark, columns, draw
 from tui.widgets.rows import Pane, Row, fit
@@ -28,31 +29,39 @@ class Chart(Pane):
     """
     BORDER_TITLE: ClassVar[str] = "1 Chart"
 
-    def __init__(self, *, id: str | None = None, classes: str | None = None) -> None:
+    def __init__(self, view: View | None = None, *, id: str | None = None, classes: str | None = None) -> None:
         super().__init__(id=id, classes=classes)
-        self.metric = "loss"
-        self.smoothing = 0.6
-        self._log: dict[str, bool] = {}  # what the person chose, by metric
+        self.view = view or View()
         self._history = History()
+        self._validated: Validated | None = None
         self._drawn: tuple[object, ...] = ()
-        self._smoothed = Smoothed(self.smoothing)
+        self._smoothed = Smoothed(self.view.smoothing)
         self._log_y = False  # as drawn
 
-    def show(self, history: History) -> None:
-        """Draw what is new in `history`."""
-        self._history = history
+    def show(self, history: History, validated: Validated | None = None) -> None:
+        """Draw what is new in `history`; `validated` is the best validation in the middle of an epoch."""
+        self._history, self._validated = history, validated
         self._update()
+
+    @property
+    def metric(self) -> str:
+        """What is drawn: the person's choice, or the loss where this run has no such metric."""
+        return self.view.metric if self.view.metric in self._metrics() else "loss"
+
+    @property
+    def smoothing(self) -> float:
+        """The weight of the smoothed line's past, 0 for none."""
+        return self.view.smoothing
 
     def cycle_metric(self, step: int = 1) -> None:
         """Show the next metric, or with -1 the one before."""
         names = self._metrics()
-        at = names.index(self.metric) if self.metric in names else 0
-        self.metric = names[(at + step) % len(names)]
+        self.view.metric = names[(names.index(self.metric) + step) % len(names)]
         self._update()
 
     def toggle_log(self) -> None:
         """Change between a logarithmic and a linear y axis, for the metric shown."""
-        self._log[self.metric] = not self._log_y
+        self.view.log[self.metric] = not self._log_y
         self._update()
 
     def smooth_more(self) -> None:
@@ -65,7 +74,7 @@ class Chart(Pane):
         self._smooth(0.0)
 
     def _smooth(self, weight: float) -> None:
-        self.smoothing = weight
+        self.view.smoothing = weight
         self._update()
 
     def on_resize(self) -> None:
@@ -90,8 +99,8 @@ class Chart(Pane):
             return  # `on_show` catches up
         points = {role: curve.columns() for role, curve in self._series().items()}
         newest = [(role, len(steps), steps[-1], means[-1]) for role, (steps, means, _, _) in points.items()]
-        best = self._history.best
-        key = (id(self._history), self.size, self.metric, self.smoothing, self._log.get(self.metric), repr(newest), best)
+        best = best_of(self._history, self._validated)
+        key = (id(self._history), self.size, self.metric, self.smoothing, self.view.log.get(self.metric), repr(newest), best)
         if key == self._drawn:
             return
         self._drawn = key
@@ -106,7 +115,7 @@ class Chart(Pane):
                 self._smoothed = Smoothed(self.smoothing)
             smoothed = self._smoothed.of(steps, means)
             curves["smoothed"] = decimate(steps, smoothed, smoothed, smoothed, 0, right, columns(width))
-        self._log_y = self._log.get(self.metric, self.metric == "loss" and _positive(curves))
+        self._log_y = self.view.log.get(self.metric, self.metric == "loss" and _positive(curves))
         self.set_title(self._heading("train" in curves))
         newest_values = {role: means[-1] for role, (_, means, _, _) in points.items()}
         if smoothed:
@@ -138,9 +147,9 @@ class Chart(Pane):
             marks.append(Mark(best[0].step, best[1], "★"))
         return draw(lines, dots, marks, width, height, left=0, right=right, log_y=self._log_y, braille=not self._ascii)
 
-    def _best(self) -> tuple[EpochEnded, float] | None:
-        """The best epoch with its value of the metric shown."""
-        best = self._history.best
+    def _best(self) -> tuple[Best, float] | None:
+        """The best with its value of the metric shown."""
+        best = best_of(self._history, self._validated)
         value = best.metrics.get(f"val/{self.metric}", best.metrics.get(f"train/{self.metric}")) if best else None
         return None if best is None or value is None else (best, value)
 
@@ -164,10 +173,8 @@ class Chart(Pane):
             pieces.append((1, [("× ", "bad"), ("not a number", "label")]))
         best = self._best()
         if best is not None:
-            epoch, value = best
-            pieces.append(
-                (1, [("★ ", "mark"), ("best ", "label"), (write(value), "strong"), (f" at epoch {epoch.epoch}", "label")])
-            )
+            found, value = best
+            pieces.append((1, [("★ ", "mark"), ("best ", "label"), (write(value), "strong"), (f" at {found.where}", "label")]))
         if "train" in curves:
             pieces.append(
                 (

@@ -8,6 +8,15 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 
 
+@dataclass(slots=True)
+class View:
+    """What a person chose to see; it outlives the chart that shows it."""
+
+    metric: str = "loss"
+    smoothing: float = 0.6
+    log: dict[str, bool] = field(default_factory=dict)  # by metric, where it was chosen
+
+
 def smooth(values: Sequence[float], weight: float) -> list[float]:
     """The bias-corrected exponential average `a = weight * a + (1 - weight) * v`, divided by `1 - weight ** n`.
 

@@ -5,7 +5,9 @@ from __future__ import annotations
 import time
 from collections.abc import Callable
 
+from engine.events import Validated
 from engine.history import History
+from tui.widgets.best import Best, best_of
 from tui.widgets.formats import clock, number, short, took
 from tui.widgets.rows import Row, Rows, fit, length
 
@@ -42,20 +44,21 @@ class RunProgress(Rows):
     def __init__(self, *, id: str | None = None, classes: str | None = None) -> None:
         super().__init__(id=id, classes=classes)
         self._history = History()
+        self._validated: Validated | None = None
 
-    def show(self, history: History) -> None:
-        """Draw what is new in `history`."""
-        self._history = history
+    def show(self, history: History, validated: Validated | None = None) -> None:
+        """Draw what is new in `history`; `validated` is the best validation in the middle of an epoch."""
+        self._history, self._validated = history, validated
         if self.is_mounted and self.size.width:
-            self.set_rows(progress_rows(history, self.size.width))
+            self.set_rows(progress_rows(history, self.size.width, validated))
 
     def on_resize(self) -> None:
-        self.show(self._history)
+        self.show(self._history, self._validated)
 
 
-def progress_rows(history: History, width: int) -> list[Row]:
+def progress_rows(history: History, width: int, validated: Validated | None = None) -> list[Row]:
     """The two rows, each at most `width` cells."""
-    first, second = _run_pieces(history), _epoch_pieces(history)
+    first, second = _run_pieces(history), _epoch_pieces(history, best_of(history, validated))
     cells = min(_bar_cells(first, width), _bar_cells(second, width))
     started, now, ended = history.started, history.progress, history.ended
     total = started.total_steps if started else None
@@ -95,9 +98,9 @@ def _run_pieces(history: History) -> list[tuple[int, Row]]:
     return pieces
 
 
-def _epoch_pieces(history: History) -> list[tuple[int, Row]]:
-    """The same for the epoch's bar: rates and the best epoch so far."""
-    now, best, over = history.progress, history.best, history.ended is not None
+def _epoch_pieces(history: History, best: Best | None) -> list[tuple[int, Row]]:
+    """The same for the epoch's bar: rates and the best so far."""
+    now, over = history.progress, history.ended is not None
     pieces: list[tuple[int, Row]] = []
     if now and now.steps_per_second is not None and not over:
         pieces.append((2, [(short(now.steps_per_second), "strong"), (" steps/s", "label")]))
@@ -107,7 +110,7 @@ def _epoch_pieces(history: History) -> list[tuple[int, Row]]:
         monitor = history.started.monitor if history.started else ""
         name = monitor if monitor in best.metrics else "train/loss"
         said = [("" if over else "best ", "label"), (f"{name.replace('/', ' ')} ", "label")]
-        value = [(number(best.metrics.get(name)), "strong"), (f" at epoch {best.epoch} ", "label"), ("★", "mark")]
+        value = [(number(best.metrics.get(name)), "strong"), (f" at {best.where} ", "label"), ("★", "mark")]
         pieces.append((1, said + value))
     return pieces
 
