@@ -41,8 +41,9 @@ def examine(recipe: Recipe) -> Examination:
         trial_parts.model = copy.deepcopy(parts.model)
         entry = catalog.find("optimizer", recipe.optimizer.name)
         trial_parts.optimizer = build_optimizer(entry, recipe.optimizer.arguments, trial_parts.model)
-        steps, seconds = _steps(trial_parts, recipe)
-    rows = [*_rows(parts, data, recipe, steps), *_cost(trial_parts, recipe, seconds)]
+        with execution.Arithmetic(recipe.training, parts.threads):
+            steps, seconds = _steps(trial_parts, recipe)
+            rows = [*_rows(parts, data, recipe, steps), *_cost(trial_parts, recipe, seconds)]
     return Examination(rows, [*parts.warnings, *_doubts(steps)])
 
 
@@ -51,16 +52,15 @@ def _steps(parts: Parts, recipe: Recipe) -> tuple[list[Taken], list[float]]:
     loop = trial.loop_of(parts, recipe)
     taken: list[Taken] = []
     seconds: list[float] = []
-    with execution.Arithmetic(recipe.training, parts.threads):
-        started = time.perf_counter()
-        for step in loop.train_epoch(windows(parts.train.epoch(1), recipe.training.accumulate)):
-            taken.append(step)
-            step.loss.item()  # waits for the device
-            now = time.perf_counter()
-            seconds.append(now - started)
-            started = now
-            if len(taken) == STEPS or sum(seconds) > 5:
-                break
+    started = time.perf_counter()
+    for step in loop.train_epoch(windows(parts.train.epoch(1), recipe.training.accumulate)):
+        taken.append(step)
+        step.loss.item()  # waits for the device
+        now = time.perf_counter()
+        seconds.append(now - started)
+        started = now
+        if len(taken) == STEPS or sum(seconds) > 5:
+            break
     return taken, seconds
 
 
