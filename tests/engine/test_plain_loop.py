@@ -67,7 +67,7 @@ def test_losses_and_weights_are_bit_identical(
 
 
 @pytest.mark.parametrize("unit", ["step", "epoch"])
-def test_a_schedule_moves_as_in_the_tutorial(unit: str, digits: tuple[torch.Tensor, torch.Tensor]) -> None:
+def test_c6_a_schedule_moves_as_in_the_tutorial(unit: str, digits: tuple[torch.Tensor, torch.Tensor]) -> None:
     def made() -> tuple[nn.Module, torch.optim.Optimizer, Any]:
         torch.manual_seed(1)
         model = nn.Sequential(nn.Linear(64, 16), nn.Tanh(), nn.Linear(16, 10))
@@ -89,7 +89,7 @@ def test_a_schedule_moves_as_in_the_tutorial(unit: str, digits: tuple[torch.Tens
     expected: list[float] = []
     other.register_step_pre_hook(lambda *_: expected.append(other.param_groups[0]["lr"]))
     plain.train(twin, nn.CrossEntropyLoss(), other, data, epochs=3, **{f"each_{unit}": schedule.step})
-    assert rates == expected  # C6: what is logged at a step is what that step used
+    assert rates == expected  # what is logged at a step is what that step used
     assert plain.same(model.state_dict(), twin.state_dict())
 
 

@@ -31,7 +31,7 @@ def planned(name: str) -> Recipe:
 
 
 @pytest.mark.parametrize("name", PLANS)
-def test_d1_with_everything_a_plan_can_add(name: str, tmp_path: Path) -> None:
+def test_b3_d1_e10_with_everything_a_plan_can_add(name: str, tmp_path: Path) -> None:
     whole = Trainer.from_recipe(planned(name), runs=tmp_path / "whole")
     whole.fit()
     assert whole.run is not None and whole.length.steps is not None

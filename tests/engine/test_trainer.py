@@ -120,7 +120,7 @@ def test_b1_clipping_is_that_of_torch(digits: Data) -> None:
         torch.testing.assert_close(value, twin["model"].state_dict()[name], rtol=0, atol=1e-6)
 
 
-def test_b5_a_loss_that_is_not_finite_never_reaches_the_weights(digits: Data) -> None:
+def test_a11_b5_a_loss_that_is_not_finite_is_shown_and_never_reaches_the_weights(digits: Data) -> None:
     inputs, targets = (part.clone() for part in some(digits, 96))
     given = parts()
     before: list[dict[str, Tensor]] = []
@@ -140,7 +140,7 @@ def test_b5_a_loss_that_is_not_finite_never_reaches_the_weights(digits: Data) ->
     assert result.state == "failed" and "step 3" in result.reason and "nan" in result.reason
     assert trainer.step == 2
     assert plain.same(given["model"].state_dict(), before[2])
-    assert len(losses) == 3 and math.isnan(losses[2])  # A11: it is shown as what it is
+    assert len(losses) == 3 and math.isnan(losses[2])
 
 
 def test_b7_frozen_parameters_stay(digits: Data) -> None:
