@@ -105,7 +105,10 @@ class Status:
 
 def _at_work(values: Mapping[str, Any]) -> bool:
     try:
-        started: float = psutil.Process(values["pid"]).create_time()
+        process = psutil.Process(values["pid"])
+        started: float = process.create_time()
+        if process.status() == psutil.STATUS_ZOMBIE:  # killed, and its parent has not asked for it yet
+            return False
     except (psutil.NoSuchProcess, ValueError, OverflowError):  # no process has such a number
         return False
     # A number used again by a later process. Start times move a little when the clock is set.

@@ -7,6 +7,7 @@ import math
 import os
 import subprocess
 import sys
+import time
 from pathlib import Path
 from typing import Any
 
@@ -96,3 +97,17 @@ def test_a_value_of_the_wrong_kind_is_damage(tmp_path: Path, key: str) -> None:
 def test_a_missing_status(tmp_path: Path) -> None:
     with pytest.raises(RunError, match=r"status\.json is missing"):
         Status.read(tmp_path / "status.json")
+
+
+def test_a_killed_process_that_nobody_waited_for_is_gone(tmp_path: Path) -> None:
+    code = "import sys, time; from pathlib import Path; from engine.run import Status\n"
+    code += "Status(Path(sys.argv[1])).write('running'); print('written', flush=True); time.sleep(60)"
+    path = tmp_path / "status.json"
+    with subprocess.Popen([sys.executable, "-c", code, str(path)], stdout=subprocess.PIPE) as process:
+        assert process.stdout is not None and process.stdout.readline() == b"written\n"
+        assert Status.read(path)["state"] == "running"
+        process.kill()
+        deadline = time.monotonic() + 30
+        while Status.read(path)["state"] != "died":  # a zombie by now: this process has not waited for it
+            assert time.monotonic() < deadline
+            time.sleep(0.01)
