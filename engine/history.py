@@ -95,15 +95,11 @@ class History:
         self.progress: Progress | None = None
         self.ended: RunEnded | None = None
         self.paused = False
+        self.best: EpochEnded | Validated | None = None  # where the run was best, at an epoch's end or on the way
         self.epochs: list[EpochEnded] = []
         self.checkpoints: list[CheckpointWritten] = []
         self.messages: list[Message] = []
         self.series: dict[str, Series] = {}  # "train/loss" by points of steps, "val/…" by validations, "lr"
-
-    @property
-    def best(self) -> EpochEnded | None:
-        """The best epoch so far."""
-        return next((row for row in reversed(self.epochs) if row.best), None)
 
     @property
     def state(self) -> str:
@@ -125,8 +121,10 @@ class History:
                 self._trained(event)
             case EpochEnded():
                 self.epochs.append(event)
+                self._judged(event)
                 self._measured(event.step, event.metrics)
             case Validated():
+                self._judged(event)
                 self._measured(event.step, event.metrics)
             case CheckpointWritten():
                 self.checkpoints.append(event)
@@ -141,6 +139,10 @@ class History:
             case RunEnded():
                 self.ended = event
         self.version += 1
+
+    def _judged(self, event: EpochEnded | Validated) -> None:
+        if event.best:  # a later best is a better one
+            self.best = event
 
     def curve(self, name: str) -> Series:
         """The series of that name, made when missing."""

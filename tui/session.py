@@ -17,7 +17,7 @@ from typing import Any, Protocol
 from engine.catalog.fields import Section
 from engine.control import Control
 from engine.errors import EpochalError, Problem, RecipeError
-from engine.events import Message, RunEnded, RunStarted, Validated
+from engine.events import Message, RunEnded, RunStarted
 from engine.history import History
 from tui.dry_run import DryRun
 from tui.terminal import Output
@@ -154,7 +154,6 @@ class Session:
         self.problems: tuple[Problem, ...] = ()  # mistakes of the person, found while assembling or resuming
         self.failure = ""  # the traceback of anything else
         self.news: deque[Message] = deque()  # warnings that no screen has told yet
-        self.validated: Validated | None = None  # the best validation in the middle of an epoch
         self._engine = engine
         self._thread: threading.Thread | None = None
 
@@ -197,7 +196,6 @@ class Session:
             trainer = build()
             trainer.on(RunStarted, lambda _: self._started(trainer))
             trainer.on(Message, self._said)
-            trainer.on(Validated, self._validated)
             self.history = trainer.history
             trainer.fit()
         except RecipeError as error:
@@ -220,7 +218,3 @@ class Session:
         self.output.feed(f"{message.level}: {message.text}\n")
         if message.level != "info":
             self.news.append(message)
-
-    def _validated(self, event: Validated) -> None:
-        if event.best:
-            self.validated = event

@@ -232,3 +232,13 @@ def test_a_long_curve_is_bounded_and_equally_fine_everywhere() -> None:
     assert capacity / 2 <= len(steps) <= capacity and len(history.curve("lr")) == len(steps)
     assert max(after - before for before, after in pairwise([0, *steps])) <= 2 * 30_000 / (capacity / 2)
     assert sum(map(math.isnan, means)) == 1
+
+
+def test_the_best_may_lie_in_the_middle_of_an_epoch() -> None:
+    history = History()
+    history.apply(EpochEnded(epoch=1, step=10, metrics={"val/loss": 0.5}, lr=0.1, seconds=1.0, best=True))
+    between = Validated(epoch=2, step=15, metrics={"val/loss": 0.4}, best=True)
+    history.apply(between)
+    history.apply(Validated(epoch=2, step=16, metrics={"val/loss": 0.3}))  # asked for by a person
+    history.apply(EpochEnded(epoch=2, step=20, metrics={"val/loss": 0.6}, lr=0.1, seconds=1.0, best=False))
+    assert history.best is between

@@ -16,7 +16,6 @@ from textual.widget import Widget
 from textual.widgets import Static
 
 from engine.control import Control
-from engine.events import Validated
 from engine.history import History
 from tui.keys import bindings
 from tui.screens.base import Base, KeyLine
@@ -53,10 +52,6 @@ class Viewed:
         self.values = values
         self.history = history
         self.path = path
-        best = history.ended.best if history.ended is not None else {}
-        self.validated = None
-        if "step" in best:
-            self.validated = Validated(epoch=int(best["epoch"]), step=int(best["step"]), metrics=best, best=True)
         self.output = Output()
         printed = ""
         log = path / "output.log"
@@ -141,9 +136,9 @@ class TrainScreen(Base):
             self.query_one(KeyLine).of = "train" if history.ended is None else "over"
             self.query_one("#tabs", Static).update(self._tabs())
         self.query_one(TitleLine).show(history)
-        self.query_one(RunProgress).show(history, self.shown.validated)
+        self.query_one(RunProgress).show(history)
         if (chart := self.query_one(Chart)).is_on_screen:
-            chart.show(history, self.shown.validated)
+            chart.show(history)
         for kind in (EpochLog, DevicePane, Summary):
             for pane in self.query(kind):
                 if pane.is_on_screen or kind is Summary:

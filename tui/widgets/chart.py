@@ -5,11 +5,10 @@ from __future__ import annotations
 import math
 from typing import ClassVar
 
-from engine.events import Validated
+from engine.events import EpochEnded, Validated
 from engine.history import History, Series
-from tui.widgets.best import Best, best_of
 from tui.widgets.curves import Columns, Smoothed, View, decimate
-from tui.widgets.formats import number, rate
+from tui.widgets.formats import number, place, rate
 from tui.widgets.plot import Curve, Mark, columns, draw
 from tui.widgets.rows import Pane, Row, fit
 
@@ -33,14 +32,13 @@ class Chart(Pane):
         super().__init__(id=id, classes=classes)
         self.view = view or View()
         self._history = History()
-        self._validated: Validated | None = None
         self._drawn: tuple[object, ...] = ()
         self._smoothed = Smoothed(self.view.smoothing)
         self._log_y = False  # as drawn
 
-    def show(self, history: History, validated: Validated | None = None) -> None:
-        """Draw what is new in `history`; `validated` is the best validation in the middle of an epoch."""
-        self._history, self._validated = history, validated
+    def show(self, history: History) -> None:
+        """Draw what is new in `history`."""
+        self._history = history
         self._update()
 
     @property
@@ -99,7 +97,7 @@ class Chart(Pane):
             return  # `on_show` catches up
         points = {role: curve.columns() for role, curve in self._series().items()}
         newest = [(role, len(steps), steps[-1], means[-1]) for role, (steps, means, _, _) in points.items()]
-        best = best_of(self._history, self._validated)
+        best = self._history.best
         key = (id(self._history), self.size, self.metric, self.smoothing, self.view.log.get(self.metric), repr(newest), best)
         if key == self._drawn:
             return
@@ -147,9 +145,9 @@ class Chart(Pane):
             marks.append(Mark(best[0].step, best[1], "★"))
         return draw(lines, dots, marks, width, height, left=0, right=right, log_y=self._log_y, braille=not self._ascii)
 
-    def _best(self) -> tuple[Best, float] | None:
+    def _best(self) -> tuple[EpochEnded | Validated, float] | None:
         """The best with its value of the metric shown."""
-        best = best_of(self._history, self._validated)
+        best = self._history.best
         value = best.metrics.get(f"val/{self.metric}", best.metrics.get(f"train/{self.metric}")) if best else None
         return None if best is None or value is None else (best, value)
 
@@ -174,7 +172,7 @@ class Chart(Pane):
         best = self._best()
         if best is not None:
             found, value = best
-            pieces.append((1, [("★ ", "mark"), ("best ", "label"), (write(value), "strong"), (f" at {found.where}", "label")]))
+            pieces.append((1, [("★ ", "mark"), ("best ", "label"), (write(value), "strong"), (f" at {place(found)}", "label")]))
         if "train" in curves:
             pieces.append(
                 (

@@ -6,6 +6,8 @@ import math
 import os
 import sys
 
+from engine.events import EpochEnded, Validated
+
 
 def number(value: float | None) -> str:
     """A loss or metric: `0.6122`, `12.35`, `1.23e-3`, `NaN`; `–` for None."""
@@ -77,3 +79,8 @@ def plain_terminal() -> bool:
 def plain(text: str) -> str:
     """`text` in ASCII, cell by cell."""
     return text.translate(_PLAIN).encode("ascii", "replace").decode()
+
+
+def place(best: EpochEnded | Validated) -> str:
+    """Where a run was best: `epoch 6`, or `step 1200` in the middle of one."""
+    return f"epoch {best.epoch}" if isinstance(best, EpochEnded) else f"step {best.step}"

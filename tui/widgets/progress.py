@@ -5,10 +5,8 @@ from __future__ import annotations
 import time
 from collections.abc import Callable
 
-from engine.events import Validated
 from engine.history import History
-from tui.widgets.best import Best, best_of
-from tui.widgets.formats import clock, number, short, took
+from tui.widgets.formats import clock, number, place, short, took
 from tui.widgets.rows import Row, Rows, fit, length
 
 STATES = {
@@ -44,21 +42,20 @@ class RunProgress(Rows):
     def __init__(self, *, id: str | None = None, classes: str | None = None) -> None:
         super().__init__(id=id, classes=classes)
         self._history = History()
-        self._validated: Validated | None = None
 
-    def show(self, history: History, validated: Validated | None = None) -> None:
-        """Draw what is new in `history`; `validated` is the best validation in the middle of an epoch."""
-        self._history, self._validated = history, validated
+    def show(self, history: History) -> None:
+        """Draw what is new in `history`."""
+        self._history = history
         if self.is_mounted and self.size.width:
-            self.set_rows(progress_rows(history, self.size.width, validated))
+            self.set_rows(progress_rows(history, self.size.width))
 
     def on_resize(self) -> None:
-        self.show(self._history, self._validated)
+        self.show(self._history)
 
 
-def progress_rows(history: History, width: int, validated: Validated | None = None) -> list[Row]:
+def progress_rows(history: History, width: int) -> list[Row]:
     """The two rows, each at most `width` cells."""
-    first, second = _run_pieces(history), _epoch_pieces(history, best_of(history, validated))
+    first, second = _run_pieces(history), _epoch_pieces(history)
     cells = min(_bar_cells(first, width), _bar_cells(second, width))
     started, now, ended = history.started, history.progress, history.ended
     total = started.total_steps if started else None
@@ -98,7 +95,7 @@ def _run_pieces(history: History) -> list[tuple[int, Row]]:
     return pieces
 
 
-def _epoch_pieces(history: History, best: Best | None) -> list[tuple[int, Row]]:
+def _epoch_pieces(history: History) -> list[tuple[int, Row]]:
     """The same for the epoch's bar: rates and the best so far."""
     now, over = history.progress, history.ended is not None
     pieces: list[tuple[int, Row]] = []
@@ -106,11 +103,12 @@ def _epoch_pieces(history: History, best: Best | None) -> list[tuple[int, Row]]:
         pieces.append((2, [(short(now.steps_per_second), "strong"), (" steps/s", "label")]))
         if now.samples_per_second is not None:
             pieces.append((4, [(short(now.samples_per_second), "strong"), (" samples/s", "label")]))
+    best = history.best
     if best is not None:
         monitor = history.started.monitor if history.started else ""
         name = monitor if monitor in best.metrics else "train/loss"
         said = [("" if over else "best ", "label"), (f"{name.replace('/', ' ')} ", "label")]
-        value = [(number(best.metrics.get(name)), "strong"), (f" at {best.where} ", "label"), ("★", "mark")]
+        value = [(number(best.metrics.get(name)), "strong"), (f" at {place(best)} ", "label"), ("★", "mark")]
         pieces.append((1, said + value))
     return pieces
 
