@@ -102,7 +102,7 @@ class Line(Horizontal):
 
     def show_error(self, error: str) -> None:
         """Draw the line with this error beside it, or with none."""
-        raise NotImplementedError
+        self.show(differs=False, error=error)
 
     def show(self, differs: bool, error: str, note: str = "") -> None:
         """Draw the mark and the note beside; an error takes the note's place."""
