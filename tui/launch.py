@@ -34,14 +34,14 @@ def launch(recipe: str | None, runs: str | None) -> int:
             Engine(Path(runs) if runs else None), values, source=Path(recipe).name if recipe else "", terminal=terminal
         )
         app.tell_errors_to(terminal.screen)
-        # A loop of our own stays open after the app: its signal handlers hold until those of `wait` take over.
+        # A loop of our own stays open after the app: its signal handlers hold until `stops` takes over.
         answer = app.run(loop=loop, mouse=bool(os.environ.get("EPOCHAL_MOUSE")))
         stops = Stops(app.session) if app.session else None  # at once: a Ctrl-C right now is for the run
         lost = answer == "hangup" or not os.isatty(0)
         if lost:
             terminal.lose(app.session.path / "output.log" if app.session and app.session.path else None)
-    loop.close()
     status = after(app.session, stops, answer, silent=lost)
+    loop.close()  # not before: this puts the signals' defaults back
     return max(status, 1) if app.return_code else status
 
 
