@@ -115,7 +115,7 @@ def test_to_the_end_resumed_another_run_and_left(tmux: Tmux, epochal: str):
     tmux.wait("leave the screen")
     tmux.press("d")
     tmux.until(lambda: "A run is training" not in tmux.screen() and "1 Chart" not in tmux.screen(), "the screen to be gone")
-    tmux.wait("train loss")  # the rows have begun; a Ctrl-C counts before them as well
+    tmux.wait("1.0e-3")  # the rows have begun; a Ctrl-C counts before them as well
     tmux.press("C-c")
     tmux.wait("stopped", "status 130")
     assert [run.state for run in Run.list(tmux.where / "runs")] == ["stopped", "finished"]
