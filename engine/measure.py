@@ -80,11 +80,6 @@ class LossMeter:
     def add(self, taken: Taken) -> None:
         self._pending.append(taken)
 
-    @property
-    def waiting(self) -> int:
-        """Steps that have not been read."""
-        return len(self._pending)
-
     def read(self) -> Read | None:
         """Wait for the device and take in the steps since the last time; None without any.
 
