@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import threading
 
+from engine.changes import Change
+
 
 class Control:
     """Requests to a running trainer.
@@ -19,6 +21,7 @@ class Control:
         self._stop: str | None = None
         self._checkpoint = False
         self._validate = False
+        self._changes: tuple[Change, ...] = ()
 
     def pause(self) -> None:
         """Hold after the step under way, until `resume` or `stop`."""
@@ -38,6 +41,13 @@ class Control:
     def validate(self) -> None:
         """Validate after the step under way."""
         self._set(_validate=True)
+
+    def change(self, change: Change) -> None:
+        """Change a value of the plan after the step under way; see `engine.changes`."""
+        with self._changed:
+            self._changes = (*self._changes, change)
+            self._refresh()
+            self._changed.notify_all()
 
     @property
     def paused(self) -> bool:
@@ -64,6 +74,13 @@ class Control:
             self._refresh()
         return asked
 
+    def take_changes(self) -> tuple[Change, ...]:
+        """The changes asked for since the last call, in their order."""
+        with self._changed:
+            asked, self._changes = self._changes, ()
+            self._refresh()
+        return asked
+
     def wait_while_paused(self, seconds: float) -> bool:
         """Sleep while paused, at most `seconds`, less when a request comes in. Returns whether still paused."""
         with self._changed:
@@ -72,7 +89,7 @@ class Control:
             return self._paused and self._stop is None
 
     def _holding(self) -> bool:
-        return self._paused and not (self._stop or self._checkpoint or self._validate)
+        return self._paused and not (self._stop or self._checkpoint or self._validate or self._changes)
 
     def _set(self, **values: bool | str) -> None:
         with self._changed:
@@ -82,4 +99,4 @@ class Control:
             self._changed.notify_all()
 
     def _refresh(self) -> None:
-        self.pending = bool(self._paused or self._stop or self._checkpoint or self._validate)
+        self.pending = bool(self._paused or self._stop or self._checkpoint or self._validate or self._changes)

@@ -117,6 +117,38 @@ class CheckpointWritten(Event):
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class CheckpointFailed(Event):
+    """The disk did not take a checkpoint; the training goes on, and the one before it is intact."""
+
+    step: int
+    reason: str  # one sentence
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class SettingChanged(Event):
+    """A value of the plan was changed while the run was under way; it holds from the step after `step` on.
+
+    `field` is the recipe's key ("optimizer.lr"), `before` and `value` are None where there is no such limit. `cause` is
+    "asked" (by a person) or "rewind".
+    """
+
+    step: int
+    field: str
+    before: float | None
+    value: float | None
+    cause: str = "asked"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Rewound(Event):
+    """After `step` steps the loss was not finite: the run goes on from its checkpoint of step `to`."""
+
+    step: int
+    to: int
+    reason: str  # one sentence
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class RunPaused(Event):
     step: int
 
@@ -144,6 +176,7 @@ class RunEnded(Event):
     step: int
     seconds: float
     best: Mapping[str, float]  # the best epoch's row: "epoch", "train/loss", "val/loss", …; empty when none ended
+    proposal: Mapping[str, Any] = field(default_factory=dict)  # fields of the recipe that would have helped: dotted key, value
 
 
 def _key(cls: type[Event]) -> str:
@@ -189,7 +222,7 @@ def from_dict(values: Mapping[str, Any]) -> Event:
 # Text fields keep a text that is one of the words above: numbers are written as words in numeric fields only.
 _TEXT = {
     "name", "path", "device", "device_name", "precision", "execution", "monitor", "mode",
-    "phase", "notes", "text", "level", "state", "reason",
+    "phase", "notes", "text", "level", "state", "reason", "field", "cause",
 }  # fmt: skip
 
 

@@ -10,6 +10,7 @@ import math
 from collections.abc import Callable, Iterator, Mapping
 
 from engine.events import (
+    CheckpointFailed,
     CheckpointWritten,
     EpochEnded,
     Event,
@@ -19,6 +20,7 @@ from engine.events import (
     RunEnded,
     RunPaused,
     RunStarted,
+    SettingChanged,
     Trained,
     Validated,
 )
@@ -98,12 +100,15 @@ class History:
         self.best: EpochEnded | Validated | None = None  # where the run was best, at an epoch's end or on the way
         self.epochs: list[EpochEnded] = []
         self.checkpoints: list[CheckpointWritten] = []
+        self.failed_save: CheckpointFailed | None = None  # the last checkpoint asked for, if the disk did not take it
+        self.settings: list[SettingChanged] = []
         self.messages: list[Message] = []
         self.series: dict[str, Series] = {}  # "train/loss" by points of steps, "val/…" by validations, "lr"
 
     @property
     def state(self) -> str:
-        """ "starting", "running", "validating", "saving", "paused", "finished", "stopped" or "failed"."""
+        """ "starting", "running", "validating", "saving", "paused", "finished", "stopped", "failed", or, for a run of another
+        process that is gone, "died"."""
         if self.ended is not None:
             return self.ended.state
         if self.paused:
@@ -128,6 +133,11 @@ class History:
                 self._measured(event.step, event.metrics)
             case CheckpointWritten():
                 self.checkpoints.append(event)
+                self.failed_save = None
+            case CheckpointFailed():
+                self.failed_save = event
+            case SettingChanged():
+                self.settings.append(event)
             case RunStarted():
                 self.started, self.ended, self.paused = event, None, False
             case RunPaused():
