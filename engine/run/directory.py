@@ -17,6 +17,7 @@ from engine.events import Message
 from engine.history import History
 from engine.run import files, strict_json
 from engine.run.journal import Journal
+from engine.run.lock import Lock
 from engine.run.machine import environment as this_environment
 from engine.run.status import ALIVE, Status
 
@@ -64,6 +65,11 @@ class Run:
         from engine.run.checkpoints import Checkpoints
 
         return Checkpoints(self.path / "checkpoints")
+
+    @cached_property
+    def lock(self) -> Lock:
+        """Held by the one who writes the run."""
+        return Lock(self.path / ".lock")
 
     def refuse_if_training(self) -> None:
         """Raise RunError when a process is at work on the run: two would spoil it."""
