@@ -26,9 +26,8 @@ class Problem:
     message: str
 
     def __post_init__(self) -> None:
-        # A key or a library's own text may hold line breaks and worse: it stays one line, and no terminal obeys it.
-        plain = "".join(c if c.isprintable() else c.encode("unicode_escape").decode() for c in self.message)
-        object.__setattr__(self, "message", plain)
+        # A key or a library's own text may hold line breaks and worse.
+        object.__setattr__(self, "message", plain(self.message))
 
 
 class RecipeError(EpochalError):
@@ -45,6 +44,11 @@ class RunError(EpochalError):
 
 class CheckpointError(EpochalError):
     """A checkpoint that is damaged or does not fit; the text names the file and what is wrong with it."""
+
+
+def plain(text: str) -> str:
+    """The text as one line that no terminal obeys: what can't be printed is escaped."""
+    return "".join(c if c.isprintable() else c.encode("unicode_escape").decode() for c in text)
 
 
 def nearest(name: str, allowed: Iterable[str]) -> str:

@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any
 from engine.errors import RunError, nearest
 from engine.events import Message
 from engine.history import History
-from engine.run import files, strict_json
+from engine.run import control_file, files, strict_json
 from engine.run.journal import Journal
 from engine.run.lock import Lock
 from engine.run.machine import environment as this_environment
@@ -26,6 +26,12 @@ if TYPE_CHECKING:
 
 _STAMP = re.compile(r"(\d{8}-\d{6})-(.+)")
 _STAMP_FORMAT = "%Y%m%d-%H%M%S"
+_WHY_NOT = {
+    "finished": "it has finished",
+    "stopped": "it was stopped",
+    "failed": "it has failed",
+    "died": "its process is gone",
+}
 _FILES = ("status.json", "journal.jsonl", "environment.json")
 
 
@@ -79,6 +85,17 @@ class Run:
             return
         if status["state"] in ALIVE:
             raise RunError(f"{self.path} is being trained by process {status['pid']} on {status['host']}")
+
+    def tell(self, ask: str, **values: Any) -> None:
+        """Ask the process that trains this run for "pause", "resume", "stop" (reason=…), "checkpoint", "validate" or "set"
+        (field=…, value=…, times=…, see `engine.changes`). It is done after the step under way.
+
+        RunError, in one sentence, when there is no such process, or it is no request.
+        """
+        state = self.status.read(self.status.path)["state"]
+        if state not in ALIVE:
+            raise RunError(f"{self.name} is not being trained: {_WHY_NOT.get(state, f'it is {state}')}")
+        control_file.tell(self.path / "control.jsonl", ask, **values)
 
     @staticmethod
     def create(
