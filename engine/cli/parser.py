@@ -69,6 +69,8 @@ def make_parser(prog: str) -> Parser:
 _TRAIN = """Train a recipe: one row an epoch, and on a terminal a live line below.
 Exit status: 0 finished, 1 the training failed, 2 a mistake in the recipe or the arguments, 130 and 143 stopped by Ctrl-C or
 SIGTERM with the step finished and a checkpoint written; a second signal ends at once. A hang-up does not stop it."""
+_BACKGROUND = """train in a process of its own, which outlives this terminal: return when the run has begun, and print where it
+is (with --json one object: run and pid)"""
 _RESUME = "Go on with a run from its last checkpoint, exactly as if it had never been interrupted. Exit status as for train."
 _CHECK = "Check a recipe: every field, and a dry run of one real batch on copies. Exit status 2 when something is wrong."
 _RECIPE = "the recipe; left out: an MLP on the digits"
@@ -98,6 +100,7 @@ def _output_options(parser: argparse.ArgumentParser) -> None:
         "--json", action="store_true", help="print the run's events, one JSON object a line, as its journal has them"
     )
     group.add_argument("--quiet", action="store_true", help="print only what came of it")
+    parser.add_argument("--background", action="store_true", help=_BACKGROUND)
 
 
 def _count(text: str) -> int:

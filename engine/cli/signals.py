@@ -1,4 +1,4 @@
-"""Ctrl-C, SIGTERM and a hang-up while the command line trains."""
+"""Ctrl-C, SIGTERM, SIGUSR1 and a hang-up while the command line trains."""
 
 from __future__ import annotations
 
@@ -15,9 +15,10 @@ _ASKED = {signal.SIGINT: "interrupted (SIGINT)", signal.SIGTERM: "asked to end (
 
 class Signals:
     """While the block lasts: the first SIGINT or SIGTERM asks the run to stop after its step, a second one ends the program
-    at once; a hang-up changes nothing. A signal that the caller has set to be ignored (a shell's `&`) stays ignored.
+    at once; SIGUSR1 (a scheduler's warning) writes a checkpoint after the step and lets it go on; a hang-up changes nothing.
+    A signal that the caller has set to be ignored (a shell's `&`) stays ignored.
 
-    Before `watch` there is nothing to save: the first signal ends the program, with the exit status that says so.
+    Before `watch` there is nothing to save: the first of them ends the program, with the exit status that says so.
     """
 
     def __init__(self) -> None:
@@ -27,9 +28,9 @@ class Signals:
         self._before: dict[int, Any] = {}
 
     def __enter__(self) -> Signals:
-        for number in _ASKED:
+        for number, handle in ((signal.SIGINT, self._stop), (signal.SIGTERM, self._stop), (signal.SIGUSR1, self._save)):
             if signal.getsignal(number) is not signal.SIG_IGN:
-                self._before[number] = signal.signal(number, self._handle)
+                self._before[number] = signal.signal(number, handle)
         self._before[signal.SIGHUP] = signal.signal(signal.SIGHUP, signal.SIG_IGN)
         return self
 
@@ -46,7 +47,16 @@ class Signals:
         """The exit status that says which signal came: 130 or 143; 0 for none."""
         return 0 if self.received is None else 128 + self.received
 
-    def _handle(self, number: int, frame: FrameType | None) -> None:
+    def _save(self, number: int, frame: FrameType | None) -> None:
+        if os.getpid() != self._pid:
+            return
+        if self._control is None:
+            _tell("epochal: there is nothing to save yet\n")
+        else:
+            self._control.checkpoint()
+            _tell("epochal: writes a checkpoint after this step and goes on\n")
+
+    def _stop(self, number: int, frame: FrameType | None) -> None:
         if os.getpid() != self._pid:  # a forked process (one that loads samples): Ctrl-C reaches it too, its parent ends it
             if number == signal.SIGTERM:
                 signal.signal(number, signal.SIG_DFL)

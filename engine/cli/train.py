@@ -10,10 +10,12 @@ from contextlib import ExitStack, redirect_stdout
 from typing import TYPE_CHECKING
 
 from engine.cli import format
+from engine.cli.background import Background
 from engine.cli.output import Live, Log, Stream
 from engine.cli.recipes import read_recipe
 from engine.cli.rows import Rows, say
 from engine.cli.signals import Signals
+from engine.errors import EpochalError
 from engine.events import Event, Message, RunStarted, to_dict
 
 if TYPE_CHECKING:
@@ -22,6 +24,8 @@ if TYPE_CHECKING:
 
 def train(arguments: argparse.Namespace, out: Stream, err: Stream) -> int:
     """Train a recipe. Returns the exit status: 0 finished, 1 failed, 130 and 143 stopped by a signal."""
+    if arguments.background and arguments.no_run:
+        raise EpochalError("--background can't go with --no-run: without a run directory nothing would be left of the run")
 
     def build() -> Trainer:
         recipe = read_recipe(arguments)
@@ -60,7 +64,14 @@ def resume(arguments: argparse.Namespace, out: Stream, err: Stream) -> int:
 
 
 def follow(build: Callable[[], Trainer], arguments: argparse.Namespace, out: Stream, err: Stream) -> int:
-    """Train what `build` makes, with its events on `out` and its messages on `err`."""
+    """Train what `build` makes, with its events on `out` and its messages on `err`; or, in the background, begin to."""
+    if arguments.background:
+        background = Background(out, err)
+        if background.process:
+            return background.wait(arguments, out, err)
+        with Signals() as signals:
+            # Rows and messages are in the journal: `attach` shows them, and output.log keeps what the training code prints.
+            return _fit(build, signals, err, lambda trainer: trainer.on(RunStarted, lambda _: background.begun(trainer.run)))
     with ExitStack() as stack:
         signals = stack.enter_context(Signals())
         if arguments.json:
@@ -73,12 +84,20 @@ def follow(build: Callable[[], Trainer], arguments: argparse.Namespace, out: Str
             tell = Rows(out, arguments.prog, arguments.quiet)
         out.log = err.log = log = Log()
         stack.callback(log.close)
-        trainer = build()
-        trainer.on(RunStarted, lambda _: log.open(trainer.run.output_path) if trainer.run else None)
-        trainer.on(Event, tell)
-        trainer.on(Message, lambda event: say(event, err) if not arguments.quiet or event.level != "info" else None)
-        signals.watch(trainer.control)
-        result = trainer.fit()
+
+        def listen(trainer: Trainer) -> None:
+            trainer.on(RunStarted, lambda _: log.open(trainer.run.output_path) if trainer.run else None)
+            trainer.on(Event, tell)
+            trainer.on(Message, lambda event: say(event, err) if not arguments.quiet or event.level != "info" else None)
+
+        return _fit(build, signals, err, listen)
+
+
+def _fit(build: Callable[[], Trainer], signals: Signals, err: Stream, listen: Callable[[Trainer], None]) -> int:
+    trainer = build()
+    listen(trainer)
+    signals.watch(trainer.control)
+    result = trainer.fit()
     if result.state == "failed":
         err.line(f"epochal: {result.reason}")
         return 1

@@ -2,30 +2,20 @@
 
 from __future__ import annotations
 
-import contextlib
-import fcntl
 import json
 import os
-import pty
 import re
 import signal
-import struct
 import subprocess
 import sys
-import termios
-from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
 
 import pytest
 
 from engine.cli import main
 from engine.events import from_dict
 from engine.run import Run
-
-SMALL = ["train", "--set", "data.name=spirals", "--set", "data.samples=150", "--set", "model.hidden=[8]"]
-ENDLESS = [*SMALL, "--epochs", "1000000"]
-PATIENCE = 60  # seconds until a process that hangs is given up
+from tests.engine.processes import ENDLESS, PATIENCE, SMALL, ended, in_a_terminal, read_until, seen, started
 
 # Sleeps in its seventh step until a file appears: the test knows where the run is.
 SLOW = """
@@ -48,43 +38,7 @@ class Net(nn.Linear):
 """
 
 
-@pytest.fixture(autouse=True)
-def _somewhere(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.chdir(tmp_path)
-    monkeypatch.delenv("EPOCHAL_RUNS", raising=False)
-    monkeypatch.setenv("PYTHONIOENCODING", "utf-8")
-    monkeypatch.setenv("OMP_NUM_THREADS", "1")  # beside a busy process more threads are many times slower
-
-
-def as_from_a_shell() -> None:
-    """In the child: signals are as a shell has them, whoever started these tests."""
-    for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
-        signal.signal(number, signal.SIG_DFL)
-
-
-@contextlib.contextmanager
-def started(*arguments: str, options: tuple[str, ...] = (), **streams: Any) -> Iterator[subprocess.Popen[str]]:
-    command = [sys.executable, *options, "-m", "engine", *arguments]
-    streams = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE, "text": True, "encoding": "utf-8"} | streams
-    with subprocess.Popen(command, preexec_fn=as_from_a_shell, **streams) as process:  # noqa: PLW1509
-        try:
-            yield process
-        finally:
-            process.kill()
-
-
-def ended(process: subprocess.Popen[str]) -> tuple[int, str, str]:
-    """Exit status and the rest of both streams."""
-    out, err = process.communicate(timeout=PATIENCE)
-    return process.returncode, out, err
-
-
-def read_until(process: subprocess.Popen[str], words: str) -> None:
-    assert process.stdout is not None
-    for line in process.stdout:
-        if words in line:
-            return
-    pytest.fail(f"{words!r} was never printed")
+pytestmark = pytest.mark.usefixtures("in_a_shell")
 
 
 def test_help_loads_nothing_heavy() -> None:
@@ -185,42 +139,6 @@ def test_a_reader_that_goes_away_does_not_stop_the_training() -> None:
         assert process.stderr is not None
         assert process.stderr.read() == ""
     assert Run.list("runs")[0].epoch == 30
-
-
-@contextlib.contextmanager
-def in_a_terminal(*arguments: str, columns: int = 100) -> Iterator[tuple[subprocess.Popen[str], int]]:
-    """The command in a terminal of its own, which is that of its session; and the descriptor of our end."""
-    ours, theirs = pty.openpty()
-    fcntl.ioctl(theirs, termios.TIOCSWINSZ, struct.pack("HHHH", 24, columns, 0, 0))
-    os.set_inheritable(theirs, True)
-    streams = {"stdin": theirs, "stdout": theirs, "stderr": theirs, "start_new_session": True}
-    # The first terminal that a session leader opens becomes its own, with its hang-ups.
-    program = "import os, runpy, sys; os.close(os.open(os.ttyname(0), os.O_RDWR)); sys.argv[0] = '__main__.py'; "
-    program += "runpy.run_module('engine', run_name='__main__', alter_sys=True)"
-    with subprocess.Popen(
-        [sys.executable, "-c", program, *arguments],
-        preexec_fn=as_from_a_shell,  # noqa: PLW1509
-        **streams,  # type: ignore[call-overload]
-    ) as process:
-        os.close(theirs)
-        try:
-            yield process, ours
-        finally:
-            process.kill()
-
-
-def seen(terminal: int, until: bytes = b"") -> str:
-    """What the terminal got, up to some bytes or to the end."""
-    text = b""
-    while not (until and until in text):
-        try:
-            part = os.read(terminal, 65536)
-        except OSError:  # the other end is closed
-            break
-        if not part:
-            break
-        text += part
-    return text.decode()
 
 
 def test_a_terminal_has_a_live_line_and_none_of_it_is_left() -> None:
