@@ -53,7 +53,7 @@ def called(*arguments: str) -> tuple[int, str, str]:
         text=True,
         timeout=PATIENCE,
         check=False,
-        preexec_fn=as_from_a_shell,  # noqa: PLW1509
+        preexec_fn=as_from_a_shell,
     )
     return done.returncode, done.stdout, done.stderr
 
@@ -68,7 +68,7 @@ def test_the_run_outlives_the_command() -> None:
         assert run.status.read(run.status.path)["state"] == "running"
         assert run.status.read(run.status.path)["pid"] == begun["pid"] == os.getsid(begun["pid"])
         if sys.platform == "linux":
-            led = [os.readlink(f"/proc/{begun['pid']}/fd/{number}") for number in range(3)]
+            led = [str(Path(f"/proc/{begun['pid']}/fd/{number}").readlink()) for number in range(3)]
             assert led == [os.devnull, *[str(run.output_path.resolve())] * 2]
         Path("go").touch()
         process.terminate()
