@@ -7,6 +7,10 @@ import threading
 from engine.changes import Change
 
 
+class StopWaiting(BaseException):
+    """Raised by a signal's handler in the training thread while it waits for data: a stop need not wait for the batch."""
+
+
 class Control:
     """Requests to a running trainer.
 
@@ -16,6 +20,7 @@ class Control:
 
     def __init__(self) -> None:
         self.pending = False
+        self.waiting = False  # whether the trainer waits for a batch that is being loaded: see StopWaiting
         self._changed = threading.Condition()
         self._paused = False
         self._stop: str | None = None

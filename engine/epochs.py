@@ -1,25 +1,33 @@
-"""Epochs: what stands around the loop; validation, schedule, early stopping, budgets, checkpoints, control, events."""
+"""Epochs: what stands around the loop; validation, schedule, early stopping, budgets, control, live changes."""
 
 from __future__ import annotations
 
 import math
 import time
-from collections.abc import Callable
-from dataclasses import dataclass, field
+from collections.abc import Callable, Iterator
 from typing import TYPE_CHECKING, Any
 
-from torch import Tensor, nn
+from torch import Tensor
 from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 
-from engine import execution, snapshot
+from engine import execution, failures, snapshot, steering
 from engine.best import Best
+from engine.changes import Change
 from engine.control import Control
-from engine.data.batches import ResidentBatches, StreamedBatches
-from engine.data.order import order
-from engine.errors import EpochalError
-from engine.events import EpochEnded, Event, Progress, RunContinued, RunEnded, RunPaused, RunStarted, Trained, Validated
+from engine.data.batches import Batch, Batches, ResidentBatches
+from engine.errors import EpochalError, Problem, RecipeError
+from engine.events import (
+    EpochEnded,
+    Event,
+    Progress,
+    RunContinued,
+    RunPaused,
+    SettingChanged,
+    Validated,
+)
+from engine.execution.guard import Guard
 from engine.history import History
-from engine.loop import Loop, NonFiniteLoss, windows
+from engine.loop import Loop, windows
 from engine.measure import LossMeter, ValidationMeter
 from engine.metrics import monitored
 from engine.pace import Pace
@@ -27,26 +35,16 @@ from engine.parts import Parts
 from engine.plan import length
 from engine.recipe import Checkpoint, Training
 from engine.reporter import Reporter
-from engine.snapshot import Saver, Snapshot
+from engine.saver import Saver
+from engine.snapshot import Snapshot
 
 if TYPE_CHECKING:
     from engine.run import Run
 
 REPORT_SECONDS = 0.25  # between two looks at the device's sums: what screens get, and what a GPU is waited for
+FP16_REFUSALS = 50  # in a row: the scaler's factor is at its end then
 POINTS = 10_000  # of the training curve in a run of known length
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Result:
-    """How a run ended. `history` has one dict an epoch: "epoch", "train/loss", "val/loss", "val/…", "lr", "seconds"."""
-
-    state: str  # "finished", "stopped" or "failed"
-    reason: str
-    best: dict[str, float]  # the best epoch's row, empty when none ended
-    history: list[dict[str, float]] = field(repr=False)
-    model: nn.Module = field(repr=False)
-    average: nn.Module | None = field(repr=False)  # the model with the averaged weights, where `ema` is set
-    run: Run | None
+RETRY_SECONDS = 2.0  # between two attempts to write the last checkpoint
 
 
 class Epochs:
@@ -55,16 +53,18 @@ class Epochs:
     def __init__(
         self, parts: Parts, plan: Training, checkpoint: Checkpoint, name: str, run: Run | None, control: Control | None
     ) -> None:
-        self.parts, self.plan, self.name, self.run = parts, plan, name, run
+        self.parts, self.plan, self.checkpoint, self.name, self.run = parts, plan, checkpoint, name, run
         self.control = control or Control()
         self.reporter = Reporter()
-        self._saver: Saver | None = None
+        self.saver: Saver | None = None
         if run is not None:
-            from engine.recorder import Recorder
+            self.saver = self._record(run)
+        elif plan.non_finite == "rewind":
+            message = "training.non_finite = 'rewind' needs a run directory: without one there is no checkpoint to go back to"
+            raise RecipeError([Problem("training.non_finite", message)])
 
-            self.on(Event, Recorder(run).take)
-            self._saver = Saver(run, checkpoint)
-
+        guarded = parts.device.type == "cuda" and plan.non_finite != "skip" and Guard.fits(parts.optimizer)
+        guard = Guard(parts.optimizer, parts.device) if guarded else None
         call, self.execution = execution.prepare_call(parts.model, plan.execution)
         self.loop = Loop(
             model=call,
@@ -80,7 +80,8 @@ class Epochs:
             clip_norm=plan.clip_norm,
             clip_value=plan.clip_value,
             measure_norm=plan.gradient_norm,
-            check=parts.device.type == "cpu" or plan.non_finite == "skip",
+            guard=guard,
+            check=guard is None,
             skip=plan.non_finite == "skip",
         )
         self.length = length(plan, parts.train.length)
@@ -91,7 +92,14 @@ class Epochs:
         self.meter = LossMeter(every=100 if steps is None else max(1, math.ceil(steps / POINTS)))
         self.best = Best(*monitored(plan.monitor, parts.validation is not None, parts.metrics), plan.patience, plan.min_delta)
         self.pace = Pace()
+        self.changed: dict[str, float | None] = {}  # fields of the plan that were changed live
+        self._applied: list[float] = []  # when each live change was stated: those that a checkpoint holds
+        self._due: list[tuple[int, float, Change]] = []  # step, time and change of those that are to be repeated
+        self._rewinds = 0
+        self._guarded_from = 0  # the step from which the guard counts
         self._refused = 0  # windows of the epoch under way that changed nothing
+        self._refused_in_a_row = 0
+        self._last: tuple[Snapshot, bool] | None = None  # the run's last checkpoint, not yet written; whether it is the best
         self._epoch_seconds = 0.0  # of the epoch under way, in an earlier process
         self._epoch_started = time.perf_counter()
         self._next_report = 0.0
@@ -106,43 +114,17 @@ class Epochs:
         """Call `listener(event)` for each event of that class; `Event` itself stands for all."""
         self.reporter.on(kind, listener)
 
+    def _record(self, run: Run) -> Saver:
+        """Lead all events into the run's directory, and what is asked there to the control."""
+        from engine.recorder import Recorder
+        from engine.run.control_file import Inbox, deliver
+
+        inbox = Inbox(run.path / "control.jsonl")
+        self.on(Event, Recorder(run).take)
+        self.on(Progress, lambda _: self.reporter.messages(deliver(inbox, self.control), "warning"))
+        return Saver(run, self.checkpoint, lambda: None)
+
     # The run
-
-    def fit(self) -> Result:
-        """Train to the end of the plan, or until stopped. An error in the user's code is raised as it is."""
-        with execution.Arithmetic(self.plan, self.parts.threads):
-            try:
-                self._start()
-                ended, reason = self._train()
-            except NonFiniteLoss as error:
-                ended, reason = "failed", self._not_finite(error)
-            except BaseException as error:
-                stopped = isinstance(error, KeyboardInterrupt)
-                self._end("stopped" if stopped else "failed", "interrupted" if stopped else f"{type(error).__name__}: {error}")
-                raise
-            return self._end(ended, reason)
-
-    def _start(self) -> None:
-        self.pace.begin()
-        self.reporter.state(
-            RunStarted(
-                name=self.name,
-                path=None if self.run is None else str(self.run.path),
-                device=str(self.parts.device),
-                device_name=execution.device_name(self.parts.device),
-                precision=self.plan.precision,
-                execution=self.execution,
-                epochs=self.length.epochs,
-                steps_per_epoch=self.length.steps_per_epoch,
-                total_steps=self.length.steps,
-                parameters=self.parts.parameters,
-                step=self.step,
-                epoch=self.epoch,
-                monitor=self.best.monitor,
-                mode=self.best.mode,
-            )
-        )
-        self.reporter.messages(self._warnings, "warning")
 
     def _train(self) -> tuple[str, str]:
         """Epoch after epoch; how and why it ended."""
@@ -180,17 +162,19 @@ class Epochs:
             self._refused = 0
         if self.control.stopping:
             return self._attend()
-        batches = self.parts.train.epoch(self.epoch + 1, self.batch)
+        batches = self._awaited(self.parts.train, self.epoch + 1, self.batch)
         halt = self._next_halt()
         for taken in self.loop.train_epoch(windows(batches, self.plan.accumulate)):
             self.batch += taken.batches
             if taken.refused:
-                self._refused += 1
+                self._refuse()
             else:
                 self.meter.add(taken)
                 self.step += 1
+                self._refused_in_a_row = 0
             if self.control.pending or self.step >= halt or time.perf_counter() >= self._next_report:
                 self._report()
+                self._repeat_changes()
                 if self.control.pending and not self._attend():
                     return False
                 if self._spent:
@@ -206,7 +190,33 @@ class Epochs:
         """The step at which something is due in the middle of an epoch."""
         each, last = self.plan.validate_steps, self.plan.max_steps
         due = math.inf if each is None or self.parts.validation is None else self.step - self.step % each + each
-        return min(due, math.inf if last is None else last)
+        changed = min((step for step, _, _ in self._due), default=math.inf)
+        return min(due, changed, math.inf if last is None else last)
+
+    def _awaited(self, batches: Batches, epoch: int, start: int = 0) -> Iterator[Batch]:
+        """The batches; while one is loaded, a signal may cut the waiting short."""
+        if isinstance(batches, ResidentBatches):
+            yield from batches.epoch(epoch, start)
+            return
+        control, loaded = self.control, batches.epoch(epoch, start)
+        try:
+            while True:
+                control.waiting = True
+                batch = next(loaded, None)
+                control.waiting = False
+                if batch is None:
+                    return
+                yield batch
+        finally:
+            control.waiting = False
+
+    def _refuse(self) -> None:
+        """A window changed nothing. In fp16 that happens now and then; otherwise so many in a row are no accident."""
+        self._refused += 1
+        self._refused_in_a_row += 1
+        limit = max(self.plan.non_finite_limit, 0 if self.loop.skip else FP16_REFUSALS)
+        if self._refused_in_a_row > limit:
+            raise failures.Refused(f"{self._refused_in_a_row} steps in a row after step {self.step} were not finite")
 
     def _end_epoch(self) -> bool:
         """Validate, move the schedule, judge, save; whether to go on.
@@ -214,7 +224,7 @@ class Epochs:
         Where a budget ends an epoch early, the checkpoint is of the moment before: a resume with a larger budget goes on in the
         middle of the epoch, as if it had not been interrupted.
         """
-        cut = self._snapshot() if self._saver is not None and self._spent and self._in_the_middle else None
+        cut = self._snapshot() if self.saver is not None and self._spent and self._in_the_middle else None
         measured = {}
         if self.parts.validation is not None and self._validation_is_due:
             validated = self._validate()
@@ -239,12 +249,13 @@ class Epochs:
         self.reporter.state(
             EpochEnded(epoch=self.epoch, step=self.step, metrics=metrics, lr=lr, seconds=seconds, best=best, notes=notes)
         )
-        if cut is not None:
-            self._write(cut, best)
-        elif self.epoch == self.length.epochs or self.best.exhausted or self._spent:
-            self._save(best)
-        elif self._saver is not None:
-            self.reporter.state(*self._saver.epoch_ended(self.epoch, best, self._snapshot))
+        if self.saver is None:
+            return True
+        if cut is not None or self.epoch == self.length.epochs or self.best.exhausted or self._spent:
+            self._last = cut or self._snapshot(), best
+        else:
+            self.saver.epoch_ended(self.epoch, best, self._snapshot)
+        self._collect()
         return True
 
     @property
@@ -265,8 +276,8 @@ class Epochs:
         if self.best.monitor in measured:
             best = self.best.update({"epoch": self.epoch + 1, "step": self.step, **measured, "lr": self.meter.lr})
         self.reporter.state(Validated(epoch=self.epoch + 1, step=self.step, metrics=measured, best=best))
-        if best and self._saver is not None:
-            self._saver.keep_best(self._snapshot())
+        if best and self.saver is not None:
+            self.saver.keep_best(self._snapshot())
         return True
 
     def _validate(self) -> dict[str, float] | None:
@@ -284,7 +295,7 @@ class Epochs:
                 self._progress("validate", done, batches.length)
             return not (self.control.pending and self.control.stopping)
 
-        if not self.loop.validate(batches.epoch(1), seen):
+        if not self.loop.validate(self._awaited(batches, 1), seen):
             return None
         values = meter.compute()
         self.pace.validation_seconds = time.perf_counter() - started
@@ -295,6 +306,8 @@ class Epochs:
         """Do what `control` asks for; whether to go on training."""
         control = self.control
         while True:
+            for change in control.take_changes():
+                self._change(change)
             if control.take_checkpoint():
                 self._save()
             if control.take_validate() and self.parts.validation is not None:
@@ -302,79 +315,53 @@ class Epochs:
                 if measured is not None:
                     self.reporter.state(Validated(epoch=self.epoch + 1, step=self.step, metrics=measured))
             if control.stopping:
-                self._save()
                 return False
             if not control.paused:
                 break
             if not self.history.paused:
                 self.reporter.state(RunPaused(step=self.step))
             paused = time.perf_counter()
-            control.wait_while_paused(1.0)
+            control.wait_while_paused(REPORT_SECONDS)
             self._leave_out(time.perf_counter() - paused)
             self._progress("paused", self.batch, self.parts.train.length)
+            self._collect()
         if self.history.paused:
             self.reporter.state(RunContinued(step=self.step))
         return True
+
+    def _change(self, change: Change, cause: str = "asked") -> None:
+        """Change a value of the plan from the next step on, and put it on the record."""
+        try:
+            before, value = steering.apply(self, change)
+        except RecipeError as error:
+            self.reporter.messages([str(error)], "warning")
+            return
+        event = SettingChanged(step=self.step, field=change.field, before=before, value=value, cause=cause)
+        self._applied.append(event.time)
+        self.reporter.state(event)
+
+    def _repeat_changes(self) -> None:
+        """Make the live changes that were made at this step before the run was interrupted; they are on the record already."""
+        while self._due and self._due[0][0] <= self.step:
+            _, time_stated, change = self._due.pop(0)
+            steering.apply(self, change)
+            self._applied.append(time_stated)
 
     def _leave_out(self, seconds: float) -> None:
         self.pace.leave_out(seconds)
         self._epoch_started += seconds
 
-    def _not_finite(self, error: NonFiniteLoss) -> str:
-        """Put the broken step on the record and save what is sound; the reason of the end."""
-        if error.reached is not None:
-            self._state_points()
-            return f"{error} at step {error.reached}; weights from there on are not saved"
-        self._report()
-        step, loss = self.step + 1, (error.loss,)
-        lr = (self.parts.optimizer.param_groups[0]["lr"],)
-        self.reporter.state(Trained(epoch=self.epoch + 1, first=step, step=step, every=1, loss=loss, low=(), high=(), lr=lr))
-        self._save()
-        where = f"epoch {self.epoch + 1}, batch {self.batch + 1}{self._samples()}"
-        return f"{error} at step {step} ({where}); that step was not taken, the weights are those of step {self.step}"
-
-    def _samples(self) -> str:
-        """Which samples the next window holds, where the order is ours to know."""
-        train = self.parts.train
-        if not isinstance(train, ResidentBatches | StreamedBatches):
-            return ""
-        first = self.batch * train.batch_size
-        indices = order(train.samples, train.seed, self.epoch + 1, train.shuffle)
-        held = indices[first : first + self.plan.accumulate * train.batch_size].tolist()
-        return f", samples {', '.join(map(str, held[:8]))}{', …' if len(held) > 8 else ''}"
-
-    def _end(self, ended: str, reason: str) -> Result:
-        if self._saver is not None and ended == "failed":
-            try:
-                self.reporter.state(*self._saver.flush())
-            except OSError as error:
-                self.reporter.messages([f"the best checkpoint could not be written: {error}"], "error")
-        self.reporter.state(
-            RunEnded(
-                state=ended, reason=reason, epoch=self.epoch, step=self.step, seconds=self.pace.elapsed, best=self.best.row
-            )
-        )
-        average = self.loop.average
-        return Result(
-            state=ended,
-            reason=reason,
-            best=self.best.row,
-            history=[{"epoch": e.epoch, **e.metrics, "lr": e.lr, "seconds": e.seconds} for e in self.history.epochs],
-            model=self.parts.model,
-            average=None if average is None else average.module,
-            run=self.run,
-        )
-
     # What it states
 
     def _report(self) -> None:
         """Read what the device summed up since the last time and state it."""
-        read = self.meter.read()
-        if read is None:
-            return
-        self.pace.took(read.steps, read.samples)
-        self._state_points()
-        self._progress("train", self.batch, self.parts.train.length, read.loss)
+        guard = self.loop.guard
+        read = self.meter.read(None if guard is None else self._guarded_from + guard.steps())
+        if read is not None:
+            self.pace.took(read.steps, read.samples)
+            self._state_points()
+        self._progress("train", self.batch, self.parts.train.length, None if read is None else read.loss)
+        self._collect()
 
     def _state_points(self) -> None:
         points = self.meter.take_points(self.epoch + 1)
@@ -403,15 +390,17 @@ class Epochs:
 
     # What it saves
 
-    def _save(self, best: bool = False) -> None:
-        if self._saver is not None:
+    def _save(self) -> None:
+        """Write a checkpoint of this step while the training goes on."""
+        if self.saver is not None:
             self._progress("save", self.batch, self.parts.train.length)
-            self._write(self._snapshot(), best)
+            self.saver.write(self._snapshot())
+            self.pace.begin()
 
-    def _write(self, taken: Snapshot, best: bool) -> None:
-        assert self._saver is not None
-        self.reporter.state(*self._saver.write(taken, best=best))
-        self.pace.begin()
+    def _collect(self) -> None:
+        """State what came of the checkpoints that were written meanwhile."""
+        if self.saver is not None:
+            self.reporter.state(*self.saver.collect())
 
     def _snapshot(self) -> Snapshot:
         """Everything that a resume needs, copied to host memory."""
@@ -428,23 +417,8 @@ class Epochs:
                 "elapsed": self.pace.elapsed,
                 "meter": self.meter.state_dict(),
                 "best": self.best.state_dict(),
+                "changed": self.changed,
+                "applied": self._applied,
+                "rewinds": self._rewinds,
             },
         )
-
-    def _restore_last(self) -> None:
-        """Continue from the last whole checkpoint; what the journal says of later steps is cut off."""
-        from engine.run import load_history
-
-        assert self.run is not None
-        if self.run.checkpoints.list():
-            saved = self.run.checkpoints.read("last")
-            snapshot.restore(saved, self.parts, self.loop)
-            self._warnings = (*self._warnings, *saved.passed_over)
-            held = saved.state
-            self.step, self.epoch, self.batch, self._refused = (held[key] for key in ("step", "epoch", "batch", "refused"))
-            self.meter.load_state_dict(held["meter"])
-            self.best.load_state_dict(held["best"])
-            self._epoch_seconds = held["epoch_seconds"]
-            self.pace = Pace(held["elapsed"])
-        self.run.journal.truncate_after(self.step, self.epoch)
-        self.reporter.history = load_history(self.run)

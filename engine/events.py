@@ -176,7 +176,7 @@ class RunEnded(Event):
     step: int
     seconds: float
     best: Mapping[str, float]  # the best epoch's row: "epoch", "train/loss", "val/loss", …; empty when none ended
-    proposal: Mapping[str, Any] = field(default_factory=dict)  # fields of the recipe that would have helped: dotted key, value
+    proposal: Mapping[str, float] = field(default_factory=dict)  # fields of the recipe that would have helped
 
 
 def _key(cls: type[Event]) -> str:

@@ -6,6 +6,7 @@ It is filled by events alone, so a run of this process and one followed through 
 
 from __future__ import annotations
 
+import dataclasses
 import math
 from collections.abc import Callable, Iterator, Mapping
 
@@ -138,6 +139,7 @@ class History:
                 self.failed_save = event
             case SettingChanged():
                 self.settings.append(event)
+                self._planned(event)
             case RunStarted():
                 self.started, self.ended, self.paused = event, None, False
             case RunPaused():
@@ -149,6 +151,18 @@ class History:
             case RunEnded():
                 self.ended = event
         self.version += 1
+
+    def _planned(self, event: SettingChanged) -> None:
+        """The run is longer or shorter than it was when it began."""
+        if event.field == "training.epochs" and event.value is not None and self.started is not None:
+            epochs, each = int(event.value), self.started.steps_per_epoch
+            self.started = dataclasses.replace(self.started, epochs=epochs, total_steps=None if each is None else each * epochs)
+
+    def become(self, other: History) -> None:
+        """Hold what `other` holds. Whoever reads this object sees the change as any other."""
+        version = self.version + 1
+        self.__dict__.update(other.__dict__)
+        self.version = version
 
     def _judged(self, event: EpochEnded | Validated) -> None:
         if event.best:  # a later best is a better one

@@ -17,6 +17,7 @@ from torch import Tensor, nn
 from torch.optim.swa_utils import AveragedModel
 
 from engine.errors import EpochalError
+from engine.execution.guard import Guard
 
 Batch = tuple[Any, Tensor]  # inputs, targets
 Window = Sequence[Batch]  # the batches of one step
@@ -26,15 +27,16 @@ Count = int | Tensor  # what a mean loss was divided by: targets, or the sum of 
 class NonFiniteLoss(EpochalError):
     """The loss or a gradient became NaN or infinite.
 
-    `reached` is the step whose weights it reached, None where it was stopped before.
+    It did not reach the weights. `step` is the step that was not taken where that is only seen later, when others have been
+    tried, None where it is the one under way.
     """
 
-    def __init__(self, loss: float, reached: int | None = None) -> None:
+    def __init__(self, loss: float, step: int | None = None) -> None:
         super().__init__(
             f"the loss is {loss}" if not math.isfinite(loss) else f"a gradient is not finite (the loss is {loss:.4g})"
         )
         self.loss = loss
-        self.reached = reached
+        self.step = step
 
 
 @dataclass(slots=True)
@@ -70,7 +72,8 @@ class Loop:
     clip_norm: float | None = None
     clip_value: float | None = None
     measure_norm: bool = False
-    check: bool = False  # where looking costs no wait, on the CPU: stop what is not finite before it reaches the weights
+    guard: Guard | None = None  # keeps what is not finite from the weights on the device, where looking would be a wait
+    check: bool = False  # look before the step instead: on the CPU that costs no wait
     skip: bool = False  # leave such a step out instead of raising NonFiniteLoss
 
     def train_epoch(self, windows: Iterable[Window]) -> Iterator[Taken]:
@@ -99,6 +102,9 @@ class Loop:
             self.scaler.step(self.optimizer)  # does nothing where a gradient overflowed
             self.scaler.update()  # and this halves the scale then
             taken.refused = self.scaler.get_scale() < before
+        elif self.guard is not None:
+            self.guard.watch(taken.loss)
+            self.optimizer.step()
         elif not (self.check and self.refuses(taken)):
             self.optimizer.step()
         return taken

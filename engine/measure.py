@@ -80,10 +80,11 @@ class LossMeter:
     def add(self, taken: Taken) -> None:
         self._pending.append(taken)
 
-    def read(self) -> Read | None:
+    def read(self, sound: int | None = None) -> Read | None:
         """Wait for the device and take in the steps since the last time; None without any.
 
-        Raises NonFiniteLoss at the first step whose loss is not a number, once it has been taken in.
+        `sound` is the last step that was taken, where the device decided that. Raises NonFiniteLoss at the step after it, and
+        at the first step whose loss is not a number; that one is the last to be taken in.
         """
         if not self._pending:
             return None
@@ -92,7 +93,6 @@ class LossMeter:
         counts = [float(taken.count) for taken in pending]
         measured = [taken.norm for taken in pending if taken.norm is not None]
         norms = iter(torch.stack(measured).tolist() if measured else [])
-        broken: NonFiniteLoss | None = None
         for loss, count, taken in zip(losses, counts, pending, strict=True):
             self.total += loss * count
             self.count += count
@@ -102,11 +102,9 @@ class LossMeter:
                 self._norms.append(next(norms))
             if len(self._bucket) == self.every:
                 self._close_point(taken.lr)
-            if broken is None and not math.isfinite(loss):
-                broken = NonFiniteLoss(loss, self._step)
-        self.lr = pending[-1].lr
-        if broken is not None:
-            raise broken
+            self.lr = taken.lr
+            if not math.isfinite(loss) or (sound is not None and self._step > sound):
+                raise NonFiniteLoss(loss, self._step)
         return Read(sum(losses) / len(losses), len(losses), sum(taken.samples for taken in pending))
 
     def end_epoch(self) -> None:
@@ -160,6 +158,7 @@ class LossMeter:
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
         self.every, self.total, self.count = state["every"], state["total"], state["count"]
+        self._pending, self._points = [], []
         self._step, self._bucket, self.lr = state["step"], list(state["bucket"]), state["lr"]
         self._norms = list(state["norms"])
         self._first = self._step + 1 - len(self._bucket)

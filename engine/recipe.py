@@ -88,8 +88,13 @@ class Training:
     clip_value: float | None = option(None, "largest size of each single gradient, after clip_norm", minimum=0.0)
     gradient_norm: bool = option(False, "record the norm of all gradients together, before clipping; clip_norm does so anyway")
     non_finite: str = option(
-        "stop", "a step whose loss or gradient is not finite: end the run, or leave the step out", choices=("stop", "skip")
+        "stop",
+        "a step whose loss or gradient is not finite: end the run, leave the step out, or go back to the last checkpoint "
+        "with a lower learning rate",
+        choices=("stop", "skip", "rewind"),
     )
+    non_finite_limit: int = option(10, "so many steps in a row are left out, or so many times is gone back, at most", minimum=1)
+    rewind_factor: float = option(0.5, "what the learning rate is multiplied by each time", minimum=0.0, maximum=1.0)
     ema: float = option(
         0.0,
         "decay of an exponential average of the weights, which is validated and saved as well; 0: none",
@@ -119,6 +124,9 @@ class Checkpoint:
     every: int = option(1, "epochs between checkpoints; the last epoch and a stop always write one", minimum=1)
     min_seconds: float = option(10.0, "yet not more often than this", minimum=0.0)
     keep: int = option(3, "the newest so many stay, and the best besides", minimum=2)
+    retry_minutes: float = option(
+        5.0, "how long the last checkpoint of a run is tried again when the disk does not take it", minimum=0.0
+    )
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -29,6 +29,8 @@ class Schedule:
         if length is None and isinstance(scheduler, OneCycleLR):
             self.length = scheduler.total_steps - 1  # its own count includes the rate that the first step uses
         self.taken = 0
+        self.factor = 1.0  # of a live change: what the scheduled learning rates are multiplied by
+        self._scheduled: list[float] = []  # without the factor, where there is one
 
     def after_step(self) -> None:
         """To be called after each optimizer step; a schedule that counts epochs does nothing here."""
@@ -48,17 +50,41 @@ class Schedule:
         if self.unit == "plateau" and metric is None:
             return
         if self.length is None or self.taken < self.length:
+            self._put(self._scheduled)
             if self.unit == "plateau":
                 self.scheduler.step(metric)  # type: ignore[arg-type]  # ReduceLROnPlateau's own argument
             else:
                 self.scheduler.step()
             self.taken += 1
+            if self._scheduled:
+                self._scheduled = self._rates()
+                self._put([rate * self.factor for rate in self._scheduled])
+
+    def scale(self, factor: float) -> None:
+        """From here on all learning rates are those of the schedule times `factor`, on top of earlier factors."""
+        self._scheduled = self._scheduled or self._rates()
+        self.factor *= factor
+        self._put([rate * self.factor for rate in self._scheduled])
+
+    def _rates(self) -> list[float]:
+        return [group["lr"] for group in self.scheduler.optimizer.param_groups]
+
+    def _put(self, rates: list[float]) -> None:
+        for group, rate in zip(self.scheduler.optimizer.param_groups, rates, strict=False):
+            group["lr"] = rate
 
     def state_dict(self) -> dict[str, Any]:
-        return {"scheduler": self.scheduler.state_dict(), "length": self.length, "taken": self.taken}
+        return {
+            "scheduler": self.scheduler.state_dict(),
+            "length": self.length,
+            "taken": self.taken,
+            "factor": self.factor,
+            "scheduled": list(self._scheduled),
+        }
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
         self.scheduler.load_state_dict(state["scheduler"])
         self.length, self.taken = state["length"], state["taken"]
+        self.factor, self._scheduled = state["factor"], list(state["scheduled"])
         # Steps were taken, by an earlier process; torch would warn of a schedule that moves before the first step.
         self.scheduler.optimizer._opt_called = True  # type: ignore[attr-defined]

@@ -10,7 +10,7 @@ import torch
 from torch import Tensor, nn
 
 from engine.control import Control
-from engine.epochs import Epochs, Result
+from engine.fitting import Fitting, Result
 from engine.metrics import Metric
 from engine.recipe import Checkpoint, Recipe, Training
 
@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 __all__ = ["Result", "Trainer"]
 
 
-class Trainer(Epochs):
+class Trainer(Fitting):
     """Trains parts. Three ways to one: `Trainer(...)` with one's own objects, `from_recipe`, `resume`.
 
     `on(EpochEnded, listener)` calls `listener(event)` in the training thread. `control` takes requests from any thread.
@@ -68,7 +68,7 @@ class Trainer(Epochs):
                 run.refuse_if_training()
         super().__init__(parts, training, checkpoint or Checkpoint(), name or type(model).__name__, run, control)
         if continued:
-            self._restore_last()
+            self.restore()
 
     @classmethod
     def from_recipe(cls, recipe: Recipe, *, runs: str | Path | None = "runs", control: Control | None = None) -> Trainer:
@@ -108,7 +108,7 @@ class Trainer(Epochs):
             recipe = recipe.replace(**length, **{"training.max_minutes": None})
             recipe.save(opened.recipe_path)
         trainer = cls._made(assemble(recipe), recipe, opened, control)
-        trainer._restore_last()
+        trainer.restore(("training.epochs",) if longer else ())
         if longer:  # asked for: patience that had run out starts again
             trainer.best.waited = 0
         return trainer
@@ -116,5 +116,5 @@ class Trainer(Epochs):
     @classmethod
     def _made(cls, parts: Parts, recipe: Recipe, run: Run | None, control: Control | None) -> Trainer:
         trainer = cls.__new__(cls)
-        Epochs.__init__(trainer, parts, recipe.training, recipe.checkpoint, recipe.name, run, control)
+        Fitting.__init__(trainer, parts, recipe.training, recipe.checkpoint, recipe.name, run, control)
         return trainer

@@ -230,22 +230,3 @@ def test_a10_no_graph_is_kept(digits: Data) -> None:
     trainer.on(EpochEnded, look)
     trainer.fit()
     assert counts[1] <= counts[0] + 2
-
-
-def test_where_the_device_is_not_waited_for_the_run_ends_at_the_next_look(digits: Data) -> None:
-    """As on a GPU: the loss is read late, and what it reached is not saved."""
-    calls = 0
-
-    def loss(output: Tensor, wanted: Tensor) -> Tensor:
-        nonlocal calls
-        calls += 1
-        value = nn.functional.cross_entropy(output, wanted)
-        return value * math.nan if calls == 2 else value
-
-    trainer = Trainer(**parts() | {"loss": loss}, train=some(digits, 96), epochs=3)
-    trainer.loop.check = False
-    losses: list[float] = []
-    trainer.on(Trained, lambda event: losses.extend(event.loss))
-    result = trainer.fit()
-    assert result.state == "failed" and "step 2" in result.reason and "not saved" in result.reason
-    assert math.isnan(losses[1]) and result.history == []

@@ -1,0 +1,241 @@
+"""Fitting: one training from its start to its end; what goes wrong, going back, going on, and the last checkpoint."""
+
+from __future__ import annotations
+
+import time
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING
+
+import torch
+from torch import nn
+
+from engine import execution, failures, snapshot, steering
+from engine.changes import Change
+from engine.control import StopWaiting
+from engine.data.batches import ResidentBatches, StreamedBatches
+from engine.data.order import order
+from engine.epochs import REPORT_SECONDS, Epochs
+from engine.events import Rewound, RunEnded, RunStarted, Trained
+from engine.failures import Failure
+from engine.loop import NonFiniteLoss
+from engine.pace import Pace
+
+if TYPE_CHECKING:
+    from engine.run import Run
+
+RETRY_SECONDS = 2.0  # between two attempts to write the last checkpoint
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Result:
+    """How a run ended. `history` has one dict an epoch: "epoch", "train/loss", "val/loss", "val/…", "lr", "seconds"."""
+
+    state: str  # "finished", "stopped" or "failed"
+    reason: str
+    best: dict[str, float]  # the best epoch's row, empty when none ended
+    history: list[dict[str, float]] = field(repr=False)
+    model: nn.Module = field(repr=False)
+    average: nn.Module | None = field(repr=False)  # the model with the averaged weights, where `ema` is set
+    run: Run | None
+
+
+class Fitting(Epochs):
+    """Epochs with a beginning and an end."""
+
+    def fit(self) -> Result:
+        """Train to the end of the plan, or until stopped. An error in the user's code is raised as it is.
+
+        RunError when another process is at work on the run's directory.
+        """
+        with execution.Arithmetic(self.plan, self.parts.threads):
+            self._lock()
+            ended, reason, failure = self._outcome()
+            if failure is not None:
+                ended, reason = "failed", failure.reason
+                self.parts.optimizer.zero_grad()
+                if self.parts.device.type == "cuda":
+                    torch.cuda.empty_cache()
+            if ended == "stopped" or (failure is not None and failure.sound):
+                self._last = self._snapshot(), False
+            unsaved = self._save_last()
+            if unsaved:
+                ended, reason = "failed", f"{reason}; {unsaved}"
+            return self._end(ended, reason, failure)
+
+    def _lock(self) -> None:
+        if self.run is not None and (warning := self.run.lock.acquire()):
+            self._warnings = (*self._warnings, warning)
+
+    def _outcome(self) -> tuple[str, str, Failure | None]:
+        """Train; how and why it ended. What an error still holds, batches and activations, is let go on return."""
+        try:
+            self._start()
+            return *self._train_on(), None
+        except StopWaiting:
+            return "stopped", self.control.stopping or "stopped", None
+        except NonFiniteLoss as error:
+            return "failed", "", self._not_finite(error)
+        except BaseException as error:
+            failure = failures.explain(error, self) if isinstance(error, Exception) else None
+            if failure is not None:
+                return "failed", "", failure
+            stopped = isinstance(error, KeyboardInterrupt)
+            ended, reason = ("stopped", "interrupted") if stopped else ("failed", f"{type(error).__name__}: {error}")
+            self._save_last()
+            self._end(ended, reason, None)
+            raise
+
+    def _start(self) -> None:
+        self.pace.begin()
+        self.reporter.state(
+            RunStarted(
+                name=self.name,
+                path=None if self.run is None else str(self.run.path),
+                device=str(self.parts.device),
+                device_name=execution.device_name(self.parts.device),
+                precision=self.plan.precision,
+                execution=self.execution,
+                epochs=self.length.epochs,
+                steps_per_epoch=self.length.steps_per_epoch,
+                total_steps=self.length.steps,
+                parameters=self.parts.parameters,
+                step=self.step,
+                epoch=self.epoch,
+                monitor=self.best.monitor,
+                mode=self.best.mode,
+            )
+        )
+        self.reporter.messages(self._warnings, "warning")
+        self._repeat_changes()
+        if self.plan.non_finite == "rewind" and self.run is not None and not self.run.checkpoints.list():
+            self._save()  # something to go back to
+
+    def _train_on(self) -> tuple[str, str]:
+        """Train to the end, going back where a step is not finite and the plan says so."""
+        while True:
+            try:
+                return self._train()
+            except NonFiniteLoss as error:
+                if self.plan.non_finite != "rewind" or self._rewinds >= self.plan.non_finite_limit:
+                    raise
+                at, reason = error.step or self.step + 1, str(error)
+            self._rewind(at, reason)
+
+    def _rewind(self, at: int, reason: str) -> None:
+        """Go on from the last checkpoint with a lower learning rate, and put that on the record."""
+        assert self.saver is not None
+        self.saver.forget()
+        self._collect()
+        rewinds = self._rewinds + 1
+        self.restore()
+        self._rewinds = rewinds
+        self.reporter.state(Rewound(step=at, to=self.step, reason=reason))
+        self._change(Change("optimizer.lr", self.plan.rewind_factor, times=True), "rewind")
+        self._save()
+
+    # How it ends
+
+    def _not_finite(self, error: NonFiniteLoss) -> Failure:
+        """Put the broken step on the record."""
+        if error.step is not None:  # seen late: the counters have gone on, the weights have not
+            self._state_points()
+            return Failure(f"{error} at step {error.step}; it did not reach the weights", sound=False)
+        self._report()
+        step, loss = self.step + 1, (error.loss,)
+        lr = (self.parts.optimizer.param_groups[0]["lr"],)
+        self.reporter.state(Trained(epoch=self.epoch + 1, first=step, step=step, every=1, loss=loss, low=(), high=(), lr=lr))
+        where = f"epoch {self.epoch + 1}, batch {self.batch + 1}{self._samples()}"
+        return Failure(f"{error} at step {step} ({where}); that step was not taken, the weights are those of step {self.step}")
+
+    def _samples(self) -> str:
+        """Which samples the next window holds, where the order is ours to know."""
+        train = self.parts.train
+        if not isinstance(train, ResidentBatches | StreamedBatches):
+            return ""
+        first = self.batch * train.batch_size
+        indices = order(train.samples, train.seed, self.epoch + 1, train.shuffle)
+        held = indices[first : first + self.plan.accumulate * train.batch_size].tolist()
+        return f", samples {', '.join(map(str, held[:8]))}{', …' if len(held) > 8 else ''}"
+
+    def _save_last(self) -> str:
+        """Write what is still to be written, and try again while the disk does not take it; a sentence where it never did."""
+        saver = self.saver
+        if saver is None:
+            return ""
+        deadline = time.monotonic() + self.checkpoint.retry_minutes * 60
+        while True:
+            if self._last is None:
+                saver.write_best()
+            else:
+                saver.write(self._last[0], best=self._last[1])
+            while not saver.wait(REPORT_SECONDS):
+                self._progress("save", self.batch, self.parts.train.length)
+            self._collect()
+            failed = self.history.failed_save
+            if failed is None or self._last is None:
+                return ""
+            if time.monotonic() >= deadline:
+                return f"the last checkpoint, of step {failed.step}, could not be written: {failed.reason}"
+            self._progress("save", self.batch, self.parts.train.length)
+            time.sleep(min(RETRY_SECONDS, max(0.0, deadline - time.monotonic())))
+
+    def _end(self, ended: str, reason: str, failure: Failure | None) -> Result:
+        self.reporter.state(
+            RunEnded(
+                state=ended,
+                reason=reason,
+                epoch=self.epoch,
+                step=self.step,
+                seconds=self.pace.elapsed,
+                best=self.best.row,
+                proposal={} if failure is None else failure.proposal,
+            )
+        )
+        if self.run is not None:
+            self.run.lock.release()
+        average = self.loop.average
+        return Result(
+            state=ended,
+            reason=reason,
+            best=self.best.row,
+            history=[{"epoch": e.epoch, **e.metrics, "lr": e.lr, "seconds": e.seconds} for e in self.history.epochs],
+            model=self.parts.model,
+            average=None if average is None else average.module,
+            run=self.run,
+        )
+
+    # Going on
+
+    def restore(self, fields: tuple[str, ...] = ()) -> None:
+        """Go on from the run's last whole checkpoint; what the journal says of later steps is cut off.
+
+        Live changes that came after it are made again at their steps; those of `fields`, which the caller decides, are not.
+        RunError when another process is at work on the run; CheckpointError when a checkpoint does not fit.
+        """
+        from engine.run import load_history
+
+        assert self.run is not None
+        self._lock()
+        applied: list[float] = []
+        if self.run.checkpoints.list():
+            saved = self.run.checkpoints.read("last")
+            snapshot.restore(saved, self.parts, self.loop)
+            self._warnings = (*self._warnings, *saved.passed_over)
+            held = saved.state
+            self.step, self.epoch, self.batch, self._refused = (held[key] for key in ("step", "epoch", "batch", "refused"))
+            self.meter.load_state_dict(held["meter"])
+            self.best.load_state_dict(held["best"])
+            self._epoch_seconds = held["epoch_seconds"]
+            self.pace = Pace(held["elapsed"])
+            self._rewinds, applied = held["rewinds"], held["applied"]
+            for key, value in held["changed"].items():
+                if key not in fields:
+                    steering.put(self, key, value)
+        self._guarded_from = self.step
+        if self.loop.guard is not None:
+            self.loop.guard.reset()
+        self.run.journal.truncate_after(self.step, self.epoch)
+        self.history.become(load_history(self.run))
+        later = [event for event in self.history.settings if event.time not in applied and event.field not in fields]
+        self._applied = list(applied)
+        self._due = [(event.step, event.time, Change(event.field, event.value)) for event in later]
