@@ -60,12 +60,6 @@ class Series:
             points.append(point)
             self._in_last = 1
 
-    def cut(self, step: int) -> None:
-        """Drop what lies after `step`, and the point that covers it in part."""
-        if self._points and self._points[-1][0] > step:
-            self._points = [point for point in self._points if point[0] <= step]
-            self._in_last = self._each
-
     def columns(self) -> tuple[list[int], list[float], list[float], list[float]]:
         """Copies of steps, means, lows and highs, all of one length."""
         points = self._points.copy()
@@ -106,7 +100,6 @@ class History:
         self.ended: RunEnded | None = None
         self.paused = False
         self.best: EpochEnded | Validated | None = None  # where the run was best, at an epoch's end or on the way
-        self._bests: list[EpochEnded | Validated] = []
         self.epochs: list[EpochEnded] = []
         self.checkpoints: list[CheckpointWritten] = []
         self.failed_save: CheckpointFailed | None = None  # the last checkpoint asked for, if the disk did not take it
@@ -148,10 +141,9 @@ class History:
                 self.failed_save = event
             case SettingChanged():
                 self.settings.append(event)
+                self._planned(event)
             case Rewound():
                 self.rewinds.append(event)
-                self._went_back(event.to)
-                self._planned(event)
             case RunStarted():
                 self.started, self.ended, self.paused = event, None, False
             case RunPaused():
@@ -178,16 +170,7 @@ class History:
 
     def _judged(self, event: EpochEnded | Validated) -> None:
         if event.best:  # a later best is a better one
-            self._bests.append(event)
             self.best = event
-
-    def _went_back(self, step: int) -> None:
-        """What came after `step` did not lead to where the run is now; it will be stated again."""
-        for series in self.series.values():
-            series.cut(step)
-        self.epochs = [epoch for epoch in self.epochs if epoch.step <= step]
-        self._bests = [best for best in self._bests if best.step <= step]
-        self.best = self._bests[-1] if self._bests else None
 
     def curve(self, name: str) -> Series:
         """The series of that name, made when missing."""

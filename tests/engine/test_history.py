@@ -16,7 +16,6 @@ from engine.events import (
     Event,
     Message,
     Progress,
-    Rewound,
     RunContinued,
     RunEnded,
     RunPaused,
@@ -243,18 +242,3 @@ def test_the_best_may_lie_in_the_middle_of_an_epoch() -> None:
     history.apply(Validated(epoch=2, step=16, metrics={"val/loss": 0.3}))  # asked for by a person
     history.apply(EpochEnded(epoch=2, step=20, metrics={"val/loss": 0.6}, lr=0.1, seconds=1.0, best=False))
     assert history.best is between
-
-
-def test_after_a_rewind_only_what_led_to_the_present_is_left() -> None:
-    history = History()
-    lived = dict(every=1, low=(), high=(), lr=(0.1, 0.1))
-    for epoch, losses in enumerate([(3.0, 2.0), (1.0, 0.5)], 1):
-        history.apply(Trained(epoch=epoch, first=2 * epoch - 1, step=2 * epoch, loss=losses, **lived))
-        metrics = {"train/loss": losses[1], "val/loss": losses[1]}
-        history.apply(EpochEnded(epoch=epoch, step=2 * epoch, metrics=metrics, lr=0.1, seconds=1.0, best=True))
-    history.apply(Rewound(step=5, to=2, reason="the loss is not finite"))
-    assert [epoch.epoch for epoch in history.epochs] == [1] and history.best is history.epochs[0]
-    assert history.series["train/loss"].columns()[0] == [1, 2] and history.series["val/loss"].columns()[0] == [2]
-    history.apply(Trained(epoch=2, first=3, step=4, loss=(1.5, 1.25), **lived))
-    assert history.series["train/loss"].columns()[:2] == ([1, 2, 3, 4], [3.0, 2.0, 1.5, 1.25])
-    assert [rewind.to for rewind in history.rewinds] == [2]
