@@ -5,7 +5,9 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 from engine.run.directory import Run, RunSummary, load_history, runs_root
+from engine.run.follow import Follower
 from engine.run.journal import Journal
+from engine.run.lock import Lock
 from engine.run.machine import environment
 from engine.run.status import Status
 
@@ -14,7 +16,9 @@ if TYPE_CHECKING:
 
 __all__ = [
     "Checkpoints",
+    "Follower",
     "Journal",
+    "Lock",
     "Run",
     "RunSummary",
     "Saved",

@@ -8,8 +8,21 @@ import os
 from collections.abc import Iterator
 from pathlib import Path
 
-from engine.events import CheckpointWritten, EpochEnded, Event, Message, RunEnded, RunStarted, Trained, from_dict, to_dict
+from engine.errors import plain
+from engine.events import (
+    CheckpointWritten,
+    EpochEnded,
+    Event,
+    Message,
+    Rewound,
+    RunEnded,
+    RunStarted,
+    SettingChanged,
+    Trained,
+    to_dict,
+)
 from engine.run import files, strict_json
+from engine.run.sound import event_from
 
 
 class Journal:
@@ -69,7 +82,8 @@ class Journal:
         epochs: how many had ended at that checkpoint; it may be from before the validation after an epoch's last step.
 
         Points of `Trained` stay up to `step` (one that covers more goes), events about a step up to `step`, epochs up to
-        `epochs`, every `RunStarted`, no `RunEnded`. Lines about no step stay where they stand before the checkpoint.
+        `epochs`, every `RunStarted`, `SettingChanged` and `Rewound`, no `RunEnded`. Lines about no step stay where they stand
+        before the checkpoint.
         """
         self.close()
         lines = list(_lines(self.path))
@@ -85,7 +99,7 @@ class Journal:
                     cut = _cut(item, step)
                     if cut is not None:
                         kept.append(_line(cut))
-                case RunStarted():
+                case RunStarted() | SettingChanged() | Rewound():  # what was decided is decided
                     kept.append(line)
                 case Message() | str():  # a line that can't be read is not ours to lose
                     if index < checkpoint:
@@ -134,20 +148,20 @@ def _lines(path: Path) -> Iterator[tuple[bytes, Event | str]]:
     with file:
         for line in file:
             if line.endswith(b"\n"):
-                yield line, _event(line)
+                yield line, parse_line(line)
 
 
-def _event(line: bytes) -> Event | str:
+def parse_line(line: bytes) -> Event | str:
+    """The event of one line, or what is wrong with it."""
     try:
-        values = strict_json.parse(line)
-        return from_dict(values) if isinstance(values, dict) else "not an event"
+        return event_from(strict_json.parse(line))
     except (ValueError, RecursionError) as error:
-        return f"not an event ({error})"
+        return plain(f"not an event ({error})")
 
 
 def _step(item: Event | str) -> int:
     """The step that an event is about; 0 for what is about none."""
-    return 0 if isinstance(item, (RunStarted, str)) else getattr(item, "step", 0)
+    return 0 if isinstance(item, (RunStarted, SettingChanged, Rewound, str)) else getattr(item, "step", 0)
 
 
 def _place_of_checkpoint(items: list[Event | str], step: int) -> int:
@@ -175,4 +189,5 @@ def _cut(event: Trained, step: int) -> Trained | None:
         low=event.low[:points],
         high=event.high[:points],
         lr=event.lr[:points],
+        norm=event.norm[:points],
     )
