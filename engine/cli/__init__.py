@@ -1,4 +1,4 @@
-"""The command line of the engine: train, resume, runs, check, catalog. Torch loads with the first command that needs it."""
+"""The command line of the engine: train, resume, attach, steer, look. Torch loads with the first command that needs it."""
 
 from __future__ import annotations
 

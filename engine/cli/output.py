@@ -12,7 +12,7 @@ from contextlib import contextmanager, redirect_stderr, redirect_stdout, suppres
 from pathlib import Path
 from typing import TextIO
 
-_PLAIN = str.maketrans({"★": "*", "█": "#", "░": ".", "·": "-", "–": "-", "…": ".", "×": "x", "²": "2"})
+_PLAIN = str.maketrans({"★": "*", "█": "#", "░": ".", "·": "-", "–": "-", "…": ".", "×": "x", "²": "2", "→": ">"})
 _ERASE = "\r\x1b[2K"
 
 

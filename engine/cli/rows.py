@@ -8,15 +8,18 @@ from collections.abc import Iterable, Mapping
 from engine.cli import format
 from engine.cli.output import Stream
 from engine.events import (
+    CheckpointFailed,
     CheckpointWritten,
     EpochEnded,
     Event,
     Message,
     Progress,
+    Rewound,
     RunContinued,
     RunEnded,
     RunPaused,
     RunStarted,
+    SettingChanged,
     Validated,
 )
 
@@ -30,35 +33,32 @@ class Rows:
         self._quiet = quiet
         self._started: RunStarted | None = None
         self._columns: tuple[str, ...] = ()  # the metrics of the rows above
-        self._ended: EpochEnded | None = None  # its row waits for a word about its checkpoint
+        self._rows: set[int] = set()  # the steps that they are of
         self._saved = False  # there is a checkpoint to go on from
 
     def __call__(self, event: Event) -> None:
         match event:
-            case CheckpointWritten():
-                self._saved = True
-                if self._ended is not None and self._ended.step == event.step:
-                    self._row("checkpoint")
-            case Progress() if event.phase == "save":
+            case Progress():
                 self._live(event)
             case EpochEnded():
-                self._row()
-                self._ended = event
+                self._row(event)
             case RunStarted():
                 self._header(event)
-            case Progress():
-                self._row()
-                self._live(event)
             case Validated():
-                self._row()
                 self._line(f"validated at step {event.step:,}: {_values(event.metrics)}")
+            case CheckpointWritten():
+                self._saved = True
+                if event.step not in self._rows:  # that each epoch has one goes without saying
+                    self._line(f"checkpoint of step {event.step:,}")
+            case SettingChanged():
+                self._line(changed(event))
+            case Rewound():
+                self._line(f"at step {event.step:,} {event.reason}: back to the checkpoint of step {event.to:,}")
             case RunPaused():
-                self._row()
                 self._line(f"paused at step {event.step:,}")
             case RunContinued():
                 self._line("continued")
             case RunEnded():
-                self._row()
                 self._out.live.clear()
                 self._closing(event)
 
@@ -79,19 +79,15 @@ class Rows:
         if event.step > 0:
             self._line(f"goes on from step {event.step:,} after epoch {event.epoch} of {event.epochs}")
 
-    def _row(self, note: str = "") -> None:
-        """Write the row of the epoch that ended, if it is still to be written."""
-        event, self._ended = self._ended, None
-        if event is None:
-            return
-        notes = ["best ★"] * event.best + list(event.notes) + [note] * bool(note)
+    def _row(self, event: EpochEnded) -> None:
+        self._rows.add(event.step)
+        notes = ["best ★"] * event.best + list(event.notes)
         columns = tuple(event.metrics)
+        heads = [format.metric_name(name) for name in columns]
         if columns != self._columns:
             self._columns = columns
-            heads = [format.metric_name(name) for name in columns]
             self._line(_aligned("epoch", heads, heads, "lr", "time", "note"))
         values = [format.value(event.metrics[name]) for name in columns]
-        heads = [format.metric_name(name) for name in columns]
         time = format.duration(event.seconds)
         self._line(_aligned(str(event.epoch), values, heads, format.lr(event.lr), time, " · ".join(notes)))
 
@@ -114,6 +110,8 @@ class Rows:
             more = f" --epochs {2 * event.epoch}" if event.state == "finished" else ""
             if self._saved and (not more or event.epoch == started.epochs):  # more epochs don't help after an early stop
                 lines.append(("go on", f"{self._command} resume {shlex.quote(started.path)}{more}"))
+        if event.proposal:
+            lines.append(("try", " ".join(f"--set {key}={value:g}" for key, value in event.proposal.items())))
         for label, text in lines:
             self._out.line(f"{label:<8}  {text}")
 
@@ -172,7 +170,20 @@ def _values(metrics: Mapping[str, float]) -> str:
     return ", ".join(f"{format.metric_name(name)} {format.value(value)}" for name, value in metrics.items())
 
 
-def say(event: Message, err: Stream) -> None:
-    """A message as one line on standard error."""
-    level = "" if event.level == "info" else f"{event.level}: "
-    err.line(f"epochal: {level}{event.text}")
+def changed(event: SettingChanged) -> str:
+    """A change of the plan as one line: "optimizer.lr 1.0e-3 → 5.0e-4 after step 812"."""
+    show = format.lr if event.field in ("optimizer.lr", "optimizer.weight_decay") else "{:g}".format
+    before, value = ("none" if number is None else show(number) for number in (event.before, event.value))
+    return f"{event.field} {before} → {value} after step {event.step:,}"
+
+
+def say(event: Event, err: Stream, quiet: bool = False) -> None:
+    """A message, or word of a checkpoint that could not be written, as one line on standard error."""
+    match event:
+        case CheckpointFailed():
+            err.line(f"epochal: error: the checkpoint of step {event.step:,} was not written: {event.reason}")
+        case Message(level="info"):
+            if not quiet:
+                err.line(f"epochal: {event.text}")
+        case Message():
+            err.line(f"epochal: {event.level}: {event.text}")

@@ -3,20 +3,19 @@
 from __future__ import annotations
 
 import argparse
-import json
 import shlex
 from collections.abc import Callable
-from contextlib import ExitStack, redirect_stdout
+from contextlib import ExitStack
 from typing import TYPE_CHECKING
 
 from engine.cli import format
 from engine.cli.background import Background
-from engine.cli.output import Live, Log, Stream
+from engine.cli.output import Log, Stream
 from engine.cli.recipes import read_recipe
-from engine.cli.rows import Rows, say
 from engine.cli.signals import Signals
+from engine.cli.telling import telling
 from engine.errors import EpochalError
-from engine.events import Event, Message, RunStarted, to_dict
+from engine.events import Event, RunStarted
 
 if TYPE_CHECKING:
     from engine.trainer import Trainer
@@ -74,21 +73,13 @@ def follow(build: Callable[[], Trainer], arguments: argparse.Namespace, out: Str
             return _fit(build, signals, err, lambda trainer: trainer.on(RunStarted, lambda _: background.begun(trainer.run)))
     with ExitStack() as stack:
         signals = stack.enter_context(Signals())
-        if arguments.json:
-            stack.enter_context(redirect_stdout(err))  # nothing but events on standard output
-            tell: Callable[[Event], None] = Lines(out)
-        else:
-            if out.isatty() and not arguments.quiet:
-                out.live = err.live = Live(out.terminal)
-                stack.callback(out.live.clear)
-            tell = Rows(out, arguments.prog, arguments.quiet)
+        tell = stack.enter_context(telling(arguments, out, err))
         out.log = err.log = log = Log()
         stack.callback(log.close)
 
         def listen(trainer: Trainer) -> None:
             trainer.on(RunStarted, lambda _: log.open(trainer.run.output_path) if trainer.run else None)
             trainer.on(Event, tell)
-            trainer.on(Message, lambda event: say(event, err) if not arguments.quiet or event.level != "info" else None)
 
         return _fit(build, signals, err, listen)
 
@@ -102,19 +93,3 @@ def _fit(build: Callable[[], Trainer], signals: Signals, err: Stream, listen: Ca
         err.line(f"epochal: {result.reason}")
         return 1
     return signals.status if result.state == "stopped" else 0
-
-
-class Lines:
-    """Writes each event that a journal holds as the line that the journal holds."""
-
-    def __init__(self, out: Stream) -> None:
-        self._out = out
-
-    def __call__(self, event: Event) -> None:
-        if event.in_journal:
-            line = json.dumps(to_dict(event), allow_nan=False, ensure_ascii=False)
-            try:
-                line.encode(self._out.encoding or "utf-8")
-            except UnicodeEncodeError:  # the same values in ASCII
-                line = json.dumps(to_dict(event), allow_nan=False)
-            self._out.line(line)

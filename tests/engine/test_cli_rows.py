@@ -12,8 +12,22 @@ import pytest
 
 from engine.cli import format
 from engine.cli.output import Live, Log, Stream, lasting
-from engine.cli.rows import Rows, live_line
-from engine.events import CheckpointWritten, EpochEnded, Event, Progress, RunEnded, RunStarted, Trained, Validated
+from engine.cli.rows import Rows, live_line, say
+from engine.events import (
+    CheckpointFailed,
+    CheckpointWritten,
+    EpochEnded,
+    Event,
+    Progress,
+    Rewound,
+    RunContinued,
+    RunEnded,
+    RunPaused,
+    RunStarted,
+    SettingChanged,
+    Trained,
+    Validated,
+)
 
 
 def started(**changes: Any) -> RunStarted:
@@ -72,7 +86,7 @@ def test_whole_run_in_a_pipe() -> None:
         "digits-mlp · cpu (x86_64) · float32 · eager · 9,610 parameters · 45 steps an epoch · runs/20261122-140312-digits-mlp",
         "epoch  train loss   val loss   accuracy       lr     time  note",
         "    1       1.000      1.500     0.9000   3.0e-4     0:09  best ★",
-        "    2      0.5000     0.7500     0.9500   3.0e-4     0:09  lr x0.5 · checkpoint",
+        "    2      0.5000     0.7500     0.9500   3.0e-4     0:09  lr x0.5",
         "finished  all 20 epochs done",
         "trained   epoch 20 of 20, step 900, in 1:02:03",
         "best      epoch 14: train loss 0.03120, val loss 0.08230, accuracy 0.9780",
@@ -93,10 +107,39 @@ def test_columns_stay_aligned_over_all_magnitudes() -> None:
     assert "inf" in lines[6]
 
 
-def test_a_row_does_not_wait_for_a_checkpoint_that_is_of_another_step() -> None:
-    other = CheckpointWritten(step=45, epoch=1, path="x", best=True, seconds=0.1)
-    lines = printed(started(), epoch(2, best=False), other, progress())
-    assert lines[-1].endswith("0:09")
+def test_a_checkpoint_on_the_way_has_its_line() -> None:
+    of_the_row, on_the_way = (CheckpointWritten(step=step, epoch=2, path="x", best=True, seconds=0.1) for step in (90, 1234))
+    assert printed(started(), epoch(2), of_the_row, on_the_way)[3:] == ["checkpoint of step 1,234"]
+
+
+def test_what_befalls_a_run() -> None:
+    lines = printed(
+        SettingChanged(step=812, field="optimizer.lr", before=1e-3, value=5e-4),
+        SettingChanged(step=812, field="training.patience", before=5, value=None),
+        Rewound(step=900, to=810, reason="the loss is nan"),
+        RunPaused(step=1000),
+        RunContinued(step=1000),
+    )
+    assert lines == [
+        "optimizer.lr 1.0e-3 → 5.0e-4 after step 812",
+        "training.patience 5 → none after step 812",
+        "at step 900 the loss is nan: back to the checkpoint of step 810",
+        "paused at step 1,000",
+        "continued",
+    ]
+
+
+def test_what_would_have_helped() -> None:
+    lines = printed(started(), ended("failed", proposal={"data.batch_size": 16, "training.accumulate": 2}))
+    assert lines[-1] == "try       --set data.batch_size=16 --set training.accumulate=2"
+
+
+def test_a_checkpoint_that_fails_is_told_also_where_little_is() -> None:
+    pipe = io.StringIO()
+    for quiet in (False, True):
+        say(CheckpointFailed(step=1234, reason="No space left on device"), Stream(pipe), quiet)
+    line = "epochal: error: the checkpoint of step 1,234 was not written: No space left on device"
+    assert pipe.getvalue().splitlines() == [line] * 2
 
 
 def test_heads_are_repeated_when_the_metrics_change() -> None:
@@ -194,7 +237,6 @@ def test_live_line_stays_under_the_rows_and_is_cleared_at_the_end() -> None:
     assert "50%" in terminal.screen()[-1]
     assert [line.split()[0] for line in terminal.screen()[:-1]] == ["digits-mlp", "epoch", "1"]
     rows(epoch(2))
-    rows(epoch(3))
     assert "50%" in terminal.screen()[-1]
     assert [line.split()[0] for line in terminal.screen()[:-1]] == ["digits-mlp", "epoch", "1", "2"]
     rows(ended())
