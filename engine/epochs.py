@@ -417,8 +417,8 @@ class Epochs:
                 "elapsed": self.pace.elapsed,
                 "meter": self.meter.state_dict(),
                 "best": self.best.state_dict(),
-                "changed": self.changed,
-                "applied": self._applied,
+                "changed": dict(self.changed),
+                "applied": list(self._applied),
                 "rewinds": self._rewinds,
             },
         )
