@@ -39,7 +39,8 @@ class Saver:
     def epoch_ended(self, epoch: int, best: bool, snapshot: Callable[[], Snapshot]) -> None:
         """Write if it is time; `snapshot` is called only where one is needed."""
         due = epoch % self.plan.every == 0 and time.monotonic() - self._started_at >= self.plan.min_seconds
-        if due and not self.busy:
+        if due:
+            self.wait()  # before the copy: there is never more than one beside the one that is being written
             self.write(snapshot(), best=best)
         elif best:
             self.keep_best(snapshot())
