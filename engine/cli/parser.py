@@ -6,6 +6,7 @@ import argparse
 import importlib
 from typing import Any, NoReturn
 
+from engine.changes import FIELDS
 from engine.cli.output import Stream
 
 _SET = "one field of the recipe, by its dotted name: --set optimizer.lr=3e-4; may be given many times"
@@ -27,11 +28,11 @@ def make_parser(prog: str) -> Parser:
     parser.set_defaults(prog=prog, run_command=None)
     commands = parser.add_subparsers(title="commands", metavar="COMMAND", parser_class=Parser)
 
-    def command(name: str, where: str, help: str, description: str = "") -> argparse.ArgumentParser:
+    def command(name: str, where: str, help: str, description: str = "", function: str = "") -> argparse.ArgumentParser:
         made: argparse.ArgumentParser = commands.add_parser(
             name, help=help, description=description or help, allow_abbrev=False, formatter_class=_Formatter
         )
-        made.set_defaults(run_command=_Lazy(where, name))
+        made.set_defaults(run_command=_Lazy(where, function or name))
         return made
 
     train = command("train", "engine.cli.train", "train a recipe", _TRAIN)
@@ -41,6 +42,7 @@ def make_parser(prog: str) -> Parser:
     _runs_option(group)
     group.add_argument("--no-run", action="store_true", help="write nothing to disk")
     _output_options(train)
+    train.add_argument("--background", action="store_true", help=_BACKGROUND)
 
     resume = command("resume", "engine.cli.train", "go on with a run from its last checkpoint", _RESUME)
     resume.add_argument("run", metavar="RUN", nargs="?", default="last", help=_RUN)
@@ -49,8 +51,24 @@ def make_parser(prog: str) -> Parser:
     longer.add_argument("--steps", type=_count, metavar="N", help="train until N steps are taken, counted from the beginning")
     _runs_option(resume)
     _output_options(resume)
+    resume.add_argument("--background", action="store_true", help=_BACKGROUND)
 
-    runs = command("runs", "engine.cli.show", "list the runs")
+    attach = command("attach", "engine.cli.attach", "follow a run of another process until it ends", _ATTACH)
+    attach.add_argument("run", metavar="RUN", nargs="?", default="last", help=_RUN)
+    attach.add_argument("--plain", action="store_true", help="rows also where there is a terminal for the console")
+    _runs_option(attach)
+    _output_options(attach)
+
+    for name, what, function in _STEERING:
+        steering = command(name, "engine.cli.steer", what, f"{what[0].upper()}{what[1:]}. {_STEER}", function)
+        steering.add_argument("run", metavar="RUN", help=_RUN.partition(" (")[0])
+        if name == "set":
+            steering.add_argument("changes", metavar="FIELD=VALUE", nargs="+", help=_CHANGES)
+        if name == "stop":
+            steering.add_argument("--wait", action="store_true", help="return when the run has ended, however long that takes")
+        _runs_option(steering)
+
+    runs = command("runs", "engine.cli.show", "list the runs, those at work first")
     _runs_option(runs)
     runs.add_argument("--json", action="store_true", help="as one JSON list")
 
@@ -71,10 +89,25 @@ Exit status: 0 finished, 1 the training failed, 2 a mistake in the recipe or the
 SIGTERM with the step finished and a checkpoint written; a second signal ends at once. A hang-up does not stop it."""
 _BACKGROUND = """train in a process of its own, which outlives this terminal: return when the run has begun, and print where it
 is (with --json one object: run and pid)"""
+_STEERING = [
+    ("pause", "hold a run after the step under way", ""),
+    ("continue", "let a paused run go on", "continue_"),
+    ("checkpoint", "have a run write a checkpoint", ""),
+    ("validate", "have a run validate", ""),
+    ("stop", "end a run after the step under way, with a checkpoint", ""),
+    ("set", "change a value of a run while it trains", "set_"),
+]
+_STEER = """The run may be trained by any process that writes to the same directory, on this host or another. Waits some
+seconds to say what came of it. Exit status: 0 done or asked, 1 not done, 2 a mistake, or nobody trains the run."""
+_ATTACH = """Follow a run of another process, or one that has ended: its rows from the beginning, and on a terminal a live
+line below, until it ends. Ctrl-C leaves it to itself. In a terminal epochal attach opens the console, which can also steer."""
 _RESUME = "Go on with a run from its last checkpoint, exactly as if it had never been interrupted. Exit status as for train."
 _CHECK = "Check a recipe: every field, and a dry run of one real batch on copies. Exit status 2 when something is wrong."
 _RECIPE = "the recipe; left out: an MLP on the digits"
 _RUN = "its directory, its name, a part of the name that only it has, or last (which is also meant when left out)"
+
+_CHANGES = f"""such as lr=3e-4, lr=x0.5 (times what it is) or training.patience=none; it can be {", ".join(FIELDS)}, with or
+without what stands before the dot"""
 
 
 def _parser(**options: Any) -> Parser:
@@ -100,7 +133,6 @@ def _output_options(parser: argparse.ArgumentParser) -> None:
         "--json", action="store_true", help="print the run's events, one JSON object a line, as its journal has them"
     )
     group.add_argument("--quiet", action="store_true", help="print only what came of it")
-    parser.add_argument("--background", action="store_true", help=_BACKGROUND)
 
 
 def _count(text: str) -> int:

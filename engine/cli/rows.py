@@ -45,7 +45,7 @@ class Rows:
             case RunStarted():
                 self._header(event)
             case Validated():
-                self._line(f"validated at step {event.step:,}: {_values(event.metrics)}")
+                self._line(f"validated at step {event.step:,}: {metric_values(event.metrics)}")
             case CheckpointWritten():
                 self._saved = True
                 if event.step not in self._rows:  # that each epoch has one goes without saying
@@ -103,7 +103,7 @@ class Rows:
         ]
         if event.best:
             values = {name: value for name, value in event.best.items() if "/" in name}
-            lines.append(("best", f"epoch {event.best['epoch']:.0f}: {_values(values)}"))
+            lines.append(("best", f"epoch {event.best['epoch']:.0f}: {metric_values(values)}"))
         started = self._started
         if started is not None and started.path is not None:
             lines.append(("run", started.path))
@@ -166,7 +166,8 @@ def _aligned(epoch: str, values: list[str], heads: list[str], lr: str, time: str
     return "  ".join([epoch.rjust(5), *cells, lr.rjust(7), time.rjust(7), note]).rstrip()
 
 
-def _values(metrics: Mapping[str, float]) -> str:
+def metric_values(metrics: Mapping[str, float]) -> str:
+    """ "val loss 0.4120, accuracy 0.8530"."""
     return ", ".join(f"{format.metric_name(name)} {format.value(value)}" for name, value in metrics.items())
 
 

@@ -8,7 +8,7 @@ import signal
 from types import FrameType
 from typing import Any
 
-from engine.control import Control
+from engine.control import Control, StopWaiting
 
 _ASKED = {signal.SIGINT: "interrupted (SIGINT)", signal.SIGTERM: "asked to end (SIGTERM)"}
 
@@ -71,6 +71,8 @@ class Signals:
             os._exit(self.status)
         self._control.stop(_ASKED[signal.Signals(number)])
         _tell("epochal: ends after this step, with a checkpoint; once more ends it at once\n")
+        if self._control.waiting:
+            raise StopWaiting
 
 
 def _tell(text: str) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -22,11 +23,12 @@ class Follower:
     """Fills `history` from what the run's process writes. One thread polls; any thread may read.
 
     `history` is another object once the run was started over, or its journal was rewritten by a resume. `alive` is whether a
-    process is at work on the run.
+    process is at work on the run. `tell` gets every event that goes into a history.
     """
 
-    def __init__(self, run: Run) -> None:
+    def __init__(self, run: Run, tell: Callable[[Event], None] = lambda event: None) -> None:
         self.run = run
+        self._tell = tell
         self.alive = False
         self._journal = _Tail(run.journal.path)
         self._begin()
@@ -47,6 +49,10 @@ class Follower:
         self._read_status()
         return before != (self.history, self.history.version, self.alive)
 
+    def _apply(self, event: Event) -> None:
+        self.history.apply(event)
+        self._tell(event)
+
     def _read_journal(self) -> None:
         try:
             events, problems = self._journal.read()
@@ -58,7 +64,7 @@ class Follower:
         except OSError as error:
             return self._note(f"{self._journal.path.name} can't be read: {error.strerror}")
         for event in events:
-            self.history.apply(event)
+            self._apply(event)
         for problem in problems[: max(0, TOLD - self._problems)]:
             self._note(problem)
         self._problems += len(problems)
@@ -92,9 +98,9 @@ class Follower:
         if status["progress"] != self._progress:
             self._progress = status["progress"]
             if self._progress is not None:
-                self.history.apply(event_from(self._progress))
+                self._apply(event_from(self._progress))
         if not at_work and self.history.ended is None:
-            self.history.apply(self._end(status))
+            self._apply(self._end(status))
             self._given_up = True
         self.alive = at_work and self.history.ended is None
 
@@ -119,7 +125,7 @@ class Follower:
     def _note(self, text: str) -> None:
         if text not in self._notes:
             self._notes.add(text)
-            self.history.apply(Message(text=text, level="warning"))
+            self._apply(Message(text=text, level="warning"))
 
 
 class _RewrittenError(Exception):
