@@ -6,44 +6,66 @@ import os
 import sys
 from pathlib import Path
 
+Asked = dict[str, str | None]  # recipe, runs, attach
+
 
 def main(argv: list[str] | None = None) -> int:
-    """`epochal [RECIPE.toml]` and `epochal console [RECIPE.toml] [--runs DIR]` open the console; without a terminal the same
-    recipe is trained with plain rows. Everything else is the command line's. Returns the exit status."""
+    """`epochal [RECIPE.toml]`, `epochal console [RECIPE.toml] [--runs DIR]` and `epochal attach [RUN] [--runs DIR]` open the
+    console; without a terminal, or with `attach --plain`, the same is done with plain rows. Everything else is the command
+    line's. Returns the exit status."""
     arguments = list(sys.argv[1:] if argv is None else argv)
-    wanted = _console(arguments)
-    if wanted is None:
-        return _command_line(arguments)
-    recipe, runs = wanted
+    terminal = os.isatty(0) and os.isatty(1)
+    asked = _attach(arguments) if arguments[:1] == ["attach"] else _console(arguments)
+    if asked is None or ("attach" in asked and not terminal):
+        return _command_line([argument for argument in arguments if arguments[0] != "attach" or argument != "--plain"])
+    recipe, runs = asked.get("recipe"), asked.get("runs")
     if recipe is not None and not Path(recipe).is_file():
         print(f"epochal: there is no file {recipe}", file=sys.stderr)
         return 2
-    if not (os.isatty(0) and os.isatty(1)):
+    if not terminal:
         print("epochal: no terminal for the console; training without it", file=sys.stderr)
         return _command_line(["train", *([recipe] if recipe else []), *(["--runs", runs] if runs else [])])
     # Read when textual is imported: 15 frames a second and nothing that moves by itself, unless the person chose.
     os.environ.setdefault("TEXTUAL_FPS", "15")
     os.environ.setdefault("TEXTUAL_ANIMATIONS", "none")
-    from tui.launch import launch
+    from tui.launch import Launcher, launch
 
-    return launch(recipe, runs)
+    def console(launcher: Launcher) -> int:
+        from tui.console import open_console
+
+        return open_console(launcher, **asked)
+
+    return launch(console)
 
 
-def _console(arguments: list[str]) -> tuple[str | None, str | None] | None:
-    """(recipe, runs) when the console is asked for, else None."""
+def _console(arguments: list[str]) -> Asked | None:
+    """What the console is asked for; None when it is not."""
     if arguments[:1] == ["console"]:
         import argparse
 
         parser = argparse.ArgumentParser(prog="epochal console", description="Open the console, with a recipe filled in.")
         parser.add_argument("recipe", nargs="?", help="a TOML file; the default recipe when left out")
         parser.add_argument("--runs", metavar="DIR", help="where runs are kept (else $EPOCHAL_RUNS, else ./runs)")
-        chosen = parser.parse_args(arguments[1:])
-        return chosen.recipe, chosen.runs
+        return dict(vars(parser.parse_args(arguments[1:])))
     if not arguments:
-        return None, None
+        return {}
     if len(arguments) == 1 and arguments[0].endswith(".toml"):
-        return arguments[0], None
+        return {"recipe": arguments[0]}
     return None
+
+
+def _attach(arguments: list[str]) -> Asked | None:
+    """The run that the console is to open on; None when the command line is meant, or has to explain itself."""
+    import argparse
+
+    parser = argparse.ArgumentParser(add_help=False, allow_abbrev=False, exit_on_error=False)
+    parser.add_argument("attach", nargs="?", default="")
+    parser.add_argument("--runs")
+    try:
+        known, unknown = parser.parse_known_args(arguments[1:])
+    except argparse.ArgumentError:
+        return None
+    return None if unknown else dict(vars(known))
 
 
 def _command_line(arguments: list[str]) -> int:

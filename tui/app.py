@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import os
+import shlex
 import signal
 from collections.abc import Mapping
 from functools import partial
@@ -17,8 +18,10 @@ from textual.command import DiscoveryHit, Hit, Hits, Provider
 from textual.screen import Screen
 from textual.theme import Theme
 
+from engine.errors import EpochalError
 from tui.driver import LastingDriver
 from tui.keys import bindings, keys
+from tui.launch import Launcher
 from tui.screens.base import Base
 from tui.screens.form import FormScreen
 from tui.session import Engine, Preload, Session
@@ -80,7 +83,10 @@ class KeyCommands(Provider):
 
 
 class Console(App[str]):
-    """`app.run()` returns why it ended: "quit", "leave", "kill", "hangup", "interrupted" or "terminated"."""
+    """`app.run()` returns why it ended: "quit", "detach", "kill", "hangup", "interrupted" or "terminated"; None after a crash.
+
+    `left` is then what to tell of a run of another process that was on the screen.
+    """
 
     CSS_PATH = "console.tcss"
     TITLE = "epochal"
@@ -88,16 +94,26 @@ class Console(App[str]):
     BINDINGS: ClassVar[list[BindingType]] = [*bindings("app")]
 
     def __init__(
-        self, engine: Engine, values: Mapping[str, Any], *, source: str = "", terminal: Terminal | None = None
+        self,
+        engine: Engine,
+        values: Mapping[str, Any],
+        *,
+        source: str = "",
+        terminal: Terminal | None = None,
+        launcher: Launcher | None = None,
+        attach: Path | None = None,  # a run to open on
     ) -> None:
         super().__init__(driver_class=LastingDriver if terminal else None)
         self.engine = engine
         self.terminal = terminal
+        self.launcher = launcher
+        self.left = ""
         self.output = terminal.output if terminal else Output()
         self.preload = Preload(engine)
         self.session: Session | None = None
         self.view = View()  # of every chart
         self.form = FormScreen(engine, self.preload, values, source)
+        self._opens_on = attach
         self._leaving: str | None = None  # set while the app waits for the run's end to close
         self.register_theme(DARK)
         self.register_theme(LIGHT)
@@ -122,8 +138,17 @@ class Console(App[str]):
             loop.add_signal_handler(signal.SIGHUP, self.action_hang_up)
             loop.add_signal_handler(signal.SIGTERM, self._end, "terminated", "terminated (SIGTERM)")
             loop.add_signal_handler(signal.SIGINT, self._end, "interrupted", "interrupted (SIGINT)")
+            loop.add_signal_handler(signal.SIGUSR1, self._checkpoint)
+            # Should the shell have the terminal back while we still draw, nothing we do to it may stop the process.
+            for number in (signal.SIGTTOU, signal.SIGTTIN):
+                signal.signal(number, signal.SIG_IGN)
             self.set_interval(1.0, self._watch_terminal)
-        self.call_after_refresh(self.preload.start)
+        if self._opens_on is not None:
+            self.follow(self._opens_on)
+
+    def repaint(self) -> None:
+        """Paint the whole screen: the terminal missed something."""
+        self._display(self.screen, self.screen._compositor.render_update(full=True))
 
     # runs
 
@@ -143,12 +168,20 @@ class Console(App[str]):
         self.push_screen(TrainScreen(session))
         return session
 
-    def look_at(self, path: Path) -> None:
-        """Show a run that is on disk."""
-        from tui.screens.train import TrainScreen, Viewed
+    def follow(self, path: Path) -> None:
+        """Show a run that is on disk, and go on showing it while another process trains it."""
+        from tui.followed import Followed
+        from tui.screens.train import TrainScreen
 
-        values, history = self.engine.open_run(path)
-        self.push_screen(TrainScreen(Viewed(values, history, path)))
+        if self.training and self.session is not None and self.session.path and self.session.path.samefile(path):
+            self.action_training()
+            return
+        try:
+            followed = Followed(self.engine, path)
+        except (EpochalError, OSError, ValueError) as error:
+            self.notify(f"{path.name} can't be read: {error}", severity="error", markup=False)
+            return
+        self.push_screen(TrainScreen(followed))
 
     def ended(self, session: Session) -> None:
         """The train screen saw that its session's thread has ended."""
@@ -173,6 +206,11 @@ class Console(App[str]):
         self.action_form()
         if shown is not None and shown.history.ended is not None and shown.values:
             await self.form.fill(shown.values, f"as in {shown.path.name}" if shown.path else "")
+
+    async def propose(self, values: Mapping[str, Any], source: str) -> None:
+        """The form with these values, whatever was in it."""
+        self.action_form()
+        await self.form.fill(values, source, ask=False)
 
     def action_training(self) -> None:
         """Back to the run of this console."""
@@ -208,7 +246,29 @@ class Console(App[str]):
         if self.training:
             self.push_screen(QuitScreen(), self._answered)
         else:
-            self.exit("quit")
+            self._leave()
+
+    def action_detach(self) -> None:
+        """Take the screen away and give the shell its prompt back; the run goes on."""
+        from tui.screens.train import TrainScreen
+
+        if self.session is not None and self.training:
+            if self.session.path is not None or self.terminal is None:
+                self.exit("detach")
+            else:
+                self.notify("the run has not begun yet: once more in a moment")
+        elif isinstance(self.screen, TrainScreen) and self.screen.shown.alive:
+            self._leave()
+        else:
+            self.notify("nothing is being trained here: q leaves")
+
+    def _leave(self) -> None:
+        from tui.screens.train import TrainScreen
+
+        shown = next((screen.shown for screen in self.screen_stack[::-1] if isinstance(screen, TrainScreen)), None)
+        if shown is not None and shown.alive and shown.path is not None:
+            self.left = f"{shown.path.name} goes on: epochal attach {shlex.quote(self.engine.named(shown.path))}"
+        self.exit("quit")
 
     def _answered(self, answer: str | None) -> None:
         if answer == "stop" and self.session is not None:
@@ -216,7 +276,9 @@ class Console(App[str]):
             self.session.control.stop()
             self.notify("stopping after this step, then saving")
             self.action_training()
-        elif answer in ("leave", "kill"):
+        elif answer == "detach":
+            self.action_detach()
+        elif answer == "kill":
             self.exit(answer)
 
     # signals
@@ -230,7 +292,12 @@ class Console(App[str]):
             self.session.control.stop(reason)
         self.exit(answer)
 
+    def _checkpoint(self) -> None:
+        if self.session is not None:
+            self.session.control.checkpoint()
+
     def _watch_terminal(self) -> None:
-        # A hang-up that sends no signal shows as a descriptor that is no terminal any more.
-        if not os.isatty(0):
+        # A hang-up that sends no signal shows as a descriptor that is no terminal any more; without the launcher the shell
+        # has the terminal back.
+        if not os.isatty(0) or (self.launcher is not None and self.launcher.gone):
             self.action_hang_up()

@@ -1,18 +1,56 @@
-"""Textual's driver for a terminal, made to survive what terminals do: bytes that are no UTF-8, and going away."""
+"""Textual's driver for a terminal, made to survive what terminals do: bytes that are no UTF-8, standing still, going away."""
 
 from __future__ import annotations
 
+import contextlib
 import os
+import queue
 import selectors
+import time
 from codecs import getincrementaldecoder
+from typing import Any, TextIO
 
 from textual._xterm_parser import XTermParser
 from textual.drivers.linux_driver import LinuxDriver
 
+SECONDS = 1.0  # that the end of the screen waits for a terminal that stands still
+
 
 class LastingDriver(LinuxDriver):
     """Reads input with damaged bytes replaced (one old-style mouse report ends Textual's own thread), and tells the app once
-    when the terminal is gone instead of failing on it."""
+    when the terminal is gone instead of failing on it.
+
+    A connection that hangs takes no more output, for minutes perhaps before it breaks. Frames are left out then, so that the
+    app never waits for the terminal; the whole screen is painted when it takes something again.
+    """
+
+    def __init__(self, *arguments: Any, **options: Any) -> None:
+        super().__init__(*arguments, **options)
+        self._file = _Lasting(self._file)  # type: ignore[assignment, arg-type]
+        self._behind = False
+
+    def write(self, data: str) -> None:
+        assert self._writer_thread is not None
+        waiting = self._writer_thread._queue
+        if self._behind and waiting.empty():
+            self._behind = False
+            self._app.call_later(self._app.repaint)  # type: ignore[attr-defined]
+        try:
+            waiting.put_nowait(data)
+        except queue.Full:
+            self._behind = True
+
+    def stop_application_mode(self) -> None:
+        deadline = time.monotonic() + SECONDS
+        while self._writer_thread is not None and not self._writer_thread._queue.empty() and time.monotonic() < deadline:
+            time.sleep(0.02)
+        super().stop_application_mode()
+
+    def close(self) -> None:
+        if self._writer_thread is not None:
+            with contextlib.suppress(queue.Full):
+                self._writer_thread._queue.put(None, timeout=SECONDS)
+                self._writer_thread.join(SECONDS)
 
     def run_input_thread(self) -> None:
         decode = getincrementaldecoder("utf-8")(errors="replace").decode
@@ -33,3 +71,21 @@ class LastingDriver(LinuxDriver):
                             self.process_message(event)
                 for event in parser.tick():
                     self.process_message(event)
+
+
+class _Lasting:
+    """The screen's file; what a terminal that has gone no longer takes is dropped."""
+
+    def __init__(self, file: TextIO) -> None:
+        self._file = file
+
+    def write(self, text: str) -> None:
+        with contextlib.suppress(OSError):
+            self._file.write(text)
+
+    def flush(self) -> None:
+        with contextlib.suppress(OSError):
+            self._file.flush()
+
+    def fileno(self) -> int:
+        return self._file.fileno()

@@ -39,6 +39,16 @@ KEYS: tuple[Key, ...] = (
         "start in a field",
         palette=False,
     ),
+    Key(
+        "background",
+        "B",
+        "B",
+        "Start in the background",
+        "a process of its own; watch it here",
+        ("form",),
+        "background",
+        "background",
+    ),
     Key("dry-run", "P", "P", "Dry run", "some real steps, on copies", ("form",), "dry_run", "dry run"),
     Key(
         "filter",
@@ -100,6 +110,8 @@ KEYS: tuple[Key, ...] = (
         "checkpoint", "c", "c", "Checkpoint now", "writes one after the step under way", ("train",), "checkpoint", "checkpoint"
     ),
     Key("validate", "v", "v", "Validate now", "after the step under way", ("train",), "validate", "validate"),
+    Key("detach", "d", "d", "Detach", "leave the terminal; training goes on", ("train",), "app.detach", "detach"),
+    Key("proposal", "o", "o", "Open the proposal", "the recipe as it would have worked", ("train",), "proposal"),
     Key("metric-next", "m", "m M", "Next, previous metric", "what the chart draws", ("train", "over"), "metric(1)", "metric"),
     Key("metric-previous", "M", "M", "Previous metric", "", ("train",), "metric(-1)", palette=False),
     Key(
@@ -128,7 +140,7 @@ KEYS: tuple[Key, ...] = (
     ),
     *(Key(f"pane-{n}", str(n), str(n), "", "", ("train",), f"pane({n})", palette=False) for n in range(2, 7)),
     # the list of runs
-    Key("open", "enter", "Enter", "Look at the run", "its curves, epochs and summary", ("runs",), "open", "look"),
+    Key("open", "enter", "Enter", "Look at the run", "attaches to one at work", ("runs",), "open", "look, attach"),
     Key(
         "resume",
         "r",

@@ -1,67 +1,120 @@
-"""From the command to the screen and back to the shell: the terminal is handed over, and given back whatever happens."""
+"""The two processes of the console, parted before anything heavy is imported.
+
+The launcher keeps the shell's foreground and waits; its child is the console and trains. So a run outlives its screen: when
+the child leaves the terminal, the launcher ends, and the shell has its prompt back while the training goes on.
+"""
 
 from __future__ import annotations
 
-import asyncio
+import contextlib
+import json
 import os
+import select
+import signal
 import sys
-from pathlib import Path
+import termios
+from collections.abc import Callable
+from types import FrameType
 from typing import Any
 
-from engine.errors import RecipeError
-from tui.after import Stops, wait
-from tui.session import Engine, Session
-from tui.terminal import Output, Terminal
-
-STATUS = {"interrupted": 130, "terminated": 143, "kill": 130}
+PASSED_ON = (signal.SIGTERM, signal.SIGINT, signal.SIGHUP, signal.SIGUSR1)
+# Out of the alternate screen, with the cursor, without the reports that Textual asks a terminal for.
+_RESET = b"\x1b[<u\x1b[?1000l\x1b[?1003l\x1b[?1006l\x1b[?2004l\x1b[?1004l\x1b[?7h\x1b[?1049l\x1b[?25h"
 
 
-def launch(recipe: str | None, runs: str | None) -> int:
-    """Open the console; when it is left while a run trains, wait for the run's end. Returns the exit status."""
+class Launcher:
+    """The waiting process, as its child sees it."""
+
+    def __init__(self, pipe: int, process: int) -> None:
+        self._pipe = pipe
+        self._process = process
+
+    @property
+    def gone(self) -> bool:
+        """Whether it was killed; the shell then has the terminal back."""
+        return os.getppid() != self._process
+
+    def release(self, text: str, status: int = 0) -> None:
+        """Let it print this and end. It may be gone already, with the terminal."""
+        with contextlib.suppress(OSError):
+            os.write(self._pipe, json.dumps({"text": text, "status": status}).encode() + b"\n")
+        with contextlib.suppress(OSError):
+            os.close(self._pipe)
+
+
+def launch(console: Callable[[Launcher], int]) -> int:
+    """Call `console` in a process of its own and wait for it, or for its word that it needs the terminal no longer.
+
+    Returns the exit status in both processes: 128 and the number where a signal ended the console.
+    """
+    reading, writing = os.pipe()
+    sys.stdout.flush()
+    sys.stderr.flush()
+    launcher = os.getpid()
+    before = signal.pthread_sigmask(signal.SIG_BLOCK, PASSED_ON)  # none may fall between the fork and its handler
+    child = os.fork()
+    if child == 0:
+        signal.signal(signal.SIGINT, signal.SIG_DFL)  # until there is something to save, with no traceback
+        signal.pthread_sigmask(signal.SIG_SETMASK, before)
+        os.close(reading)
+        return console(Launcher(writing, launcher))
+    os.close(writing)
+    return _wait(child, reading, before)
+
+
+def _wait(child: int, reading: int, mask: set[int] | set[signal.Signals]) -> int:
+    def pass_on(number: int, _: FrameType | None) -> None:
+        with contextlib.suppress(ProcessLookupError):
+            os.kill(child, number)
+
+    found = _terminal()
+    woken, wake = os.pipe()
+    for end in (woken, wake):
+        os.set_blocking(end, False)
+    signal.set_wakeup_fd(wake, warn_on_full_buffer=False)
+    signal.signal(signal.SIGCHLD, lambda *_: None)
+    for number in PASSED_ON:
+        if signal.getsignal(number) is not signal.SIG_IGN:
+            signal.signal(number, pass_on)
+    signal.pthread_sigmask(signal.SIG_SETMASK, mask)
+    said, open_ends = b"", [reading, woken]
+    while True:
+        ended, code = os.waitpid(child, os.WNOHANG)  # asked before the last look at the pipe
+        ready = select.select(open_ends, [], [], 0 if ended else None)[0]
+        if woken in ready:
+            with contextlib.suppress(BlockingIOError):
+                os.read(woken, 4096)
+        if reading in ready:
+            if data := os.read(reading, 65536):
+                said += data
+            else:
+                open_ends.remove(reading)
+        if said.endswith(b"\n"):
+            return _say(json.loads(said))
+        if ended:
+            return _status(os.waitstatus_to_exitcode(code), found)
+
+
+def _say(told: dict[str, Any]) -> int:
+    with contextlib.suppress(OSError):  # a terminal that has gone
+        print(told["text"], flush=True)
+    return int(told["status"])
+
+
+def _status(status: int, terminal: list[Any] | None) -> int:
+    if status >= 0:
+        return status
+    if terminal is not None:  # the console could not tidy up after itself
+        with contextlib.suppress(OSError, termios.error):
+            termios.tcsetattr(0, termios.TCSANOW, terminal)
+            os.write(1, _RESET)
+    with contextlib.suppress(OSError):
+        print(f"epochal: ended by {signal.Signals(-status).name}", file=sys.stderr, flush=True)
+    return 128 - status
+
+
+def _terminal() -> list[Any] | None:
     try:
-        values = read_values(recipe)
-    except RecipeError as error:
-        print(f"epochal: {error}", file=sys.stderr)
-        return 2
-    from multiprocessing import resource_tracker
-
-    from tui.app import Console
-
-    resource_tracker.ensure_running()  # while descriptors 1 and 2 are still the terminal: see the notes in `terminal`
-    loop = asyncio.new_event_loop()
-    with Terminal(Output()) as terminal:
-        app = Console(
-            Engine(Path(runs) if runs else None), values, source=Path(recipe).name if recipe else "", terminal=terminal
-        )
-        app.tell_errors_to(terminal.screen)
-        # A loop of our own stays open after the app: its signal handlers hold until `stops` takes over.
-        answer = app.run(loop=loop, mouse=bool(os.environ.get("EPOCHAL_MOUSE")))
-        stops = Stops(app.session) if app.session else None  # at once: a Ctrl-C right now is for the run
-        lost = answer == "hangup" or not os.isatty(0)
-        if lost:
-            terminal.lose(app.session.path / "output.log" if app.session and app.session.path else None)
-    status = after(app.session, stops, answer, silent=lost)
-    loop.close()  # not before: this puts the signals' defaults back
-    return max(status, 1) if app.return_code else status
-
-
-def read_values(recipe: str | None) -> dict[str, Any]:
-    """The values of a recipe file, unchecked, or those of the default recipe. Raises RecipeError for what is no TOML."""
-    from engine.recipe import Recipe, read_toml
-
-    return read_toml(recipe) if recipe is not None else Recipe().to_dict(complete=False)
-
-
-def after(session: Session | None, stops: Stops | None, answer: str | None, *, silent: bool) -> int:
-    """What is left to do once the screen is gone: wait for a run that still trains, or say how it ended."""
-    if session is None or stops is None:
-        return STATUS.get(answer or "", 0)
-    if answer == "kill" and session.alive:
-        print("epochal: killed without saving", file=sys.stderr, flush=True)
-        os._exit(STATUS["kill"])
-    if session.control.paused:  # nobody can resume it any more
-        if silent:
-            session.control.stop("its terminal was lost while it was paused")
-        else:
-            session.control.resume()
-    return wait(session, stops, STATUS.get(answer or ""), silent=silent)
+        return termios.tcgetattr(0)
+    except termios.error:
+        return None

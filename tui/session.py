@@ -19,6 +19,7 @@ from engine.control import Control
 from engine.errors import EpochalError, Problem, RecipeError
 from engine.events import Message, RunEnded, RunStarted
 from engine.history import History
+from tui.background import Starting
 from tui.dry_run import DryRun
 from tui.terminal import Output
 
@@ -36,10 +37,23 @@ class Trains(Protocol):
     def fit(self) -> object: ...
 
 
+class Follows(Protocol):
+    """What following a run needs of its follower."""
+
+    @property
+    def history(self) -> History: ...
+
+    @property
+    def alive(self) -> bool: ...
+
+    def poll(self) -> object: ...
+
+
 class Engine:
     """The console's one door to the engine. Every method imports what it needs when it is called."""
 
     check: Sequence[str] = (sys.executable, "-P", "-m", "engine", "check")  # the command of a dry run
+    train_command: Sequence[str] = (sys.executable, "-P", "-m", "engine", "train")
 
     def __init__(self, runs: Path | None = None) -> None:
         self.runs = runs
@@ -107,15 +121,44 @@ class Engine:
 
         return Run.list(self.root)
 
-    def open_run(self, path: Path) -> tuple[dict[str, Any], History]:
-        """The recipe (empty for a run of one's own objects) and the history of a run on disk."""
+    def find(self, which: str) -> Path:
+        """The directory of a run by its path, name or a part of it; for "" of the newest at work, else the newest."""
+        from engine.run import Run
+
+        runs = [] if which else self.list_runs()
+        return runs[0].path if runs else Run.open(which or "last", self.root).path
+
+    def named(self, path: Path) -> str:
+        """The shortest words by which `epochal attach` finds a run from this directory."""
+        from engine.run import runs_root
+
+        return path.name if path.parent.resolve() == runs_root().resolve() else str(path)
+
+    def recipe_of(self, path: Path) -> dict[str, Any]:
+        """The recipe of a run on disk, empty for a run of one's own objects. RunError, OSError or ValueError."""
         import tomllib
 
-        from engine.run import Run, load_history
+        from engine.run import Run
 
-        run = Run.open(path)
-        recipe = tomllib.loads(run.recipe_path.read_text(encoding="utf-8")) if run.recipe_path.exists() else {}
-        return recipe, load_history(run)
+        recipe = Run.open(path).recipe_path
+        return tomllib.loads(recipe.read_text(encoding="utf-8")) if recipe.exists() else {}
+
+    def follower(self, path: Path) -> Follows:
+        """What follows a run through its directory."""
+        from engine.run import Run
+        from engine.run.follow import Follower
+
+        return Follower(Run.open(path))
+
+    def tell(self, path: Path, ask: str, **values: Any) -> None:
+        """Ask the process that trains a run for something. RunError where there is none."""
+        from engine.run import Run
+
+        Run.open(path).tell(ask, **values)
+
+    def start_in_background(self, values: Mapping[str, Any]) -> Starting:
+        """A run of these values in a process of its own, about to begin."""
+        return Starting(self.train_command, values, self.root)
 
 
 class Preload:

@@ -7,6 +7,7 @@ screen nor get lost: a thread reads them into an `Output`, which the output pane
 from __future__ import annotations
 
 import codecs
+import contextlib
 import io
 import os
 import sys
@@ -122,12 +123,15 @@ class Terminal:
         """Lead Python's own streams to the pipe; Textual puts its own in place when it starts, so call it again then."""
         sys.stdout, sys.stderr = self.stdout, self.stderr
 
-    def lose(self, log: Path | None) -> None:
-        """The terminal is gone: at the exit descriptors 1 and 2 lead to the run's output.log instead, or nowhere."""
-        target = os.open(log or os.devnull, os.O_WRONLY | os.O_APPEND | os.O_CREAT, 0o666)
-        for saved in self._saved:
-            os.dup2(target, saved)
-        os.close(target)
+    def leave(self, log: Path | None) -> None:
+        """The terminal is not ours any more: nothing is read from it, nothing is drawn, and after the exit what is printed
+        goes to the run's output.log, or nowhere."""
+        nowhere = os.open(os.devnull, os.O_RDWR)
+        for descriptor in (0, self.screen.fileno(), *self._saved):
+            os.dup2(nowhere, descriptor)
+        os.close(nowhere)
+        if log is not None:
+            lead(log, *self._saved)
 
     def __exit__(self, kind: type[BaseException] | None, value: BaseException | None, trace: TracebackType | None) -> None:
         sys.stdout, sys.stderr, sys.__stdout__, sys.__stderr__ = self._streams  # type: ignore[misc, assignment]
@@ -143,3 +147,12 @@ class Terminal:
         with os.fdopen(descriptor, "rb", buffering=0) as pipe:
             while data := pipe.read(65536):
                 self.output.feed(decoder.decode(data))
+
+
+def lead(log: Path, *descriptors: int) -> None:
+    """Let these descriptors append to a file. Where the disk does not take it they stay as they are."""
+    with contextlib.suppress(OSError):
+        target = os.open(log, os.O_WRONLY | os.O_APPEND | os.O_CREAT, 0o666)
+        for descriptor in descriptors:
+            os.dup2(target, descriptor)
+        os.close(target)

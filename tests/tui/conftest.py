@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import platform
 import threading
 import time
 from collections.abc import Callable, Mapping, Sequence
@@ -15,11 +16,12 @@ import pytest
 
 from engine.catalog.fields import Field, Section
 from engine.control import Control
-from engine.errors import Problem, RecipeError
+from engine.errors import Problem, RecipeError, RunError
 from engine.events import CheckpointWritten, Event, Progress, RunContinued, RunEnded, RunPaused, Validated
 from engine.history import History
 from tests.tui import scripted
 from tui.app import Console
+from tui.background import Begun
 from tui.session import Engine
 
 LR = Field(key="lr", kind="number", default=1e-3, minimum=0.0, help="learning rate")
@@ -113,6 +115,9 @@ class ScriptedEngine(Engine):
         self.started: list[Mapping[str, Any]] = []
         self.resumed: list[tuple[Path, int | None]] = []
         self.runs_there: list[Any] = []
+        self.followers: dict[str, ScriptedFollower] = {}
+        self.told: list[tuple[str, str, dict[str, Any]]] = []
+        self.begun: Begun | None = None  # what came of a start in the background
         self.unfit: dict[str, dict[str, str]] = {}
         self.events: list[Event] = []  # that a run states at its start
 
@@ -169,14 +174,37 @@ class ScriptedEngine(Engine):
     def list_runs(self) -> list[Any]:
         return self.runs_there
 
-    def open_run(self, path: Path) -> tuple[dict[str, Any], History]:
-        history = History()
-        for event in (
-            scripted.started(2),
-            RunEnded(state="finished", reason="all 2 epochs done", epoch=2, step=780, seconds=18.0, best={}),
-        ):
-            history.apply(event)
-        return {"name": "digits-mlp", "training": {"epochs": 2}}, history
+    def recipe_of(self, path: Path) -> dict[str, Any]:
+        return {"name": "digits-mlp", "training": {"epochs": 2}}
+
+    def follower(self, path: Path) -> ScriptedFollower:
+        return self.followers.setdefault(path.name, ScriptedFollower())
+
+    def tell(self, path: Path, ask: str, **values: Any) -> None:
+        if not self.followers[path.name].alive:
+            raise RunError(f"{path.name} is not being trained")
+        self.told.append((path.name, ask, values))
+
+    def start_in_background(self, values: Mapping[str, Any]) -> SimpleNamespace:
+        self.started.append(values)
+        return SimpleNamespace(poll=lambda: self.begun)
+
+
+class ScriptedFollower:
+    """Follows a run that is over, or with events of the test's own one that is at work: what is put into `events` is seen at
+    the next look."""
+
+    def __init__(self, *events: Event, alive: bool = False) -> None:
+        over = RunEnded(state="finished", reason="all 2 epochs done", epoch=2, step=780, seconds=18.0, best={})
+        self.events = list(events) or [scripted.started(2), over]
+        self.alive = alive
+        self.history = History()
+
+    def poll(self) -> None:
+        while self.events:
+            self.history.apply(self.events.pop(0))
+        if self.history.ended is not None:
+            self.alive = False
 
 
 def run_summary(name: str, state: str, **values: Any) -> Any:
@@ -184,6 +212,7 @@ def run_summary(name: str, state: str, **values: Any) -> Any:
     usual = {
         "path": Path("runs") / name, "step": 780, "epoch": 2, "epochs": 2, "monitor": "val/loss", "mode": "min",
         "started": 1.79e9, "best": {"epoch": 2, "val/loss": 0.4}, "seconds": 18.0, "reason": "",
+        "host": platform.node(), "pid": 4321,
     }  # fmt: skip
     return SimpleNamespace(name=name, state=state, **{**usual, **values})
 

@@ -251,7 +251,7 @@ async def test_q_without_training_leaves_at_once(console: Console):
     assert console.return_value == "quit"
 
 
-@pytest.mark.parametrize(("key", "answer"), [("d", "leave"), ("k", "kill")])
+@pytest.mark.parametrize(("key", "answer"), [("d", "detach"), ("k", "kill")])
 async def test_q_asks_while_training(console: Console, key: str, answer: str):
     async with console.run_test(size=SMALL) as pilot:
         await training(console, pilot)
@@ -275,7 +275,7 @@ async def test_arrows_choose_in_the_question(console: Console):
     async with console.run_test(size=SMALL) as pilot:
         await training(console, pilot)
         await pilot.press("q", "down", "enter")
-        await until(lambda: console.return_value == "leave")
+        await until(lambda: console.return_value == "detach")
 
 
 # runs

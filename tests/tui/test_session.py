@@ -155,7 +155,7 @@ def test_nothing_heavy_is_imported_before_the_first_frame(tmp_path: Path):
     done = run_python(
         """
         import asyncio, sys
-        from tui.launch import read_values
+        from tui.console import read_values
         from tui.app import Console
         from tui.session import Engine, Preload
         seen = []
@@ -211,12 +211,15 @@ def test_a_recipe_that_is_not_there_is_one_sentence(capsys):
     assert capsys.readouterr().err == "epochal: there is no file missing.toml\n"
 
 
-def test_prints_after_a_hang_up_go_to_the_log(tmp_path: Path):
+def test_prints_after_the_terminal_was_left_go_to_the_log(tmp_path: Path):
     done = run_python(f"""
+        import os
         from pathlib import Path
         from tui.terminal import Output, Terminal
         with Terminal(Output()) as terminal:
-            terminal.lose(Path({str(tmp_path / "output.log")!r}))
+            terminal.leave(Path({str(tmp_path / "output.log")!r}))
+            terminal.screen.write("SCREEN"); terminal.screen.flush()
         print("on and on", flush=True)
+        assert os.read(0, 1) == b""
     """)
     assert done.stdout == "" and (tmp_path / "output.log").read_text() == "on and on\n", done.stderr

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import traceback
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any, ClassVar
 
 from textual import events, on
@@ -16,6 +16,7 @@ from textual.widget import Widget
 from textual.widgets import Input, Static
 
 from engine.errors import Problem
+from tui.background import Begun, Starting
 from tui.dry_run import DryRun, Found
 from tui.form.dry_pane import DryPane
 from tui.form.model import FormModel, sentences
@@ -42,11 +43,12 @@ class FormScreen(Base):
         self.source = source
         self.model = FormModel(values, engine.sections)
         self._from_file = bool(source)
-        self._start_wanted = False
+        self._start_wanted: Callable[[], None] | None = None  # as soon as torch is loaded
         self._nothing_found = False
         self._edited_since = False  # since a run was started with it or its recipe was filled in
         self._of: Mapping[str, Any] = {}  # the recipe of that run
         self._dry: DryRun | None = None
+        self._background: Starting | None = None
         self._before: Widget | None = None  # what had the keyboard before the dry run's pane
         self.complete = False  # whether all fields are there
 
@@ -66,6 +68,13 @@ class FormScreen(Base):
         self._draw_title()
         self._draw_hint()
         self._waiting = self.set_interval(0.05, self._look_for_torch)
+
+    def on_screen_resume(self) -> None:
+        self.call_after_refresh(self._load)
+
+    def _load(self) -> None:
+        if self.is_current:  # a console that is opened on a run needs no torch before it needs the form
+            self.preload.start()
 
     def on_unmount(self) -> None:
         if self._dry is not None:
@@ -92,20 +101,20 @@ class FormScreen(Base):
         self._draw_title()
         if self._from_file:
             self.show_problems(self._check())
-        if self._start_wanted:
-            self._start_wanted = False
-            self.action_start()
+        if self._start_wanted is not None:
+            start, self._start_wanted = self._start_wanted, None
+            start()
 
     # what is on the screen
 
-    async def fill(self, values: Mapping[str, Any], source: str) -> None:
-        """Show the recipe of a run that is over, unless the form was changed since that run began."""
+    async def fill(self, values: Mapping[str, Any], source: str, *, ask: bool = True) -> None:
+        """Show the recipe of a run that is over; with `ask` not where the form was changed since that run began."""
         if values is self._of:
             return
-        if self._edited_since:
+        if self._edited_since and ask:
             self.notify("the form keeps what you changed in it")
             return
-        self._of, self.source = values, source
+        self._of, self.source, self._edited_since = values, source, False
         self.model = FormModel(values, self.engine.sections)
         self.model.light = not self.complete
         self.model.refresh()
@@ -154,6 +163,8 @@ class FormScreen(Base):
         ]
         ready = self.preload.ready.is_set()
         state = "torch failed to load" if self.preload.failure else "ready" if ready else "loading torch …"
+        if self._background is not None:
+            state = "starting in the background …"
         if self._start_wanted:
             state = "starts as soon as torch is loaded …"
         symbol = ("✗ ", "$text-error") if self.preload.failure else ("● ", "$text-success") if ready else ("◌ ", "$text-muted")
@@ -357,23 +368,52 @@ class FormScreen(Base):
 
     def action_start(self) -> None:
         """Check everything; train, or go to the first field that is wrong."""
-        if self._typing_a_name():
-            self.call_after_refresh(self.action_start)
-            return
         if self.console_app.training:
-            self.notify("a run is training: t goes back to it, s there stops it", severity="warning")
-            return
-        if not self.preload.ready.is_set():
-            self._start_wanted = not self._start_wanted
+            self.notify("a run is training: t goes back to it, s there stops it; B starts beside it", severity="warning")
+        elif self._checked(self.action_start):
+            self._of, self._edited_since = self.engine.complete(self.model.values), False
+            self.console_app.start(self._of)
+
+    def action_background(self) -> None:
+        """Check everything; train in a process of its own, and show that run."""
+        if self._background is not None:
+            self.notify("a run is being started; it takes some seconds")
+        elif self._checked(self.action_background):
+            self._of, self._edited_since = self.engine.complete(self.model.values), False
+            self._background = self.engine.start_in_background(self._of)
             self._draw_title()
-            return
+            self._starting = self.set_interval(0.1, self._look_at_background)
+
+    def _checked(self, start: Callable[[], None]) -> bool:
+        """Whether a run can begin; `start` is called again where that only has to be waited for."""
+        if self._typing_a_name():
+            self.call_after_refresh(start)
+            return False
+        if not self.preload.ready.is_set():
+            self._start_wanted = None if self._start_wanted else start
+            self._draw_title()
+            return False
         problems = self._check()
-        if problems or self.model.problems():
-            self.show_problems(problems)
+        self.show_problems(problems)
+        return not (problems or self.model.problems())
+
+    def _look_at_background(self) -> None:
+        begun = self._background.poll() if self._background is not None else None
+        if begun is None:
             return
-        self.show_problems(())
-        self._of, self._edited_since = self.engine.complete(self.model.values), False
-        self.console_app.start(self._of)
+        self._background = None
+        self.call_later(self._begun, begun)
+        self._starting.stop()  # cancels the task that this runs in: last
+
+    def _begun(self, begun: Begun) -> None:
+        self._draw_title()
+        if begun.path is not None:
+            self.console_app.action_form()
+            self.console_app.follow(begun.path)
+        else:
+            self.console_app.output.feed(begun.printed)
+            self._banner(f"not started: {begun.failure}")
+            self.notify(f"not started: {begun.failure}", severity="error", markup=False)
 
     def line(self, key: str) -> Line:
         """The line of this dotted key."""

@@ -13,14 +13,14 @@ from textual.widgets.option_list import Option
 
 CHOICES = {
     "s": ("stop", "stop and save", "finishes the step, then writes a checkpoint"),
-    "d": ("leave", "leave the screen", "training goes on here, a row an epoch"),
+    "d": ("detach", "detach", "training goes on; epochal attach comes back"),
     "k": ("kill", "kill now", "loses what came after the last checkpoint"),
     "escape": ("cancel", "cancel", "back to the run"),
 }
 
 
 class QuitScreen(ModalScreen[str]):
-    """Answers "stop", "leave", "kill" or "cancel"."""
+    """Answers "stop", "detach", "kill" or "cancel"."""
 
     BINDINGS: ClassVar[list[BindingType]] = [
         *(

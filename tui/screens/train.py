@@ -4,10 +4,9 @@ from __future__ import annotations
 
 import time
 from collections.abc import Mapping
-from pathlib import Path
 from typing import Any, ClassVar
 
-from textual import events
+from textual import events, on
 from textual.app import ComposeResult
 from textual.binding import BindingType
 from textual.containers import Horizontal, Vertical
@@ -17,17 +16,18 @@ from textual.widgets import Static
 
 from engine.control import Control
 from engine.history import History
+from tui.followed import Followed, Remote
 from tui.keys import bindings
 from tui.screens.base import Base, KeyLine
 from tui.session import Session
-from tui.terminal import Output
 from tui.widgets.chart import Chart
 from tui.widgets.device import DevicePane
 from tui.widgets.epochs import EpochLog
 from tui.widgets.formats import number
 from tui.widgets.output import OutputPane
-from tui.widgets.progress import RunProgress, TitleLine
+from tui.widgets.progress import RunProgress, TitleLine, Trouble
 from tui.widgets.recipe_pane import RecipePane
+from tui.widgets.rows import Rows
 from tui.widgets.summary import Summary
 
 SECONDS = 0.25  # between two looks at the history
@@ -45,37 +45,18 @@ PANES: dict[int, tuple[str, type[Widget]]] = {
 LAST = 6  # is there once the run has ended
 
 
-class Viewed:
-    """A run on disk, only to be looked at."""
-
-    def __init__(self, values: Mapping[str, Any], history: History, path: Path) -> None:
-        self.values = values
-        self.history = history
-        self.path = path
-        self.output = Output()
-        printed = ""
-        log = path / "output.log"
-        if log.exists():
-            with log.open("rb") as file:
-                file.seek(max(0, log.stat().st_size - 500_000))
-                printed = file.read().decode("utf-8", "replace")
-        # A run without a console has its messages in the journal alone.
-        told = [f"{message.level}: {message.text}\n" for message in history.messages if message.text not in printed]
-        self.output.feed("".join([*told, printed]))
-
-
 class TrainScreen(Base):
     """One run. Polls, never waits; repaints what changed; stays open at the end with the summary."""
 
     NAME = "train"
     BINDINGS: ClassVar[list[BindingType]] = [*bindings("train")]
 
-    def __init__(self, shown: Session | Viewed) -> None:
+    def __init__(self, shown: Session | Followed) -> None:
         super().__init__(classes="-page1")
         self.shown = shown
         self.session = shown if isinstance(shown, Session) else None
         self._seen: tuple[object, ...] = ()
-        self._read = self.session.output_start if self.session else 0  # of the printed text
+        self._read = shown.output_start  # of the printed text
         self._page = 1
         self._over = False
         self._spent = time.thread_time()
@@ -83,6 +64,7 @@ class TrainScreen(Base):
     def compose(self) -> ComposeResult:
         yield TitleLine()
         yield RunProgress()
+        yield Trouble()
         yield Static(id="tiny", markup=False)
         yield Static(self._tabs(), id="tabs")
         with Vertical(id="panes"):
@@ -107,6 +89,10 @@ class TrainScreen(Base):
     def on_screen_resume(self) -> None:
         self._seen = ()
 
+    def on_unmount(self) -> None:
+        if isinstance(self.shown, Followed):
+            self.shown.close()
+
     # drawing
 
     def poll(self) -> None:
@@ -123,7 +109,7 @@ class TrainScreen(Base):
         if self.is_current:
             self._show_output()
         self._tell()
-        if not self._over and (self.session is None or not self.session.alive):
+        if not self._over and self.session is not None and not self.session.alive:
             self._end()
         self.set_timer(min(max(SECONDS, cost / SHARE), SLOWEST), self.poll)
 
@@ -135,24 +121,26 @@ class TrainScreen(Base):
             self.set_class(history.ended is not None, "-ended")
             self.query_one(KeyLine).of = "train" if history.ended is None else "over"
             self.query_one("#tabs", Static).update(self._tabs())
-        self.query_one(TitleLine).show(history)
-        self.query_one(RunProgress).show(history)
-        if (chart := self.query_one(Chart)).is_on_screen:
-            chart.show(history)
-        for kind in (EpochLog, DevicePane, Summary):
-            for pane in self.query(kind):
-                if pane.is_on_screen or kind is Summary:
-                    pane.show(history)
+        for rows in self.query(Rows):
+            if rows.is_on_screen or isinstance(rows, Summary):
+                rows.guarded(rows.show, history)
 
     def _show_output(self) -> None:
         end = self.shown.output.end
         if end != self._read:
             text, self._read = self.shown.output.since(self._read), end
-            self.query_one(OutputPane).add(text)
+            pane = self.query_one(OutputPane)
+            pane.guarded(pane.add, text)
+
+    @on(Rows.Failed)
+    def _pane_failed(self, event: Rows.Failed) -> None:
+        """Its part of the screen is out of use, the rest goes on, and the run knows nothing of it."""
+        self.shown.output.feed(event.traceback)
+        self.notify(f"a part of the screen failed: {event.reason}; its traceback is in pane 5", severity="error", markup=False)
 
     def _tell(self) -> None:
-        while self.session is not None and self.session.news:
-            message = self.session.news.popleft()
+        while self.shown.news:
+            message = self.shown.news.popleft()
             self.notify(message.text, severity="error" if message.level == "error" else "warning", timeout=10, markup=False)
 
     def _end(self) -> None:
@@ -170,7 +158,9 @@ class TrainScreen(Base):
 
     def _recipe(self) -> RecipePane:
         pane = RecipePane()
-        pane.show_recipe(self.shown.values, self.console_app.engine.complete({}))
+        # The defaults of names need torch: an attached console has it only once the form was needed.
+        ready = self.console_app.preload.ready.is_set()
+        pane.show_recipe(self.shown.values, self.console_app.engine.complete({}) if ready else None)
         return pane
 
     # keys
@@ -219,28 +209,57 @@ class TrainScreen(Base):
 
     def action_metric(self, step: int) -> None:
         """Draw another metric."""
-        self.query_one(Chart).cycle_metric(step)
+        chart = self.query_one(Chart)
+        chart.guarded(chart.cycle_metric, step)
 
     def action_smooth(self, step: int) -> None:
         """More (1), less (-1) or no (0) smoothing."""
         chart = self.query_one(Chart)
-        {1: chart.smooth_more, -1: chart.smooth_less, 0: chart.smooth_none}[step]()
+        chart.guarded({1: chart.smooth_more, -1: chart.smooth_less, 0: chart.smooth_none}[step])
 
     def action_log(self) -> None:
         """Logarithmic y axis, on or off."""
-        self.query_one(Chart).toggle_log()
+        chart = self.query_one(Chart)
+        chart.guarded(chart.toggle_log)
 
-    def _control(self) -> Control | None:
+    async def action_proposal(self) -> None:
+        """Open the form with the recipe as it would have worked."""
+        ended = self.shown.history.ended
+        if ended is None or not ended.proposal or not self.shown.values:
+            self.notify("there is no proposal here")
+            return
+        values = with_fields(self.shown.values, ended.proposal)
+        said = ", ".join(f"{field} {value}" for field, value in ended.proposal.items())
+        await self.console_app.propose(values, f"as in {self.shown.path.name if self.shown.path else 'the run'}, but {said}")
+
+    def _control(self) -> Control | Remote | None:
         """The run's control, or None, and then the person is told why."""
-        if self.session is not None and self.session.alive:
-            return self.session.control
-        self.notify("this run is over: n for a new one, a for all runs" if self.session else "this run is only looked at here")
+        if self.shown.alive:
+            return self.shown.control
+        history = self.shown.history
+        if history.ended is None:
+            self.notify("the run's directory is being read")
+        elif history.ended.state == "died":
+            self.notify("its process is gone: a, then r goes on with it", severity="warning")
+        else:
+            self.notify("this run is over: n for a new one, a for all runs")
         return None
+
+
+def with_fields(values: Mapping[str, Any], changes: Mapping[str, Any]) -> dict[str, Any]:
+    """A recipe's values with some of them changed; `changes` has dotted keys."""
+    result = {key: dict(value) if isinstance(value, Mapping) else value for key, value in values.items()}
+    for field, value in changes.items():
+        section, _, key = field.rpartition(".")
+        (result.setdefault(section, {}) if section else result)[key] = value
+    return result
 
 
 def one_line(history: History) -> str:
     """All there is room for on a very small screen."""
     parts = [history.state]
+    if history.failed_save is not None:
+        parts.append("checkpoint not written")
     if history.started is not None and history.progress is not None:
         parts.append(f"epoch {history.progress.epoch}/{history.started.epochs}")
     if history.epochs:

@@ -9,6 +9,7 @@ from engine.events import EpochEnded, Validated
 from engine.history import History, Series
 from tui.widgets.curves import Columns, Smoothed, View, decimate
 from tui.widgets.formats import number, place, rate
+from tui.widgets.notes import befell
 from tui.widgets.plot import Curve, Mark, columns, draw
 from tui.widgets.rows import Pane, Row, fit
 
@@ -98,7 +99,8 @@ class Chart(Pane):
         points = {role: curve.columns() for role, curve in self._series().items()}
         newest = [(role, len(steps), steps[-1], means[-1]) for role, (steps, means, _, _) in points.items()]
         best = self._history.best
-        key = (id(self._history), self.size, self.metric, self.smoothing, self.view.log.get(self.metric), repr(newest), best)
+        key = (id(self._history), self.size, self.metric, self.smoothing, self.view.log.get(self.metric), repr(newest), best,
+               len(self._history.settings), len(self._history.rewinds))  # fmt: skip
         if key == self._drawn:
             return
         self._drawn = key
@@ -140,6 +142,7 @@ class Chart(Pane):
             if name == "val":  # told from the training line by its shape as well
                 marks += [Mark(x, y, self._symbol(name), name) for x, y in zip(at.x, at.mean, strict=True)]
         lines.sort(key=lambda line: line.role == "val")  # on top
+        marks += [Mark(step, None, self._change, "mark") for step, _ in befell(self._history) if step <= right]
         best = self._best()
         if best is not None:
             marks.append(Mark(best[0].step, best[1], "★"))
@@ -156,6 +159,10 @@ class Chart(Pane):
             return "o" if role == "val" else "+"  # as plot.draw draws them
         return "•" if role == "val" else "━"
 
+    @property
+    def _change(self) -> str:
+        return "^" if self._ascii else "▲"
+
     def _legend(self, curves: dict[str, Columns], newest: dict[str, float], width: int) -> Row:
         """What each line is and where it is now."""
         write = rate if self.metric == "lr" else number
@@ -169,6 +176,8 @@ class Chart(Pane):
                 pieces.append((0, [(f"{self._symbol(role)} ", role), (f"{name} ", "label"), said]))
         if any(at.gaps for at in curves.values()):
             pieces.append((1, [("× ", "bad"), ("not a number", "label")]))
+        if changes := befell(self._history):
+            pieces.append((3, [(f"{self._change} ", "mark"), (changes[-1][1], "label")]))
         best = self._best()
         if best is not None:
             found, value = best

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import threading
+from functools import partial
 from typing import ClassVar
 
 from engine.history import History
@@ -38,7 +39,7 @@ class DevicePane(Pane):
             self.reader = DeviceReader(device)
 
     def on_mount(self) -> None:
-        self.set_interval(SECONDS / TICKS, self._tick)
+        self.set_interval(SECONDS / TICKS, partial(self.guarded, self._tick))
 
     def on_resize(self) -> None:
         self._draw()

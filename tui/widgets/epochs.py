@@ -8,6 +8,7 @@ from typing import ClassVar
 from engine.events import EpochEnded
 from engine.history import History
 from tui.widgets.formats import number, rate, took
+from tui.widgets.notes import notes_between
 from tui.widgets.rows import Pane, Row
 
 _BUSY = {"validate": "validating", "save": "saving", "paused": "paused"}
@@ -38,7 +39,8 @@ class EpochLog(Pane):
 
     def show(self, history: History) -> None:
         """Draw what is new in `history`."""
-        if history is not self._history or len(history.epochs) < len(self._done):
+        shown = len(self._done)
+        if history is not self._history or (shown and history.epochs[shown - 1 : shown] != self._done[-1:]):  # went back
             self._history = history
             self._begin()
         if self.is_mounted and self.is_on_screen:
@@ -60,7 +62,7 @@ class EpochLog(Pane):
         if names == self._names and live == self._live and shown == len(self._done) and tight == self._tight:
             return
         self._live = live
-        fresh = [_cells(row, names) for row in self._done[shown:]] + ([live] if live else [])
+        fresh = self._cells(names, shown) + ([live] if live else [])
         widths = [max(map(len, column)) for column in zip(_heads(names), *fresh, strict=True)]
         if (
             names != self._names
@@ -68,7 +70,7 @@ class EpochLog(Pane):
             or any(new > old for new, old in zip(widths, self._widths, strict=True))
         ):
             known = self._widths if names == self._names else [0] * len(widths)
-            fresh = [_cells(row, names) for row in self._done] + ([live] if live else [])
+            fresh = self._cells(names) + ([live] if live else [])
             self._widths = [
                 max(known[i], *map(len, column)) for i, column in enumerate(zip(_heads(names), *fresh, strict=True))
             ]
@@ -76,11 +78,20 @@ class EpochLog(Pane):
             self.set_rows([self._heading(), *(self._row(i, cells) for i, cells in enumerate(fresh))])
             return
         if before != self._best and before is not None:
-            fresh, shown = [_cells(row, names) for row in self._done[before:shown]] + fresh, before
+            fresh, shown = self._cells(names, before, shown) + fresh, before
         for i, cells in enumerate(fresh, shown):
             self.set_row(1 + i, self._row(i, cells))
         if len(self._rows) > 1 + shown + len(fresh):
             self.set_rows(self._rows[: 1 + shown + len(fresh)])
+
+    def _cells(self, names: Sequence[str], first: int = 0, last: int | None = None) -> list[list[str]]:
+        """The cells of the epochs from `first` up to `last`."""
+        before = self._done[first - 1].step if first else 0
+        rows = []
+        for row in self._done[first:last]:
+            rows.append(_cells(row, names, notes_between(self._history, before, row.step)))
+            before = row.step
+        return rows
 
     def _heading(self) -> Row:
         roles = ["train", *("val" if name.startswith("val/") else "" for name in self._names)]
@@ -118,7 +129,7 @@ def _metrics(rows: Sequence[Mapping[str, float]]) -> list[str]:
     return sorted(names or ["val/loss"], key=lambda name: name != "val/loss")
 
 
-def _cells(row: EpochEnded, names: Sequence[str]) -> list[str]:
+def _cells(row: EpochEnded, names: Sequence[str], notes: Sequence[str]) -> list[str]:
     values = [number(row.metrics[name]) if name in row.metrics else "–" for name in names]
     return [
         str(row.epoch),
@@ -126,7 +137,7 @@ def _cells(row: EpochEnded, names: Sequence[str]) -> list[str]:
         *values,
         rate(row.lr),
         took(row.seconds),
-        " · ".join(row.notes),
+        " · ".join(dict.fromkeys([*notes, *row.notes])),
     ]
 
 
@@ -136,6 +147,7 @@ def _live(history: History, metrics: int) -> list[str] | None:
     if history.ended is not None or now is None or (history.epochs and now.epoch <= history.epochs[-1].epoch):
         return None
     share = f"{100 * now.batch // now.batches}%" if now.batches else ""
-    note = " ".join(filter(None, [_BUSY.get(now.phase, ""), share]))
+    at = " ".join(filter(None, [_BUSY.get(now.phase, ""), share]))
+    note = " · ".join([at, *notes_between(history, history.epochs[-1].step if history.epochs else 0)])
     loss = "…" if now.loss is None else number(now.loss)
     return [f"▸ {now.epoch}", loss, "…", *[""] * (metrics - 1), rate(now.lr), "", note]

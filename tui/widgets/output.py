@@ -96,7 +96,7 @@ class OutputPane(Pane):
         small = self.size.height < 2 and last
         self.set_title(f"5 Output ── {_COLOR.sub('', last).strip()}" if small else "5 Output")
 
-    def render_line(self, y: int) -> Strip:
+    def draw_line(self, y: int) -> Strip:
         base, width = self.rich_style, self.size.width
         row, left = y + self.scroll_offset.y, self.scroll_offset.x
         if row >= len(self._lines):

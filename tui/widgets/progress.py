@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable
+from functools import partial
 
 from engine.history import History
 from tui.widgets.formats import clock, number, place, short, took
@@ -18,6 +19,7 @@ STATES = {
     "finished": ("✓", "good"),
     "stopped": ("■", "warn"),
     "failed": ("✗", "bad"),
+    "died": ("✗", "bad"),
 }
 _EIGHTHS = " ▏▎▍▌▋▊▉"
 BAR, SHORTEST = 32, 12  # cells of a bar at most, and what pieces beside it must leave
@@ -134,6 +136,22 @@ def _line(name: str, share: float | None, counted: str, pieces: list[tuple[int, 
     return [*head, (" ", ""), *rest]
 
 
+class Trouble(Rows):
+    """A red line for as long as the disk does not take the run's checkpoints; nothing else of the time."""
+
+    DEFAULT_CSS = """
+    Trouble { height: 1; overflow: hidden hidden; display: none; }
+    """
+
+    def show(self, history: History) -> None:
+        """Draw what is new in `history`."""
+        failed = history.failed_save
+        self.display = failed is not None
+        if failed is not None:
+            said = f" ✗ checkpoint of step {failed.step:,} not written: {failed.reason}"
+            self.set_rows([[(said, "bad")]])
+
+
 class TitleLine(Rows):
     """What runs, where, and in which state; one row. It counts the seconds since the last checkpoint by itself."""
 
@@ -147,7 +165,7 @@ class TitleLine(Rows):
         self._history = History()
 
     def on_mount(self) -> None:
-        self.set_interval(1, self._tick)
+        self.set_interval(1, partial(self.guarded, self._tick))
 
     def show(self, history: History) -> None:
         """Draw what is new in `history`."""
@@ -166,7 +184,7 @@ class TitleLine(Rows):
 def title_row(history: History, width: int, now: float) -> Row:
     """`name · run · device · precision · execution ─── ● state · ckpt 0:21 ago` in at most `width` cells."""
     started, state = history.started, history.state
-    symbol, role = STATES[state]
+    symbol, role = STATES.get(state, ("?", "bad"))
     right: list[tuple[int, Row]] = [(0, [(f"{symbol} ", role), (state, role)])]
     if history.checkpoints:
         written = history.checkpoints[-1]

@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from typing import ClassVar
+import traceback
+from collections.abc import Callable, Sequence
+from typing import Any, ClassVar
 
 from rich.segment import Segment
 from rich.style import Style
+from textual import events
 from textual.content import Content
 from textual.geometry import Region, Size
+from textual.message import Message
 from textual.scroll_view import ScrollView
 from textual.strip import Strip
 
@@ -37,7 +40,18 @@ def fit(width: int, pieces: Sequence[tuple[int, Row]], gap: str = "  ") -> Row:
 
 
 class Rows(ScrollView):
-    """A pane of rows. The first `fixed` rows stay when the others scroll; `follow` keeps the end in view."""
+    """A pane of rows. The first `fixed` rows stay when the others scroll; `follow` keeps the end in view.
+
+    Whatever fails in one takes only this one out of use: it then shows the reason, and posts `Failed`.
+    """
+
+    class Failed(Message):
+        """A pane is out of use."""
+
+        def __init__(self, reason: str, traceback: str) -> None:
+            super().__init__()
+            self.reason = reason  # one sentence
+            self.traceback = traceback
 
     DEFAULT_CSS = """
     Rows {
@@ -72,6 +86,34 @@ class Rows(ScrollView):
         self._ascii = plain_terminal()
         self._title = ""
         self._at_end = True
+        self._failed = False
+
+    def show(self, history: History) -> None:
+        """Draw what is new in `history`. A pane that is filled by other means has nothing to do."""
+
+    def guarded(self, act: Callable[..., None], *arguments: Any) -> None:
+        """Do something to this pane, as long as it works."""
+        if self._failed:
+            return
+        try:
+            act(*arguments)
+        except Exception as error:
+            self._fail(error)
+
+    async def _dispatch_message(self, message: Message) -> None:
+        if self._failed and isinstance(message, events.Resize | events.Show | events.Timer | events.Callback):
+            return
+        try:
+            await super()._dispatch_message(message)
+        except Exception as error:
+            self._fail(error)
+
+    def _fail(self, error: Exception) -> None:
+        self._failed = True
+        reason = " ".join(f"{type(error).__name__}: {error}".split())
+        self._rows = [[(f" ✗ this part failed: {reason}", "bad")]]
+        self.post_message(self.Failed(f"{type(self).__name__}: {reason}", traceback.format_exc()))
+        self.refresh()
 
     def set_rows(self, rows: list[Row]) -> None:
         """Show these rows instead."""
@@ -121,13 +163,23 @@ class Rows(ScrollView):
             self.refresh(Region(0, on_screen, self.size.width, 1))
 
     def render_line(self, y: int) -> Strip:
-        base, width = self.rich_style, self.size.width
+        if not self._failed:
+            try:
+                return self.draw_line(y)
+            except Exception as error:
+                self._fail(error)
+        return self._strip(self._rows[0]) if y == 0 else Strip.blank(self.size.width, self.rich_style)
+
+    def draw_line(self, y: int) -> Strip:
+        """Line `y` of what is in view."""
         row = y if y < self.fixed else y + self.scroll_offset.y
-        if row >= len(self._rows):
-            return Strip.blank(width, base)
+        return self._strip(self._rows[row] if row < len(self._rows) else [])
+
+    def _strip(self, row: Row) -> Strip:
+        base, width = self.rich_style, self.size.width
         left = self.scroll_offset.x
         return Strip(
-            [Segment(plain(text) if self._ascii else text, self._style(role, base)) for text, role in self._rows[row]]
+            [Segment(plain(text) if self._ascii else text, self._style(role, base)) for text, role in row]
         ).crop_extend(left, left + width, base)
 
     def _style(self, role: str, base: Style) -> Style:
@@ -150,6 +202,3 @@ class Pane(Rows, can_focus=True):
     def __init__(self, *, id: str | None = None, classes: str | None = None) -> None:
         super().__init__(id=id, classes=classes)
         self.set_class(self._ascii, "-ascii")
-
-    def show(self, history: History) -> None:
-        """Draw what is new in `history`. A pane that is filled by other means has nothing to do."""

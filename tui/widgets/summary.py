@@ -39,13 +39,20 @@ def summary_rows(history: History) -> list[Row]:
     ended, started = history.ended, history.started
     if ended is None:
         return []
-    symbol, role = STATES[ended.state]
+    symbol, role = STATES.get(ended.state, ("?", "bad"))
     epochs = f"/{started.epochs}" if started else ""
     rows: list[Row] = [
         [(f" {symbol} {ended.state}", role), (f"  {ended.reason}", "")],
         [(" after ", "label"), (took(ended.seconds), "strong"), (f"  epoch {ended.epoch}{epochs}  step {ended.step}", "label"),
          *_rate(history)],
     ]  # fmt: skip
+    if ended.proposal:
+        said = ", ".join(f"{field} {value}" for field, value in ended.proposal.items())
+        rows += [
+            [],
+            [(" helps   ", "label"), (said, "strong")],
+            [("         ", ""), ("o opens the form with it filled in", "label")],
+        ]
     if history.epochs:
         rows += [[], *_metrics(history)]
     rows.append([])

@@ -1,0 +1,41 @@
+"""A run that is started in the background: a process that needs neither this console nor its terminal."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from tui.job import Job, reason
+
+
+@dataclass(frozen=True, slots=True)
+class Begun:
+    """Where the run is, or why there is none."""
+
+    path: Path | None = None
+    failure: str = ""  # one sentence
+    printed: str = ""
+
+
+class Starting:
+    """The command that starts the run; it ends when the run has begun."""
+
+    def __init__(self, command: Sequence[str], values: Mapping[str, Any], root: Path) -> None:
+        self._job = Job(command, values, "--runs", str(root), "--background", "--json")
+
+    def poll(self) -> Begun | None:
+        """What came of it; None as long as that is open. To be called until it is not None."""
+        result = self._job.result()
+        if result is None:
+            return None
+        status, out, printed = result
+        if status != 0:
+            sentences = [line.removeprefix("epochal: ") for line in printed.splitlines() if line.startswith("epochal: ")]
+            return Begun(failure=" ".join(sentences) if status == 2 and sentences else reason(status, printed), printed=printed)
+        try:
+            return Begun(path=Path(json.loads(out.strip().splitlines()[-1])["run"]), printed=printed)
+        except (LookupError, TypeError, ValueError):
+            return Begun(failure=f"the process said {out.strip()[-200:]!r} instead of where the run is", printed=printed)
