@@ -21,6 +21,7 @@ from engine.plan import length
 from engine.recipe import Component, Recipe
 from engine.schedules import build_schedule
 from engine.trial import try_one_batch
+from engine.weights import load_weights
 
 SMALL = 20e6  # floating-point operations of a batch's forward pass that one CPU thread does in about a millisecond
 
@@ -59,6 +60,7 @@ def assembled(recipe: Recipe) -> tuple[Parts, Prepared]:
         shape["vocabulary"] = data.output_size
     _refuse_misfit(recipe, data)
     model: nn.Module = _build("model", recipe.model, **shape)
+    started = () if plan.weights is None else (load_weights(model, plan.weights),)
     model.to(device, dtype)
     loss = _loss(recipe, data)
     if isinstance(loss, nn.Module):
@@ -95,7 +97,7 @@ def assembled(recipe: Recipe) -> tuple[Parts, Prepared]:
     work = FlopCounterMode(display=False)
     with work:
         doubts = try_one_batch(parts, recipe, data)
-    parts.warnings = (*data.notes, *doubts)
+    parts.warnings = (*started, *data.notes, *doubts)
     # Threads that share a millisecond's work cost more than they save, tenfold where another process is busy.
     small = device.type == "cpu" and 0 < work.get_total_flops() < SMALL
     parts.threads = plan.threads or (1 if small else None)

@@ -101,6 +101,9 @@ class Training:
         minimum=0.0,
         maximum=1.0,
     )
+    weights: str | None = option(
+        None, "weights to start from: a safetensors file, a .pt that holds only tensors, or the directory of a run"
+    )
     validate_every: int = option(1, "epochs between validations; the last epoch always has one", minimum=1)
     validate_steps: int | None = option(None, "validate also after so many steps each", minimum=1)
     metrics: list[str] = option(

@@ -107,7 +107,9 @@ class Trainer(Fitting):
             length = {"training.epochs": epochs or recipe.training.epochs, "training.max_steps": max_steps}
             recipe = recipe.replace(**length, **{"training.max_minutes": None})
             recipe.save(opened.recipe_path)
-        trainer = cls._made(assemble(recipe), recipe, opened, control)
+        begun = bool(opened.checkpoints.list())  # the weights to start from are not needed any more
+        parts = assemble(recipe.replace(**{"training.weights": None}) if begun else recipe)
+        trainer = cls._made(parts, recipe, opened, control)
         trainer.restore(("training.epochs",) if longer else ())
         if longer:  # asked for: patience that had run out starts again
             trainer.best.waited = 0
