@@ -14,7 +14,7 @@ from typing import Any
 
 from engine import CheckpointError, Run, RunEnded
 from engine.run import Journal
-from tests.torture import life, record
+from tests.torture import disk, life, record
 from tests.torture.life import Board
 
 PLANS: dict[str, dict[str, Any]] = {
@@ -110,7 +110,9 @@ class Case:
         ended = False
         while not ended:
             before = self.run
-            command = ["resume", str(before.path)] if before else ["train", str(self.reference.recipe), "--runs", str(self.where)]
+            command = (
+                ["resume", str(before.path)] if before else ["train", str(self.reference.recipe), "--runs", str(self.where)]
+            )
             self.tally.resumes += before is not None
             self.tally.fresh += before is None and any(self.where.glob("*-torture*"))
             board = life.new_board(every=self.random.choice((0, 7, 13, 29)))
@@ -127,7 +129,13 @@ class Case:
                 process.kill()
                 return
             ended = process.exitcode == 0
-            allowed = {"": [0], "kill": [0, -9], "term": [0, -15, 143], "term, term": [0, -15, 143], "term, kill": [0, -9, -15, 143]}
+            allowed = {
+                "": [0],
+                "kill": [0, -9],
+                "term": [0, -15, 143],
+                "term, term": [0, -15, 143],
+                "term, kill": [0, -9, -15, 143],
+            }
             if process.exitcode not in allowed[how]:
                 self._wrong(f"exit status {process.exitcode} after {how} while {doing}: {log.read_text()[-2000:]}")
                 return
@@ -159,7 +167,7 @@ class Case:
             process.join()
             if process.exitcode == -signal.SIGKILL:
                 doing = board.doing
-                self.tally.operations[("none", *life.OPERATIONS)[board.operation]] += 1
+                self.tally.operations[("none", *disk.OPERATIONS)[board.operation]] += 1
         return how, doing
 
     def _look(self, begun: float, status: int) -> None:

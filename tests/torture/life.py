@@ -10,22 +10,23 @@ import functools
 import os
 import signal
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from multiprocessing import get_context
 from multiprocessing.context import ForkServerProcess
 from pathlib import Path
 from typing import Any
 
-from engine import Recipe, Trainer
+from engine import Control, Recipe, Trainer
+from engine.changes import parse_change
 from engine.cli import main as command_line
 from engine.loop import Loop
 from engine.run import Checkpoints, files
+from tests.torture import disk
 
 CONTEXT = get_context("forkserver")
 CONTEXT.set_forkserver_preload(["tests.torture.warm"])
 
 PHASES = ("starting", "resuming", "between", "stepping", "validating")
-OPERATIONS = ("make_directory", "write", "fill", "append", "truncate", "sync", "replace", "link", "remove")
 
 RECIPE: dict[str, Any] = {
     "name": "torture",
@@ -102,11 +103,11 @@ def watch(board: Board) -> None:
         return fit(trainer)
 
     Trainer.fit = during(board, "phase", PHASES.index("between"), asking)
-    Trainer._restore_last = during(board, "phase", PHASES.index("resuming"), Trainer._restore_last)
+    Trainer.restore = during(board, "phase", PHASES.index("resuming"), Trainer.restore)
     Loop.step = during(board, "phase", PHASES.index("stepping"), Loop.step)
     Loop.validate = during(board, "phase", PHASES.index("validating"), Loop.validate)
     Checkpoints.write = during(board, "saving", 1, Checkpoints.write)
-    for number, name in enumerate(OPERATIONS, 1):
+    for number, name in enumerate(disk.OPERATIONS, 1):
         setattr(files, name, during(board, "operation", number, getattr(files, name)))
 
 
@@ -123,3 +124,60 @@ def during(board: Board, field: str, value: int, function: Callable[..., Any]) -
             setattr(board, field, before)
 
     return shown
+
+
+def killed_at(call: int, arguments: list[str]) -> None:
+    """A life that is killed in the middle of its file operation number `call`."""
+    with disk.failing(lambda number, name: signal.SIGKILL if number == call else None):
+        sys.exit(command_line(arguments))
+
+
+Act = tuple[int, str, str]  # after this step, do this ("checkpoint", "validate", "stop", "change", "kill"), with this
+
+
+class Scripted(Control):
+    """Acts after exact steps, whenever the trainer looks."""
+
+    def __init__(self, acts: Sequence[Act]) -> None:
+        self.acts = sorted(acts, key=lambda act: act[0])
+        self.trainer: Trainer | None = None
+        self.operations: int | None = None  # of files, until the process is killed
+        super().__init__()
+
+    @property
+    def pending(self) -> bool:
+        while self.acts and self.trainer is not None and self.trainer.step >= self.acts[0][0]:
+            _, name, value = self.acts.pop(0)
+            if name == "change":
+                self.change(parse_change(value))
+            elif name == "kill":
+                self.operations = int(value)
+                self.fail(0, "")
+            else:
+                getattr(self, name)()
+        return self._pending
+
+    @pending.setter
+    def pending(self, value: bool) -> None:
+        self._pending = value
+
+    def fail(self, number: int, name: str) -> signal.Signals | None:
+        """For `disk.failing`."""
+        if self.operations is None:
+            return None
+        self.operations -= 1
+        if self.operations < 0 and not name:
+            os.kill(os.getpid(), signal.SIGKILL)
+        return signal.SIGKILL if self.operations < 0 else None
+
+
+def scripted(plan: dict[str, Any], runs: Path, run: Path | None, acts: list[Act]) -> None:
+    """A life that is told what to do after exact steps. A kill comes so many file operations after its step."""
+    control = Scripted(acts)
+    with disk.failing(control.fail):
+        if run is None:
+            trainer = Trainer.from_recipe(recipe(**plan), runs=runs, control=control)
+        else:
+            trainer = Trainer.resume(run, control=control)
+        control.trainer = trainer
+        trainer.fit()

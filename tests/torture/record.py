@@ -11,7 +11,7 @@ from engine import EpochEnded, Run, Trained, Validated
 from engine.run import Journal
 from engine.run.strict_json import decode
 
-TIMES = {"elapsed", "epoch_seconds", "seconds"}
+TIMES = {"elapsed", "epoch_seconds", "seconds", "applied"}
 
 
 def steps(run: Run) -> list[tuple[int, float, float]]:
