@@ -78,16 +78,16 @@ class Inbox:
     def take(self) -> tuple[list[Request], list[str]]:
         """(requests, problems) of the whole lines since the last time; a problem is a sentence on a line that is no request."""
         try:
-            size = self.path.stat().st_size
-            if size == self._offset:
-                return [], []
+            with self.path.open("rb", buffering=0) as file:  # a network file system looks for what is new when a file is opened
+                size = os.fstat(file.fileno()).st_size
+                if size == self._offset:
+                    return [], []
+                file.seek(self._offset)
+                data = file.read(AT_ONCE) if size > self._offset else b""
             if size < self._offset:  # what is left was read before, or nobody knows: to carry it out again would be worse
                 cut = self._offset
                 self._to_the_end()
                 return [], [f"{self.path.name} was cut from {cut} to {size} bytes; what is asked from now on counts"]
-            with self.path.open("rb") as file:
-                file.seek(self._offset)
-                data = file.read(AT_ONCE)
         except FileNotFoundError:
             self._to_the_end()
             return [], []

@@ -32,6 +32,7 @@ class Journal:
         self.path = Path(path)
         self._descriptor: int | None = None
         self._end = 0
+        self._torn = False  # whether there is more in the file than whole lines
 
     def append(self, event: Event) -> None:
         """Write one line, which a kill of this process can't take back. Events that are not for the journal are left out.
@@ -42,10 +43,15 @@ class Journal:
             return
         descriptor = self._open()
         line = _line(event)
+        if self._torn:  # what a disk that did not take a line left of it
+            files.truncate(descriptor, self._end)
+            self._torn = False
         try:
             files.append(descriptor, line)
         except OSError:
+            self._torn = True
             files.truncate(descriptor, self._end)
+            self._torn = False
             raise
         self._end += len(line)
 
