@@ -99,6 +99,7 @@ class Epochs:
         self._guarded_from = 0  # the step from which the guard counts
         self._refused = 0  # windows of the epoch under way that changed nothing
         self._refused_in_a_row = 0
+        self._failed_metrics: set[str] = set()
         self._last: tuple[Snapshot, bool] | None = None  # the run's last checkpoint, not yet written; whether it is the best
         self._epoch_seconds = 0.0  # of the epoch under way, in an earlier process
         self._epoch_started = time.perf_counter()
@@ -119,10 +120,11 @@ class Epochs:
         from engine.recorder import Recorder
         from engine.run.control_file import Inbox, deliver
 
+        recorder = Recorder(run, self.reporter.state)
         inbox = Inbox(run.path / "control.jsonl")
-        self.on(Event, Recorder(run).take)
+        self.on(Event, recorder.take)
         self.on(Progress, lambda _: self.reporter.messages(deliver(inbox, self.control), "warning"))
-        return Saver(run, self.checkpoint, lambda: None)
+        return Saver(run, self.checkpoint, recorder.flush)
 
     # The run
 
@@ -284,7 +286,7 @@ class Epochs:
         """ "val/…" values of one pass over the validation data; None when a stop was asked for on the way."""
         batches = self.parts.validation
         assert batches is not None
-        meter = ValidationMeter(self.parts.count, self.parts.metrics)
+        meter = ValidationMeter(self.parts.count, self.parts.metrics, self._failed_metrics)
         started, done = time.perf_counter(), 0
 
         def seen(output: Any, targets: Tensor, loss: Tensor) -> bool:
@@ -298,6 +300,7 @@ class Epochs:
         if not self.loop.validate(self._awaited(batches, 1), seen):
             return None
         values = meter.compute()
+        self.reporter.messages(meter.problems, "error")
         self.pace.validation_seconds = time.perf_counter() - started
         self.pace.begin()
         return values

@@ -6,6 +6,8 @@ The hot path only appends to lists; `read` waits for the device once for all ste
 from __future__ import annotations
 
 import math
+import sys
+import traceback
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
@@ -165,11 +167,18 @@ class LossMeter:
 
 
 class ValidationMeter:
-    """Mean loss and metrics of one validation pass. Without named metrics, the usual ones for the first batch's tensors."""
+    """Mean loss and metrics of one validation pass. Without named metrics, the usual ones for the first batch's tensors.
 
-    def __init__(self, count: Callable[[Tensor], Count], chosen: dict[str, metrics.Metric] | None) -> None:
+    A metric that raises is NaN from then on, in this pass and, by `failed`, in later ones; `problems` says why.
+    """
+
+    def __init__(
+        self, count: Callable[[Tensor], Count], chosen: dict[str, metrics.Metric] | None, failed: set[str] | None = None
+    ) -> None:
         self._count = count
         self._chosen = chosen
+        self._failed = set() if failed is None else failed
+        self.problems: list[str] = []
         self._losses: list[Tensor] = []
         self._counts: list[Count] = []
         self.metrics: dict[str, metrics.Metric] = {}
@@ -177,12 +186,12 @@ class ValidationMeter:
     def update(self, output: Any, targets: Tensor, loss: Tensor) -> None:
         if not self._losses:
             self.metrics = self._chosen if self._chosen is not None else metrics.usual(output, targets)
-            for metric in self.metrics.values():
-                metric.reset()
+            for name, metric in self.metrics.items():
+                self._try(name, metric.reset)
         self._losses.append(loss)
         self._counts.append(self._count(targets))
-        for metric in self.metrics.values():
-            metric.update(output, targets)
+        for name, metric in self.metrics.items():
+            self._try(name, metric.update, output, targets)
 
     def compute(self) -> dict[str, float]:
         """ "val/loss" and "val/…" of each metric; waits for the device."""
@@ -190,4 +199,18 @@ class ValidationMeter:
         counts = [float(count) for count in self._counts]
         total = sum(loss * count for loss, count in zip(losses, counts, strict=True))
         values = {"val/loss": mean(total, sum(counts))}
-        return values | {f"val/{name}": float(metric.compute()) for name, metric in self.metrics.items()}
+        return values | {
+            f"val/{name}": self._try(name, lambda m=metric: float(m.compute())) for name, metric in self.metrics.items()
+        }
+
+    def _try(self, name: str, call: Callable[..., Any], *arguments: Any) -> Any:
+        """What the call returns; NaN for a metric that fails, or has failed before: it must not end the training."""
+        if name in self._failed:
+            return math.nan
+        try:
+            return call(*arguments)
+        except Exception as error:
+            self._failed.add(name)
+            self.problems.append(f"the metric {name} failed and is switched off: {type(error).__name__}: {error}")
+            traceback.print_exc(file=sys.stderr)
+            return math.nan

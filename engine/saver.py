@@ -21,7 +21,7 @@ class Saver:
     A snapshot that is the best but comes too soon after the last checkpoint is kept in memory and written with the next one, so
     that `best` is the best without a disk write for each short epoch. So is a best one that the disk did not take.
 
-    `flush` brings the lines that wait for the disk into the journal. What came of a write is told by `collect`.
+    `flush` returns when the journal is on the disk. What came of a write is told by `collect`.
     """
 
     def __init__(self, run: Run, plan: Checkpoint, flush: Callable[[], None]) -> None:
@@ -56,11 +56,6 @@ class Saver:
         waiting, self._best, self._not_taken = self._best or self._not_taken, None, None
         if best or (waiting is not None and waiting.step >= snapshot.step):
             waiting = snapshot
-        try:
-            self._flush()
-        except OSError as error:
-            self._failed(snapshot, waiting, error)
-            return
         self._thread = threading.Thread(target=self._work, args=(snapshot, waiting), name="epochal-saver", daemon=True)
         self._thread.start()
 
@@ -98,7 +93,7 @@ class Saver:
 
     def _work(self, snapshot: Snapshot, best: Snapshot | None) -> None:
         try:
-            self.run.journal.sync()  # first: a checkpoint must not outlive what led to it
+            self._flush()  # first: a checkpoint must not outlive what led to it
             for event in self._written(snapshot, best):
                 self._told.append(event)
         except OSError as error:

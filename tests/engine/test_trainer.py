@@ -292,3 +292,32 @@ def test_the_users_loader_is_used_as_it_is(digits: Data) -> None:
             twin["loss"](twin["model"](inputs), targets).backward()
             twin["optimizer"].step()
     assert plain.same(given["model"].state_dict(), twin["model"].state_dict())
+
+
+@pytest.mark.parametrize("fails", ["reset", "update", "compute"])
+def test_f7_a_metric_that_fails_is_switched_off_and_the_training_goes_on(
+    digits: Data, fails: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    class Fails:
+        def reset(self) -> None:
+            self._do("reset")
+
+        def update(self, *_: Tensor) -> None:
+            self._do("update")
+
+        def compute(self) -> float:
+            self._do("compute")
+            return 0.5
+
+        def _do(self, what: str) -> None:
+            if what == fails:
+                raise ZeroDivisionError("of no use")
+
+    own = parts()
+    trainer = Trainer(**own, train=some(digits, 64), validation=some(digits, 96), epochs=3, metrics={"mine": Fails()})
+    said: list[str] = []
+    trainer.on(Message, lambda event: said.append(event.text))
+    result = trainer.fit()
+    assert result.state == "finished" and [math.isnan(row["val/mine"]) for row in result.history] == [True] * 3
+    assert said == ["the metric mine failed and is switched off: ZeroDivisionError: of no use"]
+    assert "of no use" in capsys.readouterr().err, "with its traceback"
