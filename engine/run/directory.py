@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import builtins
+import contextlib
 import os
 import re
 import time
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, fields
 from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -52,6 +53,9 @@ class RunSummary:
     started: float = 0.0
     seconds: float = 0.0
     reason: str = ""
+    host: str = ""  # where its process is, or was
+    pid: int = 0
+    heartbeat: float = 0.0  # when that process said something last
 
 
 class Run:
@@ -92,9 +96,9 @@ class Run:
 
         RunError, in one sentence, when there is no such process, or it is no request.
         """
-        state = self.status.read(self.status.path)["state"]
-        if state not in ALIVE:
-            raise RunError(f"{self.name} is not being trained: {_WHY_NOT.get(state, f'it is {state}')}")
+        status = self.status.read(self.status.path)
+        if status["state"] not in ALIVE:
+            raise RunError(f"{self.name} is not being trained: {_WHY_NOT.get(status['state'], status['reason'])}")
         control_file.tell(self.path / "control.jsonl", ask, **values)
 
     @staticmethod
@@ -106,11 +110,15 @@ class Run:
         environment: JSON values; left out, those of `engine.run.environment()`. RunError when it can't be made.
         """
         root = Path(root)
+        run: Run | None = None
         try:
             root.mkdir(parents=True, exist_ok=True)
             run = Run(_make_unique(root, f"{time.strftime(_STAMP_FORMAT)}-{_slug(name)}"))
+            files.sync(root)
             run._describe(recipe_toml, environment)
         except OSError as error:
+            if run is not None:
+                _clear(run.path)
             raise RunError(f"can't make a run directory in {root}: {error.strerror}") from error
         return run
 
@@ -123,13 +131,16 @@ class Run:
         path = Path(path)
         if any((path / name).exists() for name in _FILES):
             return Run(path), True
+        run, there = Run(path), path.exists()
         try:
             path.mkdir(parents=True, exist_ok=True)
             if any(path.iterdir()):
                 raise RunError(f"{path} is not empty and not a run directory")
-            run = Run(path)
             run._describe(None, None)
         except OSError as error:
+            _clear(*(path / name for name in _FILES))
+            if not there and path.is_dir() and not any(path.iterdir()):
+                _clear(path)
             raise RunError(f"can't make the run directory {path}: {error.strerror}") from error
         return run, False
 
@@ -144,7 +155,7 @@ class Run:
             runs = Run.list(root)
             if not runs:
                 raise RunError(f"there is no run in {root}")
-            return Run(runs[0].path)
+            return Run(max(runs, key=_age).path)
         for path in (Path(which), root / which):
             if _is_run(path):
                 return Run(path)
@@ -163,9 +174,9 @@ class Run:
 
     @staticmethod
     def list(root: Path | str) -> builtins.list[RunSummary]:
-        """The runs below `root`, the newest first; none where there is no such directory."""
+        """The runs below `root`, those at work first, then the newest first; none where there is no such directory."""
         summaries = [_summary(path) for path in _run_directories(Path(root))]
-        return sorted(summaries, key=lambda summary: (summary.started, summary.name), reverse=True)
+        return sorted(summaries, key=lambda summary: (summary.state in ALIVE, *_age(summary)), reverse=True)
 
     def _describe(self, recipe_toml: str | None, environment: Mapping[str, Any] | None) -> None:
         values = this_environment() if environment is None else environment
@@ -189,9 +200,20 @@ def load_history(run: Run) -> History:
     return history
 
 
+def _age(summary: RunSummary) -> tuple[float, str]:
+    return summary.started, summary.name
+
+
 def _slug(name: str) -> str:
     """A name that every file system takes."""
     return re.sub(r"[^\w.-]+", "-", name)[:50].strip("-.") or "run"
+
+
+def _clear(*paths: Path) -> None:
+    """Take back what a disk left half made."""
+    for path in paths:
+        with contextlib.suppress(OSError):
+            files.remove(path)
 
 
 def _make_unique(root: Path, name: str) -> Path:
@@ -204,7 +226,6 @@ def _make_unique(root: Path, name: str) -> Path:
             number += 1
             path = root / f"{name}-{number}"
         else:
-            files.sync(root)
             return path
 
 
@@ -224,8 +245,8 @@ def _run_directories(root: Path) -> builtins.list[Path]:
 def _summary(path: Path) -> RunSummary:
     try:
         status = Status.read(path / "status.json")
-        shown = ("state", "step", "epoch", "epochs", "best", "monitor", "mode", "started", "seconds", "reason")
-        return RunSummary(name=path.name, path=path, **{key: status[key] for key in shown})
+        shown = {field.name: status[field.name] for field in fields(RunSummary) if field.name in status}
+        return RunSummary(name=path.name, path=path, **shown)
     except RunError as error:
         return RunSummary(name=path.name, path=path, state="unreadable", started=_started(path), reason=str(error))
 

@@ -2,19 +2,24 @@
 
 from __future__ import annotations
 
+import errno
 import json
+import os
+import platform
 import stat
 import subprocess
 import sys
 import time
+from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
+from typing import Any
 
 import pytest
 
 from engine.errors import RunError
 from engine.events import EpochEnded, RunEnded
-from engine.run import Run, environment, load_history, runs_root, strict_json
+from engine.run import Run, environment, files, load_history, runs_root, strict_json
 
 
 def make(root: Path, name: str, started: float, state: str = "finished") -> Run:
@@ -79,6 +84,62 @@ def test_where_no_run_can_be_made(tmp_path: Path) -> None:
     (tmp_path / "runs").write_text("a file")
     with pytest.raises(RunError, match=r"can't make a run directory in .*runs: "):
         Run.create(tmp_path / "runs", "n", None, {})
+
+
+def full_disk(monkeypatch: pytest.MonkeyPatch, call: int) -> list[str]:
+    """From file operation `call` on, nothing more can be written. The operations done are listed."""
+    done: list[str] = []
+
+    def wrap(name: str) -> Callable[..., Any]:
+        original = getattr(files, name)
+
+        def operation(*arguments: Any) -> Any:
+            done.append(name)
+            if len(done) > call and name != "remove":
+                if name == "write":
+                    original(arguments[0], arguments[1][:5])
+                raise OSError(errno.ENOSPC, "No space left on device")
+            return original(*arguments)
+
+        return operation
+
+    for name in ("make_directory", "write", "sync", "replace", "remove"):
+        monkeypatch.setattr(files, name, wrap(name))
+    return done
+
+
+def test_e2_a_run_that_a_full_disk_does_not_take_leaves_no_litter(tmp_path: Path) -> None:
+    call, made = 0, False
+    while not made:
+        with pytest.MonkeyPatch.context() as patch:
+            full_disk(patch, call)
+            try:
+                Run.create(tmp_path / "runs", "n", "recipe", {})
+                made = True
+            except RunError as error:
+                assert str(error) == f"can't make a run directory in {tmp_path / 'runs'}: No space left on device"
+                assert names_in(tmp_path / "runs") == []
+        call += 1
+    assert call > 8 and len(names_in(tmp_path / "runs")) == 1
+
+
+@pytest.mark.parametrize("there", [False, True])
+def test_e2_nor_does_one_of_ones_own_objects(tmp_path: Path, there: bool) -> None:
+    path = tmp_path / "run"
+    if there:
+        path.mkdir()
+    call, made = 0, False
+    while not made:
+        with pytest.MonkeyPatch.context() as patch:
+            full_disk(patch, call)
+            try:
+                Run.at(path)
+                made = True
+            except RunError as error:
+                assert str(error) == f"can't make the run directory {path}: No space left on device"
+                assert names_in(tmp_path) == (["run"] if there else []) and (not there or names_in(path) == [])
+        call += 1
+    assert call > 5
 
 
 def test_at_makes_and_finds_exactly_this_directory(tmp_path: Path) -> None:
@@ -173,6 +234,17 @@ def test_list_is_newest_first_and_complete(tmp_path: Path) -> None:
     newest = summaries[0]
     assert (newest.name, newest.state, newest.step, newest.epoch, newest.epochs) == (runs[2].path.name, "finished", 3, 1, 2)
     assert (newest.best, newest.started, newest.seconds) == ({"epoch": 1, "val/loss": 0.5}, 1e9 + 10_000, 9.0)
+
+
+def test_runs_at_work_come_first(tmp_path: Path) -> None:
+    runs = [make(tmp_path, name, 1e9 + 5000 * i, state) for i, (name, state) in enumerate(
+        {"a": "paused", "b": "finished", "c": "running", "d": "stopped", "e": "starting", "f": "failed"}.items())]  # fmt: skip
+    assert [summary.state for summary in Run.list(tmp_path)] == [
+        "starting", "running", "paused", "failed", "stopped", "finished"
+    ]  # fmt: skip
+    assert Run.open("last", tmp_path).path == runs[-1].path  # the newest, at work or not
+    summary = Run.list(tmp_path)[0]
+    assert (summary.host, summary.pid) == (platform.node(), os.getpid()) and summary.heartbeat > 1e9
 
 
 def test_one_damaged_run_never_breaks_the_list(tmp_path: Path) -> None:
