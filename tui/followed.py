@@ -6,6 +6,7 @@ The thread alone touches the run's files, so a slow file system never holds up t
 from __future__ import annotations
 
 import codecs
+import contextlib
 import queue
 import threading
 import time
@@ -39,6 +40,7 @@ class Followed:
         self.output = Output()
         self.news: deque[Message] = deque()
         self.control = Remote(self)
+        self.place: tuple[str, int] | None = None  # host and process at work on it
         self._engine = engine
         self._follower: Follows | None = None
         self._printed = _Log(path / "output.log")
@@ -86,6 +88,11 @@ class Followed:
         if self._follower is None:
             self._follower = self._engine.follower(self.path)
         self._follower.poll()
+        if not self._follower.alive:
+            self.place = None
+        elif self.place is None:
+            with contextlib.suppress(EpochalError):
+                self.place = self._engine.place_of(self.path)
         history = self._follower.history
         if text := self._printed.rest():
             self.output.feed(text)

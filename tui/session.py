@@ -150,6 +150,13 @@ class Engine:
 
         return Follower(Run.open(path))
 
+    def place_of(self, path: Path) -> tuple[str, int]:
+        """Host and number of the process that trains a run. RunError where its status can't be read."""
+        from engine.run import Status
+
+        status = Status.read(path / "status.json")
+        return status["host"], status["pid"]
+
     def tell(self, path: Path, ask: str, **values: Any) -> None:
         """Ask the process that trains a run for something. RunError where there is none."""
         from engine.run import Run

@@ -13,7 +13,27 @@ from pathlib import Path
 
 import pytest
 
+from engine.events import RunEnded
+from engine.run import Journal, Run
+
 REPOSITORY = Path(__file__).parents[2]
+QUICK = """
+name = "quick"
+[training]
+epochs = 2
+threads = 1
+[checkpoint]
+min_seconds = 0.0
+"""
+SLOW = QUICK.replace("epochs = 2", "epochs = 4") + "[data]\nbatch_size = 1\n"  # a few seconds
+LONG = """
+name = "long"
+[data]
+batch_size = 4
+[training]
+epochs = 100000
+threads = 1
+"""
 
 
 class Tmux:
@@ -21,29 +41,31 @@ class Tmux:
 
     def __init__(self, socket: Path, where: Path) -> None:
         self._socket = socket
+        self._session = "s"
         self.where = where
 
     def run(self, *arguments: str) -> str:
         command = ["tmux", "-f", os.devnull, "-S", str(self._socket), *arguments]
         return subprocess.run(command, check=True, capture_output=True, text=True, timeout=30).stdout
 
-    def open(self, command: str, width: int = 80, height: int = 24) -> None:
-        """Run a command; when it ends, its exit status is printed and the window stays."""
+    def open(self, command: str, width: int = 80, height: int = 24, name: str = "s") -> None:
+        """Run a command; when it ends, its exit status is printed and the window stays. Keys go to the newest window."""
+        self._session = name
         # Ctrl-C is for the console: the shell around it has to live on to print the status.
         repository, there = shlex.quote(str(REPOSITORY)), shlex.quote(str(self.where))
         before = f"trap : INT; unset COLUMNS LINES; cd {there}; export PYTHONPATH={repository}"
         whole = f"{before}; {command}; echo status $?; exec sleep 600"
-        self.run("new-session", "-d", "-s", "s", "-x", str(width), "-y", str(height), "sh", "-c", whole)
+        self.run("new-session", "-d", "-s", name, "-x", str(width), "-y", str(height), "sh", "-c", whole)
         self.run("set-option", "-g", "remain-on-exit", "on")
 
     def press(self, *keys: str) -> None:
-        self.run("send-keys", "-t", "s", *keys)
+        self.run("send-keys", "-t", self._session, *keys)
 
     def type(self, text: str) -> None:
-        self.run("send-keys", "-t", "s", "-l", text)
+        self.run("send-keys", "-t", self._session, "-l", text)
 
     def screen(self) -> str:
-        return self.run("capture-pane", "-t", "s", "-p")
+        return self.run("capture-pane", "-t", self._session, "-p")
 
     def wait(self, *texts: str, seconds: float = 60.0) -> str:
         """The screen, once it has all these texts."""
@@ -58,8 +80,8 @@ class Tmux:
         return self.screen()
 
     def process(self) -> int:
-        """The process id of the console."""
-        pane = int(self.run("display-message", "-p", "-t", "s", "#{pane_pid}"))
+        """The process id of the launcher, whose child is the console."""
+        pane = int(self.run("display-message", "-p", "-t", self._session, "#{pane_pid}"))
         children = subprocess.run(["pgrep", "-P", str(pane)], check=True, capture_output=True, text=True).stdout
         return int(children.split()[0])
 
@@ -71,6 +93,43 @@ def tmux(tmp_path: Path) -> Iterator[Tmux]:
     terminal = Tmux(tmp_path / "t", tmp_path)
     yield terminal
     subprocess.run(["tmux", "-S", str(tmp_path / "t"), "kill-server"], check=False, capture_output=True)
+
+
+def recipe(where: Path, text: str) -> str:
+    """Write a recipe."""
+    (where / "recipe.toml").write_text(text)
+    return "recipe.toml"
+
+
+def only_run(where: Path) -> Run:
+    """The run that a test made."""
+    (summary,) = Run.list(where / "runs")
+    return Run.open(summary.path)
+
+
+def alive(process: int) -> bool:
+    try:
+        os.kill(process, 0)
+    except ProcessLookupError:
+        return False
+    return True
+
+
+def trainer_of(run: Run) -> int:
+    """The process that trains it."""
+    return int(run.status.read(run.status.path)["pid"])
+
+
+def the_end_of(run: Run, seconds: float = 60.0) -> RunEnded:
+    """How the run ended, once it has, and its process with it."""
+    process = trainer_of(run)
+    deadline = time.monotonic() + seconds
+    while time.monotonic() < deadline and alive(process):
+        time.sleep(0.1)
+    assert not alive(process), "the process ends when the training has"
+    events, problems = Journal.read(run.journal.path)
+    assert not problems and isinstance(events[-1], RunEnded)
+    return events[-1]
 
 
 @pytest.fixture

@@ -4,50 +4,12 @@ from __future__ import annotations
 
 import os
 import signal
-import time
-from pathlib import Path
 
 import pytest
 
 from engine.events import CheckpointWritten, RunEnded, RunPaused
 from engine.run import Journal, Run
-from tests.terminal.conftest import Tmux
-
-QUICK = """
-name = "quick"
-[training]
-epochs = 2
-threads = 1
-[checkpoint]
-min_seconds = 0.0
-"""
-SLOW = QUICK.replace("epochs = 2", "epochs = 4") + "[data]\nbatch_size = 1\n"  # a few seconds
-LONG = """
-name = "long"
-[data]
-batch_size = 4
-[training]
-epochs = 100000
-threads = 1
-"""
-
-
-def recipe(where: Path, text: str) -> str:
-    (where / "recipe.toml").write_text(text)
-    return "recipe.toml"
-
-
-def only_run(where: Path) -> Run:
-    (summary,) = Run.list(where / "runs")
-    return Run.open(summary.path)
-
-
-def alive(process: int) -> bool:
-    try:
-        os.kill(process, 0)
-    except ProcessLookupError:
-        return False
-    return True
+from tests.terminal.conftest import LONG, QUICK, SLOW, Tmux, only_run, recipe, the_end_of
 
 
 @pytest.mark.slow
@@ -88,8 +50,8 @@ def test_the_whole_way_by_keyboard(tmux: Tmux, epochal: str):
 
 
 @pytest.mark.slow
-def test_to_the_end_resumed_another_run_and_left(tmux: Tmux, epochal: str):
-    """A run to its end and beyond; a second one with its recipe, which goes on with plain rows when the screen is left."""
+def test_to_the_end_resumed_another_run_left_and_attached(tmux: Tmux, epochal: str):
+    """A run to its end and beyond; a second one with its recipe, which is left, attached to and stopped."""
     tmux.open(f"{epochal} {recipe(tmux.where, QUICK)}", 120, 40)
     tmux.wait("recipe.toml", "ready")
     tmux.press("r")
@@ -112,13 +74,20 @@ def test_to_the_end_resumed_another_run_and_left(tmux: Tmux, epochal: str):
     tmux.press("C-r")
     tmux.wait("/100000", "best val loss")
     tmux.press("q")
-    tmux.wait("leave the screen")
+    tmux.wait("A run is training", "kill now")
     tmux.press("d")
-    tmux.until(lambda: "A run is training" not in tmux.screen() and "1 Chart" not in tmux.screen(), "the screen to be gone")
-    tmux.wait("1.0e-3")  # the rows have begun; a Ctrl-C counts before them as well
-    tmux.press("C-c")
-    tmux.wait("stopped", "status 130")
-    assert [run.state for run in Run.list(tmux.where / "runs")] == ["stopped", "finished"]
+    tmux.wait("status 0", "epochal attach")
+    tmux.open(f"{epochal} attach", name="again")
+    tmux.wait("1 Chart", "/100000", "attached to process")
+    tmux.press("a")
+    tmux.wait("2 in runs", "1 at work")
+    tmux.press("r")
+    tmux.wait("Enter attaches")
+    tmux.press("Enter", "s")
+    tmux.wait("stopped by the user")
+    tmux.press("q")
+    tmux.wait("status 0")
+    assert sorted(run.state for run in Run.list(tmux.where / "runs")) == ["finished", "stopped"]
 
 
 def test_killing_leaves_the_last_checkpoint(tmux: Tmux, epochal: str):
@@ -143,24 +112,6 @@ def test_a_termination_saves_and_restores_the_terminal(tmux: Tmux, epochal: str)
     assert Run.list(tmux.where / "runs")[0].state == "stopped"
 
 
-def test_training_outlives_its_terminal(tmux: Tmux, epochal: str):
-    """A hang-up takes the screen away; the run goes on to its end and says so in its journal."""
-    tmux.open(f"{epochal} {recipe(tmux.where, SLOW)}")
-    tmux.wait("ready")
-    tmux.press("r")
-    tmux.wait("● running")
-    process = tmux.process()
-    os.kill(process, signal.SIGHUP)
-    tmux.run("kill-server")
-    run = only_run(tmux.where)
-    deadline = time.monotonic() + 60
-    while alive(process) and time.monotonic() < deadline:
-        time.sleep(0.1)
-    assert not alive(process), "the process ends when the training has"
-    events, _ = Journal.read(run.journal.path)
-    assert isinstance(events[-1], RunEnded) and events[-1].state == "finished" and events[-1].epoch == 4
-
-
 @pytest.mark.parametrize("name", ["bad.toml", "missing.toml"])
 def test_a_recipe_that_can_not_be_read_is_one_sentence(tmux: Tmux, epochal: str, name: str):
     (tmux.where / "bad.toml").write_text("epochs = = 3")
@@ -170,7 +121,7 @@ def test_a_recipe_that_can_not_be_read_is_one_sentence(tmux: Tmux, epochal: str,
 
 
 def test_a_bug_of_the_console_does_not_end_the_training(tmux: Tmux, epochal: str):
-    """The traceback is on the terminal, the run goes on to its end, and the exit status says that something was wrong."""
+    """The traceback is on the terminal, the shell has its prompt back, and the run goes on to its end, all on the record."""
     (tmux.where / "broken.py").write_text(
         "import sys\n"
         "from tui.__main__ import main\n"
@@ -183,5 +134,7 @@ def test_a_bug_of_the_console_does_not_end_the_training(tmux: Tmux, epochal: str
     tmux.press("r")
     tmux.wait("● running")
     tmux.press("y")
-    tmux.wait("all 4 epochs done", "status 1")
+    tmux.wait("trains on in process", "epochal attach", "status 1")
     assert "ZeroDivisionError" in tmux.run("capture-pane", "-t", "s", "-p", "-S", "-500")
+    end = the_end_of(only_run(tmux.where))
+    assert end.state == "finished" and end.epoch == 4

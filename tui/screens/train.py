@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import platform
 import time
 from collections.abc import Mapping
 from typing import Any, ClassVar
@@ -121,9 +122,18 @@ class TrainScreen(Base):
             self.set_class(history.ended is not None, "-ended")
             self.query_one(KeyLine).of = "train" if history.ended is None else "over"
             self.query_one("#tabs", Static).update(self._tabs())
+        if isinstance(self.shown, Followed):
+            self._place(self.shown.place)
         for rows in self.query(Rows):
             if rows.is_on_screen or isinstance(rows, Summary):
                 rows.guarded(rows.show, history)
+
+    def _place(self, place: tuple[str, int] | None) -> None:
+        """Say which process trains the run that is attached to."""
+        host, process = place or ("", None)
+        here = host in ("", platform.node())
+        self.query_one(TitleLine).attached = f"attached to process {process}{'' if here else f' on {host}'}" if place else ""
+        self.query_one(DevicePane).process = process if here else None
 
     def _show_output(self) -> None:
         end = self.shown.output.end

@@ -25,6 +25,7 @@ class DevicePane(Pane):
 
     def __init__(self, *, reader: DeviceReader | None = None, id: str | None = None, classes: str | None = None) -> None:
         super().__init__(id=id, classes=classes)
+        self.process: int | None = None  # that trains, if not this one
         self.reader = reader or DeviceReader()
         self._own_reader = reader is None
         self._reading: DeviceReading | None = None
@@ -35,8 +36,8 @@ class DevicePane(Pane):
     def show(self, history: History) -> None:
         """Follow the device that the run is on."""
         device = history.started.device if history.started else "cpu"
-        if self._own_reader and device != self.reader.device:
-            self.reader = DeviceReader(device)
+        if self._own_reader and (device, self.process) != (self.reader.device, self.reader.process):
+            self.reader = DeviceReader(device, self.process)
 
     def on_mount(self) -> None:
         self.set_interval(SECONDS / TICKS, partial(self.guarded, self._tick))

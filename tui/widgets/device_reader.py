@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 from dataclasses import dataclass
 from typing import Any
 
@@ -31,8 +32,9 @@ class DeviceReader:
     The first reading of a CPU share has nothing to compare with and is None.
     """
 
-    def __init__(self, device: str = "cpu") -> None:
+    def __init__(self, device: str = "cpu", process: int | None = None) -> None:
         self.device = device
+        self.process = process  # whose share is read, this one's when left out
         self._process: Any = None
         self._nvml: Any = None
         self._handle: Any = None
@@ -42,14 +44,16 @@ class DeviceReader:
         import psutil
 
         first = self._process is None
-        if first:
-            self._process = psutil.Process()
         memory = psutil.virtual_memory()
-        cpu, process = psutil.cpu_percent(None), self._process.cpu_percent(None)
+        cpu, process, own = psutil.cpu_percent(None), None, None
+        with contextlib.suppress(psutil.Error):  # it may be gone
+            if first:
+                self._process = psutil.Process(self.process)
+            process, own = self._process.cpu_percent(None), self._process.memory_info().rss
         return DeviceReading(
             cpu_percent=None if first else cpu,
             process_percent=None if first else process,
-            process_memory=self._process.memory_info().rss,
+            process_memory=own,
             memory_used=memory.total - memory.available,
             memory_total=memory.total,
             cores=psutil.cpu_count(),

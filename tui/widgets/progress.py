@@ -162,6 +162,7 @@ class TitleLine(Rows):
     def __init__(self, *, clock: Callable[[], float] = time.time, id: str | None = None, classes: str | None = None) -> None:
         super().__init__(id=id, classes=classes)
         self._clock = clock
+        self.attached = ""  # to which process
         self._history = History()
 
     def on_mount(self) -> None:
@@ -171,7 +172,7 @@ class TitleLine(Rows):
         """Draw what is new in `history`."""
         self._history = history
         if self.is_mounted and self.size.width:
-            self.set_rows([title_row(history, self.size.width, self._clock())])
+            self.set_rows([title_row(history, self.size.width, self._clock(), self.attached)])
 
     def on_resize(self) -> None:
         self.show(self._history)
@@ -181,7 +182,7 @@ class TitleLine(Rows):
             self.show(self._history)
 
 
-def title_row(history: History, width: int, now: float) -> Row:
+def title_row(history: History, width: int, now: float, attached: str = "") -> Row:
     """`name · run · device · precision · execution ─── ● state · ckpt 0:21 ago` in at most `width` cells."""
     started, state = history.started, history.state
     symbol, role = STATES.get(state, ("?", "bad"))
@@ -194,8 +195,8 @@ def title_row(history: History, width: int, now: float) -> Row:
     if started is not None:
         left = [(0, [(started.name, "strong")])]
         stamp = run_stamp(started.path)
-        for order, text in ((3, f"run {stamp}" if stamp else ""), (1, _device(started.device, started.device_name)),
-                            (2, started.precision), (4, started.execution)):  # fmt: skip
+        for order, text in ((4, f"run {stamp}" if stamp else ""), (1, _device(started.device, started.device_name)),
+                            (5, started.precision), (6, started.execution), (2, attached)):  # fmt: skip
             if text:
                 left.append((order, [(f"· {text}", "label")]))
     tail = fit(max(12, width // 2), right, " ")
