@@ -212,13 +212,20 @@ class Fitting(Epochs):
         Live changes that came after it are made again at their steps; those of `fields`, which the caller decides, are not.
         RunError when another process is at work on the run; CheckpointError when a checkpoint does not fit.
         """
-        from engine.run import load_history
-
         assert self.run is not None
         self._lock()
+        try:
+            self._read_last(self.run, fields)
+        except BaseException:
+            self.run.lock.release()
+            raise
+
+    def _read_last(self, run: Run, fields: tuple[str, ...]) -> None:
+        from engine.run import load_history
+
         applied: list[float] = []
-        if self.run.checkpoints.list():
-            saved = self.run.checkpoints.read("last")
+        if run.checkpoints.list():
+            saved = run.checkpoints.read("last")
             snapshot.restore(saved, self.parts, self.loop)
             self._warnings = (*self._warnings, *saved.passed_over)
             held = saved.state
@@ -234,8 +241,8 @@ class Fitting(Epochs):
         self._guarded_from = self.step
         if self.loop.guard is not None:
             self.loop.guard.reset()
-        self.run.journal.truncate_after(self.step, self.epoch)
-        self.history.become(load_history(self.run))
+        run.journal.truncate_after(self.step, self.epoch)
+        self.history.become(load_history(run))
         later = [event for event in self.history.settings if event.time not in applied and event.field not in fields]
         self._applied = list(applied)
         self._due = [(event.step, event.time, Change(event.field, event.value)) for event in later]
