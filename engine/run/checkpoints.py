@@ -11,8 +11,10 @@ from __future__ import annotations
 
 import builtins
 import contextlib
+import errno
 import hashlib
 import json
+import os
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
@@ -32,6 +34,8 @@ _FORMAT = 1
 _NAME = re.compile(r"step-(\d+)")
 # Hidden names, all of this module: a checkpoint being written, one being replaced, one being deleted.
 _NEW, _OLD, _GONE = ".new-", ".old-", ".gone-"
+_HEADERS = 65536  # bytes, more than enough, for what files hold besides their data
+_HEADER = 512  # and for each tensor's line in them
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -54,6 +58,8 @@ class Checkpoints:
     def __init__(self, directory: Path, keep: int = 3) -> None:
         self.directory = Path(directory)
         self.keep = keep
+        self._warnings: list[str] = []
+        self._warned: set[str] = set()  # what keeps going wrong is told once
 
     def write(
         self,
@@ -71,15 +77,18 @@ class Checkpoints:
         state: what `strict_json` takes.
 
         When this fails or is killed, at any point, what could be read before can be read still. OSError when the disk
-        does not take it.
+        does not take it; before anything is written where there is too little space. What goes wrong once the checkpoint is
+        there, `take_warnings` tells.
         """
+        encoded = strict_json.encode({"step": step, "state": dict(state)}, indent=1)
         final = self.directory / f"step-{step:08d}"
         if not self.directory.exists():
             files.make_directory(self.directory)
             files.sync(self.directory.parent)
         self._tidy()
         try:
-            new = self._write_aside(final.name, step, tensors, state)
+            self._refuse_without_space(tensors, encoded)
+            new = self._write_aside(final.name, tensors, encoded)
             # `best` always before `last`: a run that goes on from `last` does not write a best one from before it again.
             if final.exists():
                 if best:
@@ -91,11 +100,19 @@ class Checkpoints:
                 self._point("best", final)
             if last:
                 self._point("last", final)
-            self._prune(step)
+            try:
+                self._prune(step)
+            except OSError as error:
+                self._warn(f"old checkpoints can't be removed from {self.directory}: {error.strerror}")
         finally:
             with contextlib.suppress(OSError):  # a disk that fails here as well is tidied by the next write
                 self._tidy()
         return final
+
+    def take_warnings(self) -> builtins.list[str]:
+        """One sentence each on what went wrong since the last call without being a failure of a write."""
+        warnings, self._warnings = self._warnings, []
+        return warnings
 
     def read(self, which: str | int | Path = "last", map_location: str | torch.device = "cpu") -> Saved:
         """Read "last", "best", the checkpoint of a step, or a directory, verified, the tensors on `map_location`.
@@ -138,12 +155,19 @@ class Checkpoints:
                 return hidden if hidden.exists() and not path.exists() else path
         return path
 
-    def _write_aside(self, name: str, step: int, tensors: Mapping[str, Mapping[str, Tensor]], state: Mapping[str, Any]) -> Path:
+    def _refuse_without_space(self, tensors: Mapping[str, Mapping[str, Tensor]], encoded: bytes) -> None:
+        held = [tensor for group in tensors.values() for tensor in _unique(group)[0].values()]
+        needed = sum(tensor.numel() * tensor.element_size() + _HEADER for tensor in held) + len(encoded) + _HEADERS
+        free = files.free(self.directory)
+        if free is not None and free < needed:
+            raise OSError(errno.ENOSPC, f"no space left: a checkpoint needs {_size(needed)}, {_size(free)} are free")
+
+    def _write_aside(self, name: str, tensors: Mapping[str, Mapping[str, Tensor]], encoded: bytes) -> Path:
         new = self.directory / (_NEW + name)
         files.make_directory(new)
         for kind, group in tensors.items():
             _write_tensors(new / (kind + _TENSORS), group)
-        files.write(new / _STATE, strict_json.encode({"step": step, "state": dict(state)}, indent=1))
+        files.write(new / _STATE, encoded)
         contents = sorted(new.iterdir())
         for path in contents:
             files.sync(path)
@@ -164,9 +188,9 @@ class Checkpoints:
     def _prune(self, step: int) -> None:
         # Steps above the one just written belong to a future that a resume from before them has abandoned.
         newest = [path for other, path in self.list() if other <= step][-max(self.keep, 2) :]
-        stay = {*newest, self._named("last"), self._named("best")}
+        stay = {path.name for path in (*newest, self._named("last"), self._named("best"))}
         for _, path in self.list():
-            if path not in stay:
+            if path.name not in stay:
                 gone = path.with_name(_GONE + path.name)  # half deleted, it must not look like a checkpoint
                 files.replace(path, gone)
                 files.remove(gone)
@@ -177,29 +201,60 @@ class Checkpoints:
             name = path.with_name(path.name.removeprefix(_OLD))
             if path.name.startswith(_OLD) and not name.exists():
                 files.replace(path, name)
-            else:
+                continue
+            try:
                 files.remove(path)
+            except OSError as error:  # it takes space, and no more
+                self._warn(f"{path} can't be removed: {error.strerror}")
+
+    def _warn(self, text: str) -> None:
+        if text not in self._warned:
+            self._warned.add(text)
+            self._warnings.append(text)
 
 
-def _write_tensors(path: Path, tensors: Mapping[str, Tensor]) -> None:
-    """One safetensors file; its metadata lists, as JSON, the names that stand for another name's tensor."""
+def _unique(tensors: Mapping[str, Tensor]) -> tuple[dict[str, Tensor], dict[str, str]]:
+    """The tensors, each once, and the names that stand for another name's tensor."""
     names: dict[tuple, str] = {}
     aliases: dict[str, str] = {}
     unique: dict[str, Tensor] = {}
-    storages: set[int] = set()
     for name, tensor in tensors.items():
         place = (tensor.device, tensor.dtype, tensor.data_ptr(), tensor.shape, tensor.stride())
         if tensor.numel() and place in names:
             aliases[name] = names[place]
-            continue
-        names[place] = name
+        else:
+            names[place] = name
+            unique[name] = tensor
+    return unique, aliases
+
+
+def _write_tensors(path: Path, tensors: Mapping[str, Tensor]) -> None:
+    """One safetensors file; its metadata lists, as JSON, the names that stand for another name's tensor."""
+    unique, aliases = _unique(tensors)
+    storages: set[int] = set()
+    for name, tensor in unique.items():
         plain = tensor.detach().cpu().contiguous()
         if plain.untyped_storage().data_ptr() in storages:  # a view that overlaps another tensor: a copy of its own
             plain = plain.clone()
         storages.add(plain.untyped_storage().data_ptr())
         unique[name] = plain
     metadata = {"aliases": json.dumps(aliases)} if aliases else None
-    files.fill(path, lambda target: save_file(unique, target, metadata))
+    files.fill(path, lambda target: _save_file(unique, target, metadata))
+
+
+def _save_file(tensors: dict[str, Tensor], path: Path, metadata: dict[str, str] | None) -> None:
+    """safetensors has an error of its own for what the disk does not take."""
+    try:
+        save_file(tensors, path, metadata)
+    except SafetensorError as error:
+        number = re.search(r"os error (\d+)", str(error))
+        if number is None:
+            raise
+        raise OSError(int(number[1]), os.strerror(int(number[1])), str(path)) from error
+
+
+def _size(count: int) -> str:
+    return f"{count / 1e9:.2f} GB" if count >= 1e9 else f"{count / 1e6:.2f} MB"
 
 
 def _read(path: Path, map_location: str | torch.device) -> Saved:

@@ -18,6 +18,15 @@ def make_directory(path: Path) -> None:
     path.mkdir()
 
 
+def free(path: Path) -> int | None:
+    """Bytes that can still be written where `path` is; None where that is not known."""
+    try:
+        usage = shutil.disk_usage(path)
+    except OSError:
+        return None
+    return usage.free if usage.total else None  # some network file systems know of no size at all
+
+
 def write(path: Path, data: bytes) -> None:
     """Write a whole file. It may be lost or torn by a crash until `sync` returns."""
     path.write_bytes(data)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import errno
 import hashlib
 import json
 import math
@@ -12,8 +11,7 @@ import random
 import shutil
 import stat
 import struct
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -24,7 +22,7 @@ from hypothesis import strategies as st
 from torch import Tensor, nn
 
 from engine.errors import CheckpointError
-from engine.run import files, strict_json
+from engine.run import strict_json
 from engine.run.checkpoints import Checkpoints
 
 STATE = {"epoch": 2, "best": math.nan, "worst": -math.inf, "names": ["a", "ü"], "lr": 0.1, "done": False, "nothing": None}
@@ -384,194 +382,3 @@ def test_e6_a_pickle_offered_as_a_checkpoint_is_never_unpickled(tmp_path: Path, 
     assert not (tmp_path / "sprung").exists()
     pickle.loads(pickle.dumps(Trap(tmp_path / "sprung")))
     assert (tmp_path / "sprung").exists()
-
-
-# Kills and failures at every file operation
-
-OPERATIONS = ("make_directory", "write", "fill", "append", "truncate", "sync", "replace", "link", "remove")
-
-
-class Killed(BaseException):
-    """The process is gone: nothing that it would do afterwards happens."""
-
-
-def half_done(name: str, path: Path, arguments: tuple[Any, ...]) -> None:
-    """What an operation that was under way may leave."""
-    if name == "write":
-        path.write_bytes(arguments[0][: len(arguments[0]) // 2])
-    elif name == "fill":
-        arguments[0](path)
-        os.truncate(path, path.stat().st_size // 2)
-    elif name == "remove" and path.is_dir() and not path.is_symlink():
-        min(path.iterdir()).unlink()
-
-
-@contextmanager
-def failing(
-    monkeypatch: pytest.MonkeyPatch, call: int, fail: Callable[[str, int], BaseException | None]
-) -> Iterator[list[str]]:
-    """From operation `call` (0 is the first) on, `fail(name, number)` says what is raised instead of doing it."""
-    done: list[str] = []
-
-    def wrap(name: str) -> Callable[..., Any]:
-        original = getattr(files, name)
-
-        def operation(path: Any, *arguments: Any) -> Any:
-            done.append(name)
-            error = fail(name, len(done) - 1) if len(done) > call else None
-            if error is None:
-                return original(path, *arguments)
-            if len(done) == call + 1:
-                half_done(name, path, arguments)
-            raise error
-
-        return operation
-
-    with monkeypatch.context() as patch:
-        for name in OPERATIONS:
-            patch.setattr(files, name, wrap(name))
-        yield done
-
-
-SAVES: dict[str, tuple[list[int], int, dict[str, Any]]] = {
-    "first": ([], 10, {}),
-    "next": ([10, 20], 30, {}),
-    "next and best": ([10, 20], 30, {"best": True}),
-    "best alone": ([10, 20], 30, {"best": True, "last": False}),
-    "with one to prune": ([10, 20, 30], 40, {"best": True}),
-    "again": ([10, 20], 20, {"best": True}),
-    "again, the only one": ([10], 10, {"best": True}),
-}
-
-
-def versions(checkpoints: Checkpoints, which: str) -> int | None:
-    try:
-        return int(checkpoints.read(which).state["version"])
-    except CheckpointError as error:
-        assert "damaged" not in str(error)
-        return None
-
-
-def write_version(checkpoints: Checkpoints, step: int, version: int, **options: Any) -> None:
-    """Tensors and state both tell the version, so that a mixture shows."""
-    data = {"model": {"x": torch.full((5,), float(version))}, "optimizer": {"y": torch.tensor(version)}}
-    checkpoints.write(step, data, {"version": version}, **{"best": False, **options})
-
-
-def assert_not_mixed(checkpoints: Checkpoints) -> None:
-    saved = checkpoints.read()
-    version = saved.state["version"]
-    assert saved.passed_over == ()
-    assert saved.tensors["optimizer"]["y"] == version and (saved.tensors["model"]["x"] == version).all()
-
-
-@pytest.mark.parametrize("case", SAVES)
-def test_e1_killed_at_every_file_operation_of_a_save(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, case: str) -> None:
-    before, step, options = SAVES[case]
-    for version, earlier in enumerate(before):
-        write_version(Checkpoints(tmp_path / "start", keep=2), earlier, version, best=earlier == 10)
-    (tmp_path / "start").mkdir(exist_ok=True)
-    new, old_last, old_best = len(before), len(before) - 1 if before else None, 0 if before else None
-    call, finished = 0, False
-    while not finished:
-        directory = tmp_path / str(call)
-        shutil.copytree(tmp_path / "start", directory, symlinks=True)
-        checkpoints = Checkpoints(directory, keep=2)
-        with failing(monkeypatch, call, lambda name, number: Killed()) as done:
-            try:
-                write_version(checkpoints, step, new, **options)
-                finished = True
-            except Killed:
-                pass
-        last, best = versions(checkpoints, "last"), versions(checkpoints, "best")
-        assert last in (old_last, new), f"killed at {done[-1]}, operation {call}"
-        assert best in (old_best, new, old_last if step in before else new), f"killed at {done[-1]}, operation {call}"
-        if last is not None:
-            assert_not_mixed(checkpoints)
-        assert bool(checkpoints.list()) == (last is not None)
-        if last == new and options.get("best"):  # a run that goes on from here will not write this best one again
-            assert checkpoints.read("best").step == step
-        if len(before) >= 2 and step not in before:
-            assert sum(is_whole(checkpoints, path) for _, path in checkpoints.list()) >= 2  # E3
-        write_version(checkpoints, step, new + 1)
-        assert versions(checkpoints, "last") == new + 1
-        assert hidden(directory) == []
-        call += 1
-    assert call > 15
-    assert last == (old_last if case == "best alone" else new)
-
-
-def is_whole(checkpoints: Checkpoints, path: Path) -> bool:
-    try:
-        checkpoints.read(path)
-    except CheckpointError:
-        return False
-    return True
-
-
-@pytest.mark.parametrize("stays_full", [False, True])
-@pytest.mark.parametrize("case", ["first", "with one to prune", "again"])
-def test_e2_a_failing_disk_at_every_file_operation_of_a_save(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, case: str, stays_full: bool
-) -> None:
-    before, step, options = SAVES[case]
-    for version, earlier in enumerate(before):
-        write_version(Checkpoints(tmp_path / "start", keep=2), earlier, version)
-    (tmp_path / "start").mkdir(exist_ok=True)
-    new, old = len(before), len(before) - 1 if before else None
-
-    def fail(name: str, number: int) -> OSError | None:
-        once = number == call
-        return OSError(errno.ENOSPC, "No space left") if once or (stays_full and name in ("write", "fill", "link")) else None
-
-    call, failed = 0, True
-    while failed:
-        directory = tmp_path / str(call)
-        shutil.copytree(tmp_path / "start", directory, symlinks=True)
-        checkpoints = Checkpoints(directory, keep=2)
-        with failing(monkeypatch, call, fail) as done:
-            failed = False
-            try:
-                write_version(checkpoints, step, new, **options)
-            except OSError:
-                failed = True
-        assert versions(checkpoints, "last") in (old, new)
-        if failed and done[call] in ("make_directory", "write", "fill", "sync", "link"):
-            assert hidden(directory) == [], f"litter after a failure of {done[call]}, operation {call}"
-        failed = failed or len(done) > call  # a failure while tidying up at the end is none of the save
-        write_version(checkpoints, step, new + 1)
-        assert versions(checkpoints, "last") == new + 1 and hidden(directory) == []
-        call += 1
-    assert call > 15
-
-
-def test_e3_nothing_is_renamed_before_it_is_on_the_disk(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    checkpoints = Checkpoints(tmp_path, keep=2)
-    for step in (10, 20):
-        write(checkpoints, step)
-    operations: list[tuple[str, str]] = []
-
-    def recorded(name: str, original: Callable[..., None]) -> Callable[..., None]:
-        def operation(path: Path, *rest: Any) -> None:
-            operations.append((name, path.name))
-            original(path, *rest)
-
-        return operation
-
-    for name in OPERATIONS:
-        monkeypatch.setattr(files, name, recorded(name, getattr(files, name)))
-    write(checkpoints, 30)
-    committed = operations.index(("replace", ".new-step-00000030"))
-    names = ["model.safetensors", "optimizer.safetensors", "state.json", "manifest.json", ".new-step-00000030"]
-    synced = [operations.index(("sync", name)) for name in names]
-    assert max(synced) < committed
-    for name in names[:2]:
-        assert operations.index(("fill", name)) < operations.index(("sync", name))
-    for name in names[2:4]:
-        assert operations.index(("write", name)) < operations.index(("sync", name))
-    assert operations[synced[-1] - 1] == ("sync", "manifest.json")
-    # The new name is on the disk before anything points to it, and the pointers before an old one goes.
-    assert operations[committed + 1] == ("sync", tmp_path.name)
-    pointed = operations.index(("replace", ".new-last"))
-    assert operations[pointed + 1] == ("sync", tmp_path.name)
-    assert operations.index(("replace", "step-00000010")) > pointed + 1
