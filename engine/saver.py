@@ -7,7 +7,7 @@ import time
 from collections.abc import Callable, Iterator
 from typing import TYPE_CHECKING
 
-from engine.events import CheckpointFailed, CheckpointWritten, Event
+from engine.events import CheckpointFailed, CheckpointWritten, Event, Message
 from engine.recipe import Checkpoint
 from engine.snapshot import Snapshot
 
@@ -69,6 +69,7 @@ class Saver:
     def forget(self) -> None:
         """The run goes back: a best one that waits is of a future that will be another."""
         self.wait()
+        self._flush()  # lines that waited would come after what is now cut off
         self._best = self._not_taken = None
 
     @property
@@ -111,6 +112,7 @@ class Saver:
         path = self.run.checkpoints.write(snapshot.step, snapshot.tensors, snapshot.state, best=best, last=last)
         seconds = time.perf_counter() - started
         yield CheckpointWritten(step=snapshot.step, epoch=snapshot.epoch, path=str(path), best=best, seconds=seconds)
+        yield from (Message(text=text, level="warning") for text in self.run.checkpoints.take_warnings())
 
     def _failed(self, snapshot: Snapshot, best: Snapshot | None, error: OSError) -> None:
         self._not_taken = best
