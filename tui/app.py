@@ -145,6 +145,12 @@ class Console(App[str]):
             self.set_interval(1.0, self._watch_terminal)
         if self._opens_on is not None:
             self.follow(self._opens_on)
+            self._opens_on = None
+
+    def load(self) -> None:
+        """The form is there: load torch, unless the console is being opened on a run, which needs none."""
+        if self.screen_stack[-1] is self.form and self._opens_on is None:
+            self.preload.start()
 
     def repaint(self) -> None:
         """Paint the whole screen: the terminal missed something."""

@@ -124,6 +124,13 @@ def running_history(epochs: int = 20, at: int = 7, batch: int = 238) -> History:
     return history
 
 
+def running_history_events(at: int) -> list[Event]:
+    """What leads to the middle of epoch `at`, without the beginning."""
+    noise = random.Random(1)
+    whole = [event for epoch in range(1, at) for event in epoch_events(epoch, noise)]
+    return [*whole, trained(at, (at - 1) * STEPS + 1, (at - 1) * STEPS + 200, noise), progress(at, 200)]
+
+
 def paused_history() -> History:
     """As `running_history`, held."""
     history = running_history()

@@ -70,11 +70,7 @@ class FormScreen(Base):
         self._waiting = self.set_interval(0.05, self._look_for_torch)
 
     def on_screen_resume(self) -> None:
-        self.call_after_refresh(self._load)
-
-    def _load(self) -> None:
-        if self.is_current:  # a console that is opened on a run needs no torch before it needs the form
-            self.preload.start()
+        self.call_after_refresh(self.console_app.load)
 
     def on_unmount(self) -> None:
         if self._dry is not None:

@@ -125,7 +125,7 @@ class TrainScreen(Base):
         if isinstance(self.shown, Followed):
             self._place(self.shown.place)
         for rows in self.query(Rows):
-            if rows.is_on_screen or isinstance(rows, Summary):
+            if rows.is_on_screen or isinstance(rows, Summary | Trouble):  # those that come and go
                 rows.guarded(rows.show, history)
 
     def _place(self, place: tuple[str, int] | None) -> None:
@@ -244,11 +244,11 @@ class TrainScreen(Base):
 
     def _control(self) -> Control | Remote | None:
         """The run's control, or None, and then the person is told why."""
-        if self.shown.alive:
-            return self.shown.control
         history = self.shown.history
+        if self.shown.alive or (self.session is None and history.started is None):  # perhaps; it was not looked at yet
+            return self.shown.control
         if history.ended is None:
-            self.notify("the run's directory is being read")
+            self.notify("the run is about to begin or to end")
         elif history.ended.state == "died":
             self.notify("its process is gone: a, then r goes on with it", severity="warning")
         else:

@@ -170,14 +170,14 @@ class Chart(Pane):
         for role, value in newest.items():
             said = (write(value), "strong" if math.isfinite(value) else "bad")
             if role == "smoothed":
-                pieces.insert(1, (2, [("smoothed ", "label"), said]))
+                pieces.insert(1, (3, [("smoothed ", "label"), said]))
             else:
                 name = self.metric if role == "strong" else role
                 pieces.append((0, [(f"{self._symbol(role)} ", role), (f"{name} ", "label"), said]))
         if any(at.gaps for at in curves.values()):
             pieces.append((1, [("× ", "bad"), ("not a number", "label")]))
         if changes := befell(self._history):
-            pieces.append((3, [(f"{self._change} ", "mark"), (changes[-1][1], "label")]))
+            pieces.append((2, [(f"{self._change} ", "mark"), (changes[-1][1], "label")]))
         best = self._best()
         if best is not None:
             found, value = best

@@ -101,7 +101,7 @@ class Rows(ScrollView):
             self._fail(error)
 
     async def _dispatch_message(self, message: Message) -> None:
-        if self._failed and isinstance(message, events.Resize | events.Show | events.Timer | events.Callback):
+        if self._failed and isinstance(message, events.Resize | events.Show):
             return
         try:
             await super()._dispatch_message(message)
