@@ -14,7 +14,9 @@ def read_toml(path: Path | str) -> dict[str, Any]:
     """A recipe file's values, unchecked. RecipeError when the file can't be read or is not TOML."""
     path = Path(path)
     try:
-        return tomllib.loads(path.read_text(encoding="utf-8"))
+        values = tomllib.loads(path.read_text(encoding="utf-8"))
+        repr(values)  # a sentence must be able to show them: 0xfff… may be longer than Python's limit for digits
+        return values
     except FileNotFoundError:
         raise RecipeError([Problem("", f"there is no file {str(path)!r}")]) from None
     except OSError as error:

@@ -320,3 +320,10 @@ def test_a_misspelt_setting_is_named_by_the_check() -> None:
         Recipe.from_dict(apply_settings({}, ["optimizer.lrr=1"]))
     with pytest.raises(RecipeError, match="optimiser is no part of a recipe; the nearest is 'optimizer'"):
         Recipe.from_dict(apply_settings({}, ["optimiser.lr=1"]))
+
+
+def test_a_number_too_long_to_be_shown_is_refused(tmp_path: Path) -> None:
+    path = tmp_path / "long.toml"
+    path.write_text("seed = 0x" + "f" * 20_000)
+    with pytest.raises(RecipeError, match=r"long\.toml is no TOML file: Exceeds the limit"):
+        Recipe.load(path)
