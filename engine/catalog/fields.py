@@ -162,7 +162,7 @@ class Field:
             return inline(value)
         if self.kind != "list" or not isinstance(value, list):
             text = _show(value)
-            return text if self.kind != "any" or _read("any", text) == value else json.dumps(value, ensure_ascii=False)
+            return text if self.kind != "any" or self.read(text) == value else json.dumps(value, ensure_ascii=False)
         text = ", ".join(map(_show, value))
         return text if self.read(text) == value else json.dumps(value, ensure_ascii=False)
 
