@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import threading
 import time
+from collections import deque
 from collections.abc import Callable, Iterator
 from typing import TYPE_CHECKING
 
@@ -33,7 +34,7 @@ class Saver:
         self._best: Snapshot | None = None  # not yet on the disk
         self._not_taken: Snapshot | None = None  # a best one that the disk did not take
         self._thread: threading.Thread | None = None
-        self._told: list[Event] = []
+        self._told: deque[Event] = deque()
         self._bug: BaseException | None = None
 
     def epoch_ended(self, epoch: int, best: bool, snapshot: Callable[[], Snapshot]) -> None:
@@ -87,8 +88,7 @@ class Saver:
         """What came of the writes since the last call. A bug in writing is raised here, in the training thread."""
         if self._bug is not None:
             raise self._bug
-        told, self._told = self._told, []
-        return told
+        return [self._told.popleft() for _ in range(len(self._told))]
 
     # In the saver's thread.
 
