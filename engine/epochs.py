@@ -96,6 +96,7 @@ class Epochs:
         self._applied: list[float] = []  # when each live change was stated: those that a checkpoint holds
         self._due: list[tuple[int, float, Change]] = []  # step, time and change of those that are to be repeated
         self._rewinds = 0
+        self._validated = 0  # the step after which the plan's last validation in the middle of an epoch was
         self._guarded_from = 0  # the step from which the guard counts
         self._refused = 0  # windows of the epoch under way that changed nothing
         self._refused_in_a_row = 0
@@ -164,6 +165,8 @@ class Epochs:
             self._refused = 0
         if self.control.stopping:
             return self._attend()
+        if self._halfway_is_due and not self._validate_on_the_way():  # a checkpoint may be from before it
+            return False
         batches = self._awaited(self.parts.train, self.epoch + 1, self.batch)
         halt = self._next_halt()
         for taken in self.loop.train_epoch(windows(batches, self.plan.accumulate)):
@@ -182,7 +185,7 @@ class Epochs:
                 if self._spent:
                     return True
                 if self.step >= halt:
-                    if self.step % (self.plan.validate_steps or 1) == 0 and not self._validate_on_the_way():
+                    if self._halfway_is_due and not self._validate_on_the_way():
                         return False
                     halt = self._next_halt()
         self._report()
@@ -269,11 +272,19 @@ class Epochs:
         epoch = self.epoch + 1
         return epoch % self.plan.validate_every == 0 or epoch == self.length.epochs or self._spent
 
+    @property
+    def _halfway_is_due(self) -> bool:
+        """Whether the plan has a validation after the last step taken, and it was not made yet."""
+        each = self.plan.validate_steps
+        due = each is not None and self.parts.validation is not None and self.step % each == 0
+        return due and self._validated < self.step
+
     def _validate_on_the_way(self) -> bool:
         """A validation that the plan has in the middle of an epoch; whether to go on."""
         measured = self._validate()
         if measured is None:
             return self._attend()
+        self._validated = self.step
         best = False
         if self.best.monitor in measured:
             best = self.best.update({"epoch": self.epoch + 1, "step": self.step, **measured, "lr": self.meter.lr})
@@ -423,5 +434,6 @@ class Epochs:
                 "changed": dict(self.changed),
                 "applied": list(self._applied),
                 "rewinds": self._rewinds,
+                "validated": self._validated,
             },
         )

@@ -15,6 +15,7 @@ from engine.control import StopWaiting
 from engine.data.batches import ResidentBatches, StreamedBatches
 from engine.data.order import order
 from engine.epochs import REPORT_SECONDS, Epochs
+from engine.errors import RunError
 from engine.events import Rewound, RunEnded, RunStarted, Trained
 from engine.failures import Failure
 from engine.loop import NonFiniteLoss
@@ -210,14 +211,16 @@ class Fitting(Epochs):
         """Go on from the run's last whole checkpoint; what the journal says of later steps is cut off.
 
         Live changes that came after it are made again at their steps; those of `fields`, which the caller decides, are not.
-        RunError when another process is at work on the run; CheckpointError when a checkpoint does not fit.
+        RunError when another process is at work on the run, or the disk fails; CheckpointError when a checkpoint does not fit.
         """
         assert self.run is not None
         self._lock()
         try:
             self._read_last(self.run, fields)
-        except BaseException:
+        except BaseException as error:
             self.run.lock.release()
+            if isinstance(error, OSError):
+                raise RunError(f"{self.run.path} can't be continued: {error.strerror}") from error
             raise
 
     def _read_last(self, run: Run, fields: tuple[str, ...]) -> None:
@@ -234,14 +237,14 @@ class Fitting(Epochs):
             self.best.load_state_dict(held["best"])
             self._epoch_seconds = held["epoch_seconds"]
             self.pace = Pace(held["elapsed"])
-            self._rewinds, applied = held["rewinds"], held["applied"]
+            self._rewinds, self._validated, applied = held["rewinds"], held["validated"], held["applied"]
             for key, value in held["changed"].items():
                 if key not in fields:
                     steering.put(self, key, value)
         self._guarded_from = self.step
         if self.loop.guard is not None:
             self.loop.guard.reset()
-        run.journal.truncate_after(self.step, self.epoch)
+        run.journal.truncate_after(self.step, self.epoch, self._halfway_is_due)
         self.history.become(load_history(run))
         later = [event for event in self.history.settings if event.time not in applied and event.field not in fields]
         self._applied = list(applied)

@@ -19,6 +19,7 @@ from engine.events import (
     RunStarted,
     SettingChanged,
     Trained,
+    Validated,
     to_dict,
 )
 from engine.run import files, strict_json
@@ -82,10 +83,11 @@ class Journal:
                 problems.append(f"{Path(path).name}, line {number}: {item}")
         return events, problems
 
-    def truncate_after(self, step: int, epochs: int) -> None:
+    def truncate_after(self, step: int, epochs: int, validates: bool = False) -> None:
         """Drop what a run that goes on from its checkpoint of `step` will say again, so that nothing is in it twice.
 
         epochs: how many had ended at that checkpoint; it may be from before the validation after an epoch's last step.
+        validates: whether it is from before a validation after its step in the middle of an epoch.
 
         Points of `Trained` stay up to `step` (one that covers more goes), events about a step up to `step`, epochs up to
         `epochs`, every `RunStarted`, `SettingChanged` and `Rewound`, no `RunEnded`. Lines about no step stay where they stand
@@ -100,6 +102,8 @@ class Journal:
                 case RunEnded():
                     continue
                 case EpochEnded() if item.epoch > epochs:
+                    continue
+                case Validated() if validates and item.step == step:
                     continue
                 case Trained() if item.step > step:
                     cut = _cut(item, step)

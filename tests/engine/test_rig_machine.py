@@ -1,4 +1,4 @@
-"""Any story of steps, requests, changes, stops and kills ends where a run ends that was never cut off and got the same changes."""
+"""Any story of requests, changes, stops and kills ends where a run ends that was never cut off and got the same changes."""
 
 from __future__ import annotations
 
@@ -15,14 +15,14 @@ from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, precondition, rule
 
 from engine import Run
-from engine.changes import change_from
 from engine.events import RunEnded, SettingChanged
 from engine.run import Journal
 from tests.torture import life, record
 
 PLAN = {"data.samples": 200, "training.epochs": 3, "training.accumulate": 1, "training.validate_every": 2}
-PLANS: list[dict[str, Any]] = [PLAN, {**PLAN, "optimizer.name": "SGD", "scheduler": {"name": "StepLR", "step_size": 1}}]
-STEPS = 10  # an epoch
+EACH = 5
+HALFWAY = {"optimizer.name": "SGD", "scheduler": {"name": "StepLR", "step_size": 1}, "training.validate_steps": EACH}
+PLANS: list[dict[str, Any]] = [PLAN, {**PLAN, **HALFWAY}]
 CHANGES = ["lr=x0.5", "lr=0.003", "weight_decay=0.1", "clip_norm=0.2", "clip_norm=none", "epochs=4", "validate_every=1"]
 
 
@@ -51,8 +51,11 @@ def undisturbed(plan: int, acts: tuple[life.Act, ...]) -> tuple[Any, ...]:
 
 
 def summary(run: Run) -> tuple[Any, ...]:
-    validations = [entry for entry in record.validations(run) if entry[0] == "EpochEnded"]  # others are asked for at any time
-    return record.steps(run), validations, record.digests(run.path / "checkpoints" / "last")
+    validations = record.validations(run)
+    epochs = [entry for entry in validations if entry[0] == "EpochEnded"]
+    halfway = [entry[2:4] for entry in validations if entry[0] == "Validated" and entry[2] % EACH == 0]  # others were asked for
+    once = [entry for number, entry in enumerate(halfway) if entry not in halfway[:number]]  # and these by both
+    return record.steps(run), epochs, once, record.digests(run.path / "checkpoints" / "last")
 
 
 class Story(RuleBasedStateMachine):
