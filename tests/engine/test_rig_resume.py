@@ -4,15 +4,10 @@ from __future__ import annotations
 
 import signal
 from pathlib import Path
-from typing import Any
 
 import pytest
-import torch
-from torch import Tensor, nn
 
-from engine import CheckpointWritten, Run, Trainer
-from engine.run import Checkpoints
-from tests.engine import plain
+from engine import Run, Trainer
 from tests.torture import life, record
 
 HALFWAY = {"training.validate_steps": 5, "training.epochs": 2, "data.samples": 200, "training.accumulate": 1}
