@@ -4,7 +4,7 @@ VENV ?= .venv
 BIN = $(VENV)/bin
 INSTALL = $(BIN)/python -m pip install --quiet -c constraints.txt
 
-.PHONY: run test lint format clean scoreboard scoreboard-here
+.PHONY: run test lint format clean torture scoreboard scoreboard-here
 
 run: $(VENV)/installed
 	@$(BIN)/epochal
@@ -20,6 +20,12 @@ lint: $(VENV)/installed-test
 format: $(VENV)/installed-test
 	$(BIN)/ruff format .
 	$(BIN)/ruff check --fix .
+
+# Trainers that are killed at random moments and resumed, a thousand times: some ten minutes, and nothing may be lost.
+CYCLES ?= 1000
+SEED ?= 0
+torture: $(VENV)/installed-test
+	@$(BIN)/python -m tests.torture --cycles $(CYCLES) --seed $(SEED)
 
 # Known bugs, tried on other trainers in an environment of their own: a table in Markdown.
 scoreboard:
