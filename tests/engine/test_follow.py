@@ -381,7 +381,7 @@ status_values = st.dictionaries(
 )
 
 
-@settings(deadline=None, max_examples=80)
+@settings(deadline=None, max_examples=40)
 @given(st.lists(st.lists(lines(), max_size=4), max_size=4), status_values | st.binary(max_size=40))
 def test_whatever_the_files_hold_nothing_is_raised(
     tmp_path_factory: pytest.TempPathFactory, pieces: list[list[bytes]], status: dict[str, Any] | bytes
