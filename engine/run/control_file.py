@@ -84,7 +84,7 @@ class Inbox:
                     return [], []
                 file.seek(self._offset)
                 data = file.read(AT_ONCE) if size > self._offset else b""
-                while self._ignored and data and b"\n" not in data and size - self._offset > AT_ONCE:  # passing over costs little
+                while self._ignored and data and b"\n" not in data and size - self._offset > AT_ONCE:
                     self._offset += len(data)
                     data = file.read(AT_ONCE)
             if size < self._offset:  # what is left was read before, or nobody knows: to carry it out again would be worse
