@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
 from pathlib import Path
 from typing import Any
 
@@ -244,11 +243,12 @@ def test_resume_after_an_early_stop_promises_nothing(capsys: Capture) -> None:
 
 
 def test_resume_leaves_a_run_alone_that_is_at_work(capsys: Capture) -> None:
-    run = Run.create("runs", "busy", "")
-    run.status.write("running")
-    status, out, err = called(capsys, "resume", "busy")
+    assert called(capsys, "train", *QUICK, "--name", "busy")[0] == 0
+    run = Run.open("busy", "runs")
+    run.lock.acquire()
+    status, out, err = called(capsys, "resume", "busy", "--epochs", "9")
     assert (status, out) == (2, "")
-    assert f"process {os.getpid()}" in err
+    assert "is being trained by this process already" in err
 
 
 def test_check(capsys: Capture) -> None:

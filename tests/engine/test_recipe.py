@@ -100,6 +100,8 @@ def value_for(field: Field) -> st.SearchStrategy[Any]:
             return st.floats(low, high, allow_nan=False) | st.integers(int(low), int(high))
         case "boolean":
             return st.booleans()
+        case "text" if not field.pattern:
+            return st.text("abc/_.", min_size=1)
         case "list" if field.choices:
             return st.lists(st.sampled_from(field.choices), max_size=3)
         case "list":
