@@ -179,7 +179,8 @@ class Console(App[str]):
         from tui.followed import Followed
         from tui.screens.train import TrainScreen
 
-        if self.training and self.session is not None and self.session.path and self.session.path.samefile(path):
+        own = self.session.path if self.session is not None and self.training else None
+        if own is not None and own.resolve() == path.resolve():
             self.action_training()
             return
         try:

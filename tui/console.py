@@ -58,8 +58,9 @@ def open_console(launcher: Launcher, *, recipe: str | None = None, runs: str | N
         if answer not in ("kill", *STATUS) and not os.isatty(0):
             answer = "hangup"
         away = answer in AWAY and session is not None and session.alive
-        with contextlib.suppress(OSError):
-            print(failure, end="", file=terminal.screen, flush=True)
+        if failure:
+            with contextlib.suppress(OSError):
+                print(failure, file=terminal.screen, flush=True)
         if away or answer == "hangup":
             terminal.leave(session.path / "output.log" if session and session.path else None)
     status = STATUS.get(answer, 0)

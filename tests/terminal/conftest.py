@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import shlex
 import shutil
+import signal
 import subprocess
 import sys
 import time
@@ -15,6 +16,7 @@ import pytest
 
 from engine.events import RunEnded
 from engine.run import Journal, Run
+from engine.run.status import ALIVE
 
 REPOSITORY = Path(__file__).parents[2]
 QUICK = """
@@ -130,6 +132,15 @@ def the_end_of(run: Run, seconds: float = 60.0) -> RunEnded:
     events, problems = Journal.read(run.journal.path)
     assert not problems and isinstance(events[-1], RunEnded)
     return events[-1]
+
+
+@pytest.fixture(autouse=True)
+def _nothing_stays(tmp_path: Path) -> Iterator[None]:
+    """Runs outlive their terminal: one that a failed test leaves behind would train for hours."""
+    yield
+    for run in Run.list(tmp_path / "runs"):
+        if run.state in ALIVE:
+            os.kill(trainer_of(Run.open(run.path)), signal.SIGKILL)
 
 
 @pytest.fixture

@@ -83,8 +83,10 @@ def test_to_the_end_resumed_another_run_left_and_attached(tmux: Tmux, epochal: s
     tmux.wait("2 in runs", "1 at work")
     tmux.press("r")
     tmux.wait("Enter attaches")
-    tmux.press("Enter", "s")
-    tmux.wait("stopped by the user")
+    tmux.press("Enter")
+    tmux.wait("3 Epochs")
+    tmux.press("s")
+    tmux.wait("■ stopped")
     tmux.press("q")
     tmux.wait("status 0")
     assert sorted(run.state for run in Run.list(tmux.where / "runs")) == ["finished", "stopped"]

@@ -107,9 +107,11 @@ def test_a_paused_run_whose_terminal_goes_is_saved_and_waits_for_who_attaches(tm
     tmux.press("Space")
     tmux.wait("‖ paused")
     run = only_run(tmux.where)
+    step = run.status.read(run.status.path)["step"]
+    os.kill(tmux.process(), signal.SIGUSR1)
+    tmux.until((run.path / f"checkpoints/step-{step:08}").exists, "the checkpoint that the signal asked for")
     os.kill(trainer_of(run), signal.SIGHUP)
     tmux.wait("is paused in process", "status 0")
-    tmux.until(lambda: any(run.path.glob("checkpoints/step-*")), "a checkpoint")
     tmux.open(f"{epochal} attach", name="again")
     tmux.wait("‖ paused")
     tmux.press("Space")
