@@ -10,14 +10,11 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from hypothesis import given, settings
-from hypothesis import strategies as st
 
 from engine.events import (
     CheckpointWritten,
     EpochEnded,
     Event,
-    Message,
     Progress,
     RunContinued,
     RunEnded,
@@ -27,7 +24,7 @@ from engine.events import (
     to_dict,
 )
 from engine.history import History
-from engine.run import Journal, Run, load_history, strict_json
+from engine.run import Run, load_history, strict_json
 from engine.run.follow import LONGEST, Follower
 
 
@@ -356,52 +353,3 @@ def test_a_line_longer_than_any_event_is_passed_over(run: Run, monkeypatch: pyte
     texts = [message.text for message in follower.history.messages]
     assert texts[0] == "journal.jsonl, line 2: longer than any event" and texts[1].startswith("journal.jsonl, line 4: ")
     assert len(texts) == 2 and len(follower.history.checkpoints) == 1
-
-
-EVENTS = [started(), trained(1, 3), epoch_ended(1, 3), saved(3), Message(text="m"), RunPaused(step=3), progress(3), ended()]
-scalars = st.none() | st.booleans() | st.integers() | st.floats() | st.text(max_size=5) | st.lists(st.integers(), max_size=3)
-
-
-@st.composite
-def lines(draw: st.DrawFn) -> bytes:
-    """A line with a key of an event replaced, or bytes."""
-    values = to_dict(draw(st.sampled_from(EVENTS)))
-    if draw(st.booleans()):
-        values[draw(st.sampled_from(sorted(values)))] = draw(scalars)
-    return draw(st.just(json.dumps(values).encode()) | st.binary(max_size=30))
-
-
-status_values = st.dictionaries(
-    st.sampled_from(
-        ["state", "pid", "host", "heartbeat", "step", "epochs", "best", "started", "seconds", "reason", "progress"]
-    ),
-    scalars
-    | st.sampled_from(["running", "died", {"event": "progress"}, {"epoch": "x"}, to_dict(progress(3)), to_dict(saved(3))]),
-    max_size=3,
-)
-
-
-@settings(deadline=None, max_examples=40)
-@given(st.lists(st.lists(lines(), max_size=4), max_size=4), status_values | st.binary(max_size=40))
-def test_whatever_the_files_hold_nothing_is_raised(
-    tmp_path_factory: pytest.TempPathFactory, pieces: list[list[bytes]], status: dict[str, Any] | bytes
-) -> None:
-    run = Run.create(tmp_path_factory.mktemp("runs"), "n", None, {})
-    write(run, started())
-    good = strict_json.decode(run.status.path.read_bytes())
-    run.status.path.write_bytes(status if isinstance(status, bytes) else strict_json.encode({**good, **status}))
-    follower = Follower(run)
-    for piece in pieces:
-        with run.journal.path.open("ab") as file:
-            file.write(b"".join(line + b"\n" for line in piece))
-        follower.poll()
-        for name in follower.history.series:
-            list(follower.history.curve(name))
-    follower.poll()
-    assert follower.history.started is not None
-    events, problems = Journal.read(run.journal.path)
-    told = [message.text for message in follower.history.messages if message.text in problems]
-    assert len(told) == len(problems)
-    (summary,) = Run.list(run.path.parent)
-    assert summary.state in ("starting", "running", "paused", "finished", "stopped", "failed", "died", "unreadable")
-    assert all(isinstance(event, Event) for event in events)

@@ -106,3 +106,33 @@ def test_a_journal_with_anything_in_it_is_read_cut_and_followed(
     run.journal.append(SOUND[0])
     assert Journal.read(path)[0][-1] == SOUND[0]
     assert follower.poll() and follower.history.started is not None
+
+
+statuses = st.dictionaries(
+    st.sampled_from(
+        ["state", "pid", "host", "heartbeat", "step", "epochs", "best", "started", "seconds", "reason", "progress"]
+    ),
+    values | st.sampled_from(["running", "died", {"event": "progress"}, to_dict(SOUND[2]), to_dict(SOUND[5])]),
+    max_size=3,
+)
+
+
+@settings(deadline=None, max_examples=60)
+@given(statuses | st.binary(max_size=40))
+def test_a_status_with_anything_in_it_is_listed_and_followed(
+    tmp_path_factory: pytest.TempPathFactory, content: dict[str, Any] | bytes
+) -> None:
+    run = Run(tmp_path_factory.mktemp("runs") / "run")
+    run.path.mkdir()
+    run.status.write("running", step=3)
+    run.journal.append(SOUND[0])
+    good = json.loads(run.status.path.read_text())
+    run.status.path.write_bytes(content if isinstance(content, bytes) else json.dumps({**good, **content}).encode())
+    (summary,) = Run.list(run.path.parent)
+    assert summary.state in ("starting", "running", "paused", "finished", "stopped", "failed", "died", "unreadable")
+    assert summary.reason.isprintable()
+    follower = Follower(run)
+    follower.poll()
+    assert follower.history.started == SOUND[0]
+    assert follower.alive == (summary.state in ("starting", "running", "paused"))
+    assert bool(follower.history.messages) == (summary.state == "unreadable")
