@@ -286,6 +286,8 @@ def _end_workers(loader: DataLoader) -> None:
     """While the loader's queues still work. Later torch could only send a signal, which the workers leave to the trainer."""
     if loader._iterator is not None:
         loader._iterator._shutdown_workers()  # type: ignore[attr-defined]  # there is no public way
+        for worker in loader._iterator._workers:  # type: ignore[attr-defined]
+            worker.kill()  # one that a sample holds up: the process would wait for it without end
 
 
 def _leave_signals_to_the_trainer(worker: int) -> None:
