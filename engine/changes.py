@@ -18,6 +18,10 @@ class Change:
     value: float | None
     times: bool = False
 
+    def __str__(self) -> str:
+        """As it is written: "optimizer.lr=x0.5"."""
+        return f"{self.field}={'none' if self.value is None else ('x' if self.times else '') + f'{self.value:g}'}"
+
     def of(self, before: float | None) -> float | None:
         """The new value. RecipeError where there is nothing to multiply, or the field does not allow the result."""
         value = self.value

@@ -17,6 +17,7 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
+from engine.changes import Change
 from engine.errors import EpochalError
 from engine.events import Message
 from engine.history import History
@@ -133,6 +134,9 @@ class Remote:
 
     def stop(self, reason: str = "stopped by the user") -> None:
         self._run.tell("stop", reason=reason)
+
+    def change(self, change: Change) -> None:
+        self._run.tell("set", field=change.field, value=change.value, times=change.times)
 
     def checkpoint(self) -> None:
         self._run.tell("checkpoint")

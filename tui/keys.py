@@ -112,6 +112,7 @@ KEYS: tuple[Key, ...] = (
     Key("validate", "v", "v", "Validate now", "after the step under way", ("train",), "validate", "validate"),
     Key("detach", "d", "d", "Detach", "leave the terminal; training goes on", ("train",), "app.detach", "detach"),
     Key("proposal", "o", "o", "Open the proposal", "the recipe as it would have worked", ("train",), "proposal"),
+    Key("edit", "e", "e", "Change live", "learning rate, limits, length: from the next step on", ("train",), "edit", "edit"),
     Key("metric-next", "m", "m M", "Next, previous metric", "what the chart draws", ("train", "over"), "metric(1)", "metric"),
     Key("metric-previous", "M", "M", "Previous metric", "", ("train",), "metric(-1)", palette=False),
     Key(

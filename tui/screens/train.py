@@ -15,11 +15,13 @@ from textual.content import Content
 from textual.widget import Widget
 from textual.widgets import Static
 
+from engine.changes import Change
 from engine.control import Control
 from engine.history import History
 from tui.followed import Followed, Remote
 from tui.keys import bindings
 from tui.screens.base import Base, KeyLine
+from tui.screens.edit import EditScreen
 from tui.session import Session
 from tui.widgets.chart import Chart
 from tui.widgets.device import DevicePane
@@ -216,6 +218,18 @@ class TrainScreen(Base):
         if control := self._control():
             control.validate()
             self.notify("validating after this step")
+
+    def action_edit(self) -> None:
+        """Change values of the plan from the next step on."""
+        if control := self._control():
+            values = self.console_app.engine.complete(self.shown.values) if self.shown.values else {}
+            self.app.push_screen(EditScreen(values, self.shown.history), lambda changes: self._change(control, changes or ()))
+
+    def _change(self, control: Control | Remote, changes: tuple[Change, ...]) -> None:
+        for change in changes:
+            control.change(change)
+        if changes:
+            self.notify("after this step: " + ", ".join(map(str, changes)))
 
     def action_metric(self, step: int) -> None:
         """Draw another metric."""
