@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 
 
 def runs(arguments: argparse.Namespace, out: Stream, err: Stream) -> int:
-    """List the runs, the newest first."""
+    """List the runs: those at work first, then the newest first."""
     from engine.run import Run, runs_root
 
     root = runs_root(arguments.runs)
@@ -32,17 +32,29 @@ def runs(arguments: argparse.Namespace, out: Stream, err: Stream) -> int:
         out.line(f"no runs in {root}")
     else:
         heads = ("run", "state", "epoch", "step", "time", "best")
-        for line in format.table([heads, *map(_run_row, found)], right="epoch,step,time"):
+        rows = [heads, *map(_run_row, found)]
+        at_work = [_process(summary) for summary in found]
+        if any(at_work):
+            rows = [(*row[:2], process, *row[2:]) for row, process in zip(rows, ["process", *at_work], strict=True)]
+        for line in format.table(rows, right="epoch,step,time"):
             out.line(line)
     return 0
+
+
+def _process(summary: RunSummary) -> str:
+    """Where a run at work is trained: "4711 on gpu7"; of another one nothing."""
+    from engine.run.status import ALIVE
+
+    return f"{summary.pid} on {summary.host}" if summary.state in ALIVE else ""
 
 
 def _run_row(summary: RunSummary) -> tuple[str, ...]:
     epochs = "?" if summary.epochs is None else str(summary.epochs)
     best = summary.best.get(summary.monitor)
-    note = summary.reason if summary.state in ("unreadable", "failed") else ""
+    note = summary.reason if summary.state in ("unreadable", "failed", "died") else ""
     if best is not None:
-        note = f"{format.metric_name(summary.monitor)} {format.value(best)} in epoch {summary.best['epoch']:.0f}"
+        value = f"{format.metric_name(summary.monitor)} {format.value(best)} in epoch {summary.best['epoch']:.0f}"
+        note = f"{value} · {note}" if note else value
     return (
         summary.name,
         summary.state,

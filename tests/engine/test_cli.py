@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import os
+import platform
 from pathlib import Path
 from typing import Any
 
@@ -183,7 +185,8 @@ def test_no_command_prints_the_help(capsys: Capture) -> None:
 
 def test_help_and_version(capsys: Capture) -> None:
     assert called(capsys, "--version")[:2] == (0, "epochal 0.1.0\n")
-    for command in ([], ["train"], ["resume"], ["runs"], ["check"], ["catalog"]):
+    steering = ["pause", "continue", "checkpoint", "validate", "stop", "set"]
+    for command in ([], *([name] for name in ("train", "resume", "attach", *steering, "runs", "check", "catalog"))):
         status, out, err = called(capsys, *command, "--help")
         assert (status, err) == (0, "")
         assert out.startswith(" ".join(["usage: epochal", *command]))
@@ -203,6 +206,17 @@ def test_runs(capsys: Capture) -> None:
     listed = json.loads(called(capsys, "runs", "--json")[1])
     assert sorted(run["name"].split("-", 2)[2] for run in listed) == ["a", "a-longer-name"]
     assert all(run["state"] == "finished" and run["best"]["val/loss"] > 0 for run in listed)
+
+
+def test_runs_at_work_say_where(capsys: Capture) -> None:
+    called(capsys, "train", *QUICK, "--name", "done")
+    run = Run.create("runs", "busy", "")
+    run.status.write("paused")
+    lines = [line.split() for line in called(capsys, "runs")[1].splitlines()]
+    assert lines[0] == ["run", "state", "process", "epoch", "step", "time", "best"]
+    assert lines[1][:5] == [run.name, "paused", str(os.getpid()), "on", platform.node()]
+    assert lines[2][1:3] == ["finished", "2/2"]
+    assert json.loads(called(capsys, "runs", "--json")[1])[0]["pid"] == os.getpid()
 
 
 def test_runs_root_from_the_environment(capsys: Capture, monkeypatch: pytest.MonkeyPatch) -> None:
