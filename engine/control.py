@@ -104,4 +104,5 @@ class Control:
             self._changed.notify_all()
 
     def _refresh(self) -> None:
-        self.pending = bool(self._paused or self._stop or self._checkpoint or self._validate or self._changes)
+        # Without a call, after which Python lets a signal's handler in: what it asks for would be overwritten.
+        self.pending = self._paused or self._stop is not None or self._checkpoint or self._validate or self._changes != ()
