@@ -246,6 +246,10 @@ class Console(App[str]):
         """The other set of colours."""
         self.theme = DARK.name if self.theme == LIGHT.name else LIGHT.name
 
+    async def action_quit(self) -> None:
+        """Textual's own, by Ctrl-Q."""
+        self.action_ask_quit()
+
     def action_ask_quit(self) -> None:
         """Leave; ask first while a run trains."""
         from tui.screens.quit import QuitScreen

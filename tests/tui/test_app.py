@@ -257,6 +257,8 @@ async def test_q_asks_while_training(console: Console, key: str, answer: str):
         await training(console, pilot)
         await pilot.press("q")
         assert isinstance(console.screen, QuitScreen)
+        await pilot.press("escape", "ctrl+q")
+        assert isinstance(console.screen, QuitScreen)
         await pilot.press("escape")
         assert isinstance(console.screen, TrainScreen) and console.training
         await pilot.press("ctrl+c", key)

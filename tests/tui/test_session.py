@@ -204,6 +204,27 @@ def test_other_commands_are_the_command_lines(monkeypatch, asked: str):
     assert door.main(asked.split()) == asked.split()
 
 
+@pytest.mark.parametrize(
+    ("asked", "terminal", "goes"),
+    [
+        ("attach", False, ["attach"]),
+        ("attach digits --plain", True, ["attach", "digits"]),
+        ("attach --help", True, ["attach", "--help"]),
+        ("attach", True, {"attach": "", "runs": None}),
+        ("attach digits --runs there", True, {"attach": "digits", "runs": "there"}),
+    ],
+)
+def test_attach_is_the_consoles_where_there_is_a_terminal(monkeypatch, asked: str, terminal: bool, goes: object):
+    from tui import __main__ as door
+    from tui import console, launch
+
+    monkeypatch.setattr(door, "_command_line", lambda given: given)
+    monkeypatch.setattr(os, "isatty", lambda descriptor: terminal)
+    monkeypatch.setattr(launch, "launch", lambda open_console: open_console(None))
+    monkeypatch.setattr(console, "open_console", lambda launcher, **asked: asked)
+    assert door.main(asked.split()) == goes
+
+
 def test_a_recipe_that_is_not_there_is_one_sentence(capsys):
     from tui.__main__ import main
 

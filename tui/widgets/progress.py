@@ -5,6 +5,7 @@ from __future__ import annotations
 import time
 from collections.abc import Callable
 from functools import partial
+from textwrap import wrap
 
 from engine.history import History
 from tui.widgets.formats import clock, number, place, short, took
@@ -137,19 +138,29 @@ def _line(name: str, share: float | None, counted: str, pieces: list[tuple[int, 
 
 
 class Trouble(Rows):
-    """A red line for as long as the disk does not take the run's checkpoints; nothing else of the time."""
+    """A red line, or two, for as long as the disk does not take the run's checkpoints; nothing the rest of the time."""
 
     DEFAULT_CSS = """
-    Trouble { height: 1; overflow: hidden hidden; display: none; }
+    Trouble { height: auto; max-height: 3; overflow: hidden hidden; display: none; }
     """
+
+    def __init__(self, *, id: str | None = None, classes: str | None = None) -> None:
+        super().__init__(id=id, classes=classes)
+        self._history = History()
 
     def show(self, history: History) -> None:
         """Draw what is new in `history`."""
+        self._history = history
         failed = history.failed_save
         self.display = failed is not None
         if failed is not None:
-            said = f" ✗ checkpoint of step {failed.step:,} not written: {failed.reason}"
-            self.set_rows([[(said, "bad")]])
+            said = f"✗ checkpoint of step {failed.step:,} not written: {failed.reason}"
+            lines = wrap(said, max(20, self.app.size.width - 2), initial_indent=" ", subsequent_indent="   ")
+            self.styles.height = min(len(lines), 3)
+            self.set_rows([[(line, "bad")] for line in lines])
+
+    def on_resize(self) -> None:
+        self.show(self._history)
 
 
 class TitleLine(Rows):

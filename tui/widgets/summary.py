@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 import shlex
+from textwrap import wrap
 from typing import ClassVar
 
 from engine.history import History
@@ -28,21 +29,27 @@ class Summary(Pane):
         """Draw the end of `history`; nothing while it goes on."""
         self._history = history
         if self.is_mounted:
-            self.set_rows(summary_rows(history))
+            self.set_rows(summary_rows(history, self.size.width))
+
+    def on_resize(self) -> None:
+        self.show(self._history)
 
     def on_mount(self) -> None:
         self.show(self._history)
 
 
-def summary_rows(history: History) -> list[Row]:
-    """The rows of a run that ended; none before."""
+def summary_rows(history: History, width: int = 0) -> list[Row]:
+    """The rows of a run that ended; none before. A reason that is longer than `width` goes on in the next row."""
     ended, started = history.ended, history.started
     if ended is None:
         return []
     symbol, role = STATES.get(ended.state, ("?", "bad"))
     epochs = f"/{started.epochs}" if started else ""
+    head = len(ended.state) + 5
+    first, *others = wrap(ended.reason, max(width - head, 20) if width else 10**6) or [""]
     rows: list[Row] = [
-        [(f" {symbol} {ended.state}", role), (f"  {ended.reason}", "")],
+        [(f" {symbol} {ended.state}", role), (f"  {first}", "")],
+        *([(" " * head + line, "")] for line in others),
         [(" after ", "label"), (took(ended.seconds), "strong"), (f"  epoch {ended.epoch}{epochs}  step {ended.step}", "label"),
          *_rate(history)],
     ]  # fmt: skip
