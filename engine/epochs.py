@@ -14,6 +14,7 @@ from engine import execution, failures, snapshot, steering
 from engine.best import Best
 from engine.changes import Change
 from engine.control import Control
+from engine.data import workers
 from engine.data.batches import Batch, Batches, ResidentBatches
 from engine.errors import EpochalError, Problem, RecipeError
 from engine.events import (
@@ -209,6 +210,7 @@ class Epochs:
                 control.waiting = True
                 batch = next(loaded, None)
                 control.waiting = False
+                workers.tame()
                 if batch is None:
                     return
                 yield batch
@@ -324,10 +326,8 @@ class Epochs:
                 self._change(change)
             if control.take_checkpoint():
                 self._save()
-            if control.take_validate() and self.parts.validation is not None:
-                measured = self._validate()
-                if measured is not None:
-                    self.reporter.state(Validated(epoch=self.epoch + 1, step=self.step, metrics=measured))
+            if control.take_validate():
+                self._validate_as_asked()
             if control.stopping:
                 return False
             if not control.paused:
@@ -342,6 +342,12 @@ class Epochs:
         if self.history.paused:
             self.reporter.state(RunContinued(step=self.step))
         return True
+
+    def _validate_as_asked(self) -> None:
+        if self.parts.validation is None:
+            self.reporter.messages(["there is no validation data in this run"], "warning")
+        elif (measured := self._validate()) is not None:
+            self.reporter.state(Validated(epoch=self.epoch + 1, step=self.step, metrics=measured))
 
     def _change(self, change: Change, cause: str = "asked") -> None:
         """Change a value of the plan from the next step on, and put it on the record."""

@@ -321,3 +321,12 @@ def test_f7_a_metric_that_fails_is_switched_off_and_the_training_goes_on(
     assert result.state == "finished" and [math.isnan(row["val/mine"]) for row in result.history] == [True] * 3
     assert said == ["the metric mine failed and is switched off: ZeroDivisionError: of no use"]
     assert "of no use" in capsys.readouterr().err, "with its traceback"
+
+
+def test_a_validation_without_data_is_a_sentence(digits: Data) -> None:
+    trainer = Trainer(**parts(), train=some(digits, 64), epochs=1)
+    said: list[str] = []
+    trainer.on(Message, lambda event: said.append(event.text))
+    trainer.control.validate()
+    assert trainer.fit().state == "finished"
+    assert said == ["there is no validation data in this run"]
