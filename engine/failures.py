@@ -41,12 +41,24 @@ def explain(error: Exception, trainer: Epochs) -> Failure | None:
         return Failure(str(error))
     if is_out_of_memory(error):
         return _out_of_memory(error, trainer)
-    if isinstance(error, RuntimeError) and (worker := _WORKER.search(str(error))):
+    frames = traceback.extract_tb(error.__traceback__)
+    if (worker := _killed_worker(error, frames)) is not None:
+        # torch may raise it in its handler of a signal, at any moment: also when the weights are of a step not counted yet.
+        waiting = any(frame.name == trainer._awaited.__name__ for frame in frames)
         return Failure(
-            f"a process that loads data (pid {worker[1].strip()}) was killed after step {trainer.step}, often for lack of "
-            "memory: fewer data.workers may help; a resume goes on from the last step"
+            f"a process that loads data{worker} was killed after step {trainer.step}, often for lack of "
+            f"memory: fewer data.workers may help; a resume goes on from the last {'step' if waiting else 'checkpoint'}",
+            sound=waiting,
         )
     return None
+
+
+def _killed_worker(error: Exception, frames: traceback.StackSummary) -> str | None:
+    """ " (pid N)", or nothing where that is not known; None where the error is another."""
+    if isinstance(error, RuntimeError) and (worker := _WORKER.search(str(error))):
+        return f" (pid {worker[1].strip()})"
+    cut_off = isinstance(error, OSError | EOFError)  # it was killed while it handed a tensor over
+    return "" if cut_off and any("torch/multiprocessing/" in frame.filename.replace("\\", "/") for frame in frames) else None
 
 
 def is_out_of_memory(error: Exception) -> bool:

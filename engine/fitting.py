@@ -14,6 +14,7 @@ from engine.changes import Change
 from engine.control import StopWaiting
 from engine.data.batches import ResidentBatches, StreamedBatches
 from engine.data.order import order
+from engine.data.workers import only_while_waiting
 from engine.epochs import REPORT_SECONDS, Epochs
 from engine.errors import RunError
 from engine.events import Rewound, RunEnded, RunStarted, Trained
@@ -48,7 +49,7 @@ class Fitting(Epochs):
 
         RunError when another process is at work on the run's directory.
         """
-        with execution.Arithmetic(self.plan, self.parts.threads):
+        with execution.Arithmetic(self.plan, self.parts.threads), only_while_waiting(self.control):
             self._lock()
             ended, reason, failure = self._outcome()
             if failure is not None:

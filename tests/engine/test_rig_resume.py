@@ -5,13 +5,15 @@ from __future__ import annotations
 import itertools
 import os
 import signal
+import time
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
 from torch import Tensor, nn
-from torch.utils.data import DataLoader, Dataset, get_worker_info
+from torch.utils.data import DataLoader, Dataset, TensorDataset, get_worker_info
 
 from engine import Checkpoint, CheckpointError, CheckpointWritten, EpochEnded, Recipe, Run, Trainer
 from engine.run import load_history
@@ -149,12 +151,75 @@ def test_f5_a_data_worker_that_is_killed(digits: Data, tmp_path: Path) -> None:
     whole = trainer("never").fit()
     result = trainer("once").fit()
     assert result.state == "failed" and result.run is not None
-    assert "was killed after step 2" in result.reason
+    assert "was killed after step" in result.reason
     assert "fewer data.workers may help" in result.reason and "a resume goes on" in result.reason  # what to do
-    assert result.run.checkpoints.read().step == 2
-    again = trainer("once")
-    assert again.step == 2
-    assert plain.same(again.fit().model.state_dict(), whole.model.state_dict())
+    assert plain.same(trainer("once").fit().model.state_dict(), whole.model.state_dict())
+
+
+def test_f5_a_worker_that_is_killed_in_the_middle_of_a_step(digits: Data, tmp_path: Path) -> None:
+    """torch would raise its error at once, in whatever the program does: the step is finished, and the record as well."""
+    loader = DataLoader(TensorDataset(*some(digits, 320)), batch_size=16, num_workers=1, persistent_workers=True)
+    trainer = Trainer(**parts(), train=loader, epochs=2, run_dir=tmp_path / "run")
+    interrupted: list[int] = []
+
+    def strike(*_: Any) -> None:
+        if trainer.step == 1:
+            os.kill(loader._iterator._workers[0].pid, signal.SIGKILL)  # type: ignore[union-attr]
+            try:
+                time.sleep(0.5)  # the signal that it is gone comes now
+            except RuntimeError:
+                interrupted.append(trainer.step)
+
+    trainer.parts.optimizer.register_step_post_hook(strike)
+    result = trainer.fit()
+    assert not interrupted
+    assert result.state == "failed" and "was killed after step" in result.reason
+    assert result.run is not None and result.run.checkpoints.read().step == trainer.step >= 2
+    history = load_history(result.run)
+    assert history.ended is not None and [message.text for message in history.messages] == []
+
+
+@pytest.mark.parametrize("within", [False, True])
+def test_f5_the_signal_of_a_killed_worker_comes_at_any_moment(digits: Data, tmp_path: Path, within: bool) -> None:
+    """torch raises its error wherever the program is: weights of a step that is not counted yet are not saved."""
+    killed = RuntimeError("DataLoader worker (pid 7) is killed by signal: Killed.")
+    batches = [(digits[0][at : at + 16], digits[1][at : at + 16]) for at in range(0, 64, 16)]
+    trainers: list[Trainer] = []
+
+    class Loader:
+        def __len__(self) -> int:
+            return len(batches)
+
+        def __iter__(self) -> Iterator[tuple[Tensor, Tensor]]:
+            for number, batch in enumerate(batches):
+                if number == 3 and not within and not trainers[1:]:
+                    raise killed
+                yield batch
+
+    def trainer() -> Trainer:
+        own = parts()
+        trainers.append(Trainer(**own, train=Loader(), epochs=2, run_dir=tmp_path / "run"))
+        return trainers[-1]
+
+    def strike(*_: Any) -> None:
+        if trainers[0].step == 2:
+            raise killed
+
+    first = trainer()
+    if within:
+        first.parts.optimizer.register_step_post_hook(strike)
+    result = first.fit()
+    assert result.state == "failed" and result.run is not None
+    assert [step for step, _ in result.run.checkpoints.list()] == ([] if within else [3])
+    assert f"goes on from the last {'checkpoint' if within else 'step'}" in result.reason
+    last = trainer()
+    assert last.step == (0 if within else 3)
+    twin = parts()
+    for inputs, targets in batches * 2:
+        twin["optimizer"].zero_grad()
+        twin["loss"](twin["model"](inputs), targets).backward()
+        twin["optimizer"].step()
+    assert plain.same(last.fit().model.state_dict(), twin["model"].state_dict())
 
 
 class Faulty(nn.Module):
