@@ -15,7 +15,7 @@ from typing import Any, Protocol
 
 import torch
 from torch import Tensor
-from torch.utils.data import DataLoader, Dataset, IterableDataset
+from torch.utils.data import DataLoader, Dataset, IterableDataset, _utils
 
 from engine.data.augment import augmentation
 from engine.data.draws import Seeded
@@ -285,7 +285,9 @@ def _wrong(message: str) -> RecipeError:
 def _end_workers(loader: DataLoader) -> None:
     """While the loader's queues still work. Later torch could only send a signal, which the workers leave to the trainer."""
     if loader._iterator is not None:
+        usual, _utils.MP_STATUS_CHECK_INTERVAL = _utils.MP_STATUS_CHECK_INTERVAL, 0.5  # seconds for each, twice
         loader._iterator._shutdown_workers()  # type: ignore[attr-defined]  # there is no public way
+        _utils.MP_STATUS_CHECK_INTERVAL = usual
         for worker in loader._iterator._workers:  # type: ignore[attr-defined]
             worker.kill()  # one that a sample holds up: the process would wait for it without end
 
