@@ -71,15 +71,35 @@ def _load(path: Path) -> ModuleType:
     loader = SourceFileLoader(name, str(path))
     module = ModuleType(name)
     module.__file__, module.__loader__ = str(path), loader
+    _files[name] = path
     sys.modules[name] = module  # dataclasses and pickling look a class's module up
     try:
         with _importable(path.parent):
             # Not through the bytecode cache, which takes two versions of one size within one second for the same.
             exec(loader.source_to_code(source, str(path)), module.__dict__)
     except BaseException:
-        del sys.modules[name]
+        del sys.modules[name], _files[name]
         raise
     return module
+
+
+_files: dict[str, Path] = {}  # that were loaded, by the name of their module
+
+
+class Loaded:
+    """The files of own code that were loaded. Unpickled in another process, it loads them there.
+
+    A data worker that is not forked finds classes by their module; no file has the name of such a module.
+    """
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return _loaded, (tuple(map(str, _files.values())),)
+
+
+def _loaded(paths: tuple[str, ...]) -> Loaded:
+    for path in paths:
+        _load(Path(path))
+    return Loaded()
 
 
 @contextlib.contextmanager

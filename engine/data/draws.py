@@ -12,6 +12,8 @@ import torch
 from numpy.random import mtrand
 from torch.utils.data import Dataset
 
+from engine.catalog.own import Loaded
+
 _LENT = numpy.random.MT19937(0)  # stands in for NumPy's global generator while samples are loaded
 
 
@@ -41,6 +43,9 @@ class Seeded(Dataset):
     def __init__(self, dataset: Dataset) -> None:
         self.dataset = dataset
         self.drawn: set[str] = set()
+
+    def __getstate__(self) -> dict[str, Any]:
+        return {"own": Loaded(), **self.__dict__}  # first: the data set may be of a class in such a file
 
     def __getitems__(self, key: tuple[int, list[int]]) -> list[Any]:
         """The samples of `key`: the stream, a number that stands for seed and epoch, and the indices."""

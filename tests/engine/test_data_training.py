@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import multiprocessing
 import tomllib
 from pathlib import Path
 from typing import Any
@@ -11,6 +12,8 @@ import pytest
 import torch
 
 from engine import Recipe, Trainer
+from engine.catalog.own import resolve
+from engine.data.draws import Seeded
 from tests.engine import plain
 
 CODE = """
@@ -102,3 +105,28 @@ def test_what_is_held_back_is_never_changed(here: Path) -> None:
         assert torch.equal(x, u) and torch.equal(y, v)
     for (x, y), (u, v) in zip(plainly.train.epoch(1), augmented.train.epoch(1), strict=True):
         assert torch.equal(y, v) and not torch.equal(x, u)
+
+
+def test_own_code_reaches_workers_that_are_not_forked(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """As data workers are started by Python from 3.14 on: the file is loaded there before its data set is unpickled."""
+    (tmp_path / "own.py").write_text(
+        "import torch\n"
+        "from torch.utils.data import Dataset\n"
+        "class Squares(Dataset):\n"
+        "    def __len__(self):\n"
+        "        return 9\n"
+        "    def __getitem__(self, index):\n"
+        "        return torch.tensor([7.0]), 1\n"
+    )
+    monkeypatch.chdir(tmp_path)
+    context = multiprocessing.get_context("spawn")
+    answers = context.Queue()
+    seeded = Seeded(resolve("own.py:Squares")())
+    process = context.Process(target=_take, args=(seeded, answers))
+    process.start()
+    assert answers.get(timeout=60) == 7.0
+    process.join(60)
+
+
+def _take(seeded: Seeded, answers: Any) -> None:
+    answers.put(float(seeded.__getitems__((1, [0]))[0][0]))
