@@ -248,10 +248,20 @@ def _run_directories(root: Path) -> builtins.list[Path]:
 def _summary(path: Path) -> RunSummary:
     try:
         status = Status.read(path / "status.json")
+        if status["state"] == "died":
+            status |= _words_of_the_dead(path)
         shown = {field.name: status[field.name] for field in fields(RunSummary) if field.name in status}
         return RunSummary(name=path.name, path=path, **shown)
     except RunError as error:
         return RunSummary(name=path.name, path=path, state="unreadable", started=_started(path), reason=str(error))
+
+
+def _words_of_the_dead(path: Path) -> dict[str, Any]:
+    """What a process said last that was killed between its last line and its last status."""
+    with contextlib.suppress(OSError):
+        if ended := Journal.end(path / "journal.jsonl"):
+            return {key: getattr(ended, key) for key in ("state", "reason", "epoch", "step", "seconds", "best")}
+    return {}
 
 
 def _started(path: Path) -> float:

@@ -25,6 +25,8 @@ from engine.events import (
 from engine.run import files, strict_json
 from engine.run.sound import event_from
 
+LAST = 65536  # bytes that a journal's last line may have
+
 
 class Journal:
     """Writes one journal; `Journal.read` reads any. The file is opened, or made, by the first `append`."""
@@ -82,6 +84,15 @@ class Journal:
             else:
                 problems.append(f"{Path(path).name}, line {number}: {item}")
         return events, problems
+
+    @staticmethod
+    def end(path: Path) -> RunEnded | None:
+        """How the run ended, by the journal's last line; None where that tells of something else."""
+        with Path(path).open("rb") as file:
+            file.seek(max(0, _whole(path) - LAST))
+            line = file.read(LAST).rstrip(b"\n").rpartition(b"\n")[2]
+        item = parse_line(line)
+        return item if isinstance(item, RunEnded) else None
 
     def truncate_after(self, step: int, epochs: int, validates: bool = False) -> None:
         """Drop what a run that goes on from its checkpoint of `step` will say again, so that nothing is in it twice.

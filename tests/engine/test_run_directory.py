@@ -275,6 +275,22 @@ def test_a_run_whose_process_was_killed_is_listed_as_died(tmp_path: Path) -> Non
     assert (summary.state, summary.step) == ("died", 4)
 
 
+def test_a_run_that_was_killed_after_its_last_line_has_ended(tmp_path: Path) -> None:
+    """Its journal has the end, its status does not yet."""
+    code = "import sys; from engine.run import Run; Run.create(sys.argv[1], 'n', None, {}).status.write('running', step=4)"
+    subprocess.run([sys.executable, "-c", code, str(tmp_path)], check=True)
+    run = Run.open("last", tmp_path)
+    for event in (
+        EpochEnded(epoch=1, step=5, metrics={"val/loss": 0.25}, lr=0.1, seconds=1.0, best=True),
+        RunEnded(state="finished", reason="all 1 epochs done", epoch=1, step=5, seconds=1.0, best={"epoch": 1.0}),
+    ):
+        assert Run.list(tmp_path)[0].state == "died"
+        run.journal.append(event)
+        run.journal.close()
+    (summary,) = Run.list(tmp_path)
+    assert (summary.state, summary.step, summary.best, summary.reason) == ("finished", 5, {"epoch": 1.0}, "all 1 epochs done")
+
+
 # History and weight
 
 
