@@ -44,6 +44,15 @@ def make_parser(prog: str) -> Parser:
     _output_options(train)
     train.add_argument("--background", action="store_true", help=_BACKGROUND)
 
+    sweep = command("sweep", "engine.cli.sweep", "train a recipe once for each of several values", _SWEEP)
+    sweep.add_argument("axes", metavar="[RECIPE.toml] FIELD=VALUES", nargs="+", help=_AXES)
+    _recipe_options(sweep)
+    _runs_option(sweep)
+    sweep.add_argument("--list", action="store_true", help="print the combinations and train nothing")
+    quiet = sweep.add_mutually_exclusive_group()
+    quiet.add_argument("--json", action="store_true", help="print what came of each as one JSON list, the best first")
+    quiet.add_argument("--quiet", action="store_true", help="print only the table")
+
     resume = command("resume", "engine.cli.train", "go on with a run from its last checkpoint", _RESUME)
     resume.add_argument("run", metavar="RUN", nargs="?", default="last", help=_RUN)
     longer = resume.add_mutually_exclusive_group()
@@ -87,6 +96,10 @@ def make_parser(prog: str) -> Parser:
 _TRAIN = """Train a recipe: one row an epoch, and on a terminal a live line below.
 Exit status: 0 finished, 1 the training failed, 2 a mistake in the recipe or the arguments, 130 and 143 stopped by Ctrl-C or
 SIGTERM with the step finished and a checkpoint written; a second signal ends at once. A hang-up does not stop it."""
+_SWEEP = """Train a recipe once for each combination of the values, each a run of its own, and end with a table, the best
+first. One that fails does not stop the others; Ctrl-C or SIGTERM ends the sweep with a checkpoint of what is under way."""
+_AXES = """the recipe (left out: an MLP on the digits), then fields with their values: optimizer.lr=1e-4,1e-3, seed=0..7, or
+optimizer.lr=1e-4..1e-1x16 for 16 values on a logarithmic scale"""
 _BACKGROUND = """train in a process of its own, which outlives this terminal: return when the run has begun, and print where it
 is (with --json one object: run and pid)"""
 _STEERING = [
