@@ -107,6 +107,7 @@ class Epochs:
         self._epoch_started = time.perf_counter()
         self._next_report = 0.0
         self._warnings = parts.warnings
+        self._notes: tuple[str, ...] = ()  # said at the beginning
 
     @property
     def history(self) -> History:
@@ -425,6 +426,9 @@ class Epochs:
     def _snapshot(self) -> Snapshot:
         """Everything that a resume needs, copied to host memory."""
         self._report()
+        return self._copy()
+
+    def _copy(self) -> Snapshot:
         return snapshot.take(
             self.parts,
             self.loop,

@@ -8,6 +8,7 @@ from typing import Any, NoReturn
 
 from engine.changes import FIELDS
 from engine.cli.output import Stream
+from engine.run.choose import SORTS
 
 _SET = "one field of the recipe, by its dotted name: --set optimizer.lr=3e-4; may be given many times"
 
@@ -62,6 +63,15 @@ def make_parser(prog: str) -> Parser:
     _output_options(resume)
     resume.add_argument("--background", action="store_true", help=_BACKGROUND)
 
+    fork = command("fork", "engine.cli.train", "begin a new run at a checkpoint of another, with changed settings", _FORK)
+    fork.add_argument("run", metavar="RUN", help=_RUN.partition(" (")[0])
+    fork.add_argument("--step", metavar="N", default="last", help="the step of the checkpoint, or best; left out: the last")
+    fork.add_argument("--set", action="append", default=[], metavar="KEY=VALUE", dest="settings", help=_SET)
+    fork.add_argument("--name", metavar="N", help="the name of the new recipe, and so of the run")
+    _runs_option(fork)
+    _output_options(fork)
+    fork.add_argument("--background", action="store_true", help=_BACKGROUND)
+
     attach = command("attach", "engine.cli.attach", "follow a run of another process until it ends", _ATTACH)
     attach.add_argument("run", metavar="RUN", nargs="?", default="last", help=_RUN)
     attach.add_argument("--plain", action="store_true", help="rows also where there is a terminal for the console")
@@ -79,7 +89,16 @@ def make_parser(prog: str) -> Parser:
 
     runs = command("runs", "engine.cli.show", "list the runs, those at work first")
     _runs_option(runs)
+    runs.add_argument("--filter", metavar="TEXT", default="", help="only those with this in name, state, tag or settings")
+    runs.add_argument("--tag", metavar="TAG", help="only those with exactly this tag")
+    runs.add_argument("--sort", metavar="COLUMN", help=f"by one of {', '.join(SORTS)}: the best, newest or furthest first")
+    runs.add_argument("--reverse", action="store_true", help="the other way round")
     runs.add_argument("--json", action="store_true", help="as one JSON list")
+
+    tag = command("tag", "engine.cli.show", "keep a line of text with a run, or take it away")
+    tag.add_argument("run", metavar="RUN", help=_RUN.partition(" (")[0])
+    tag.add_argument("text", metavar="TEXT", nargs="?", default="", help="left out, the tag goes")
+    _runs_option(tag)
 
     check = command("check", "engine.cli.show", "check a recipe by a dry run of one batch; nothing is written", _CHECK)
     check.add_argument("recipe", metavar="RECIPE.toml", nargs="?", help=_RECIPE)
@@ -115,6 +134,9 @@ seconds to say what came of it. Exit status: 0 done or asked, 1 not done, 2 a mi
 _ATTACH = """Follow a run of another process, or one that has ended: its rows from the beginning, and on a terminal a live
 line below, until it ends. Ctrl-C leaves it to itself. In a terminal epochal attach opens the console, which can also steer."""
 _RESUME = "Go on with a run from its last checkpoint, exactly as if it had never been interrupted. Exit status as for train."
+_FORK = """Begin a new run where another was at a checkpoint: with its weights, the state of its optimizer and its place in
+the data where the recipe still allows it, else with its weights alone; a line says which. The other run is not touched. Exit
+status as for train."""
 _CHECK = "Check a recipe: every field, and a dry run of one real batch on copies. Exit status 2 when something is wrong."
 _RECIPE = "the recipe; left out: an MLP on the digits"
 _RUN = "its directory, its name, a part of the name that only it has, or last (which is also meant when left out)"
