@@ -209,8 +209,10 @@ class Epochs:
         try:
             while True:
                 control.waiting = True
+                began = time.perf_counter()
                 batch = next(loaded, None)
                 control.waiting = False
+                self.pace.waited_for(time.perf_counter() - began)
                 workers.tame()
                 if batch is None:
                     return
@@ -406,6 +408,7 @@ class Epochs:
                 samples_per_second=self.pace.samples_per_second,
                 elapsed=self.pace.elapsed,
                 left=self.pace.left(None if steps is None else steps - self.step, validations),
+                waited=self.pace.waited,
             )
         )
 

@@ -82,6 +82,7 @@ class Progress(Event):
     samples_per_second: float | None
     elapsed: float  # pauses left out, earlier processes of a resumed run included
     left: float | None  # validation included
+    waited: float | None = None  # share of the time that went to loading samples; None where all are held in memory
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

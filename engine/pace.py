@@ -18,6 +18,8 @@ class Pace:
         self.steps_per_second: float | None = None
         self.samples_per_second: float | None = None
         self.validation_seconds: float | None = None  # the last whole pass
+        self.waited: float | None = None  # share of the time that went to loading samples; None where none are loaded
+        self._waited = 0.0
 
     @property
     def elapsed(self) -> float:
@@ -31,6 +33,12 @@ class Pace:
     def begin(self) -> None:
         """Training goes on from here: what passed since the last mark was something else."""
         self._mark = self._clock()
+        self._waited = 0.0
+
+    def waited_for(self, seconds: float) -> None:
+        """Nothing was done for so long, because samples were being loaded."""
+        self._waited += seconds
+        self.waited = self.waited or 0.0
 
     def took(self, steps: int, samples: int) -> None:
         """So many steps were taken since the last mark."""
@@ -40,6 +48,8 @@ class Pace:
             self.steps_per_second, self.samples_per_second = steps / seconds, samples / seconds
             self._train_seconds += seconds
             self._train_steps += steps
+            if self.waited is not None:
+                self.waited, self._waited = min(self._waited / seconds, 1.0), 0.0
 
     def left(self, steps: int | None, validations: int) -> float | None:
         """Seconds for so many more steps and validations, by the mean step so far; None before the first."""

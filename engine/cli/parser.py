@@ -105,6 +105,20 @@ def make_parser(prog: str) -> Parser:
     check.add_argument("--json", action="store_true", help="as one JSON object: rows, warnings and problems")
     _recipe_options(check)
 
+    find = command("find-lr", "engine.cli.find_lr", "look for a learning rate to begin with", _FIND_LR, "find_lr")
+    find.add_argument("recipe", metavar="RECIPE.toml", nargs="?", help=_RECIPE)
+    find.add_argument("--from", type=float, metavar="LR", dest="lowest", help="the lowest rate; left out: 1e-7")
+    find.add_argument("--to", type=float, metavar="LR", dest="highest", help="the highest rate; left out: 10")
+    find.add_argument("--steps", type=_count, metavar="N", help="how many rates are tried; left out: 120")
+    find.add_argument("--json", action="store_true", help="one JSON object a step, and the result as the last")
+    _recipe_options(find)
+
+    export = command("export", "engine.cli.export", "write a recipe, or that of a run, for others", _EXPORT)
+    export.add_argument("what", metavar="RUN|RECIPE.toml", help=f"a recipe's file, or a run: {_RUN.partition(' (')[0]}")
+    export.add_argument("--script", action="store_true", help="the plain PyTorch script that trains it")
+    export.add_argument("-o", "--output", metavar="FILE", help="a file that is not there yet; left out: standard output")
+    _runs_option(export)
+
     catalog = command("catalog", "engine.cli.show", "list what a recipe can name, and the fields of each")
     catalog.add_argument("kind", metavar="KIND", nargs="?", help="data, model, loss, optimizer or scheduler")
     catalog.add_argument("name", metavar="NAME", nargs="?", help="one of that kind: show its fields")
@@ -138,6 +152,10 @@ _FORK = """Begin a new run where another was at a checkpoint: with its weights, 
 the data where the recipe still allows it, else with its weights alone; a line says which. The other run is not touched. Exit
 status as for train."""
 _CHECK = "Check a recipe: every field, and a dry run of one real batch on copies. Exit status 2 when something is wrong."
+_FIND_LR = """Look for a learning rate: a copy of the model is trained with a rate that grows from step to step,
+until the loss comes apart. Nothing is written. Exit status 2 when something is wrong with the recipe."""
+_EXPORT = """Write a recipe, or that of a run, as a script of plain PyTorch that depends on torch and the data's library alone
+and on a CPU prints the same losses to the last bit. What such a script can't say is one sentence that names the field."""
 _RECIPE = "the recipe; left out: an MLP on the digits"
 _RUN = "its directory, its name, a part of the name that only it has, or last (which is also meant when left out)"
 

@@ -1,0 +1,207 @@
+"""The verdict: what a run's history says of it, in one line with its evidence; nothing where it says nothing."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+from itertools import pairwise
+from statistics import median
+
+from engine.events import EpochEnded
+from engine.history import History
+
+RECENT = 3  # epochs over which a gain is told
+STILL = 6  # epochs without a gain make a plateau
+GAIN = 0.01  # share of the loss that counts as one
+FEWEST = 40  # points of the training curve before a rise among them is one
+WAITING = 0.25  # share of the time spent on waiting for data that is worth a word
+
+
+@dataclass(frozen=True, slots=True)
+class Verdict:
+    """`kind` is one of "improving", "plateau", "overfitting", "diverging", "too low", "too high", "waiting".
+
+    `text` is the line with its evidence, `why` what it means and what may be done, and `change` a live change that does it as
+    it is written ("lr=x0.5"), empty where there is none.
+    """
+
+    kind: str
+    text: str
+    why: str
+    change: str = ""
+
+
+def verdict(history: History) -> Verdict | None:
+    """The first that holds, the worst first."""
+    rows = _comparable(history)
+    rules = (_diverging(history), _overfitting(history.epochs), _too_high(rows), _waiting(history), _too_low(history, rows),
+             _plateau(history, rows), _improving(history))  # fmt: skip
+    return next((found for found in rules if found is not None), None)
+
+
+def _comparable(history: History) -> list[EpochEnded]:
+    """The epochs that were trained with one learning rate, as far as a person changed it: those since then."""
+    changed = [event.step for event in history.settings if event.field == "optimizer.lr"]
+    changed += [event.to for event in history.rewinds]
+    per_epoch = history.started.steps_per_epoch if history.started else None
+    since = max(changed, default=-1)
+    return [row for row in history.epochs if row.step - (per_epoch or 0) >= since]
+
+
+def _diverging(history: History) -> Verdict | None:
+    """The training loss rises, far above what it was; or it is no number any more."""
+    ended = history.ended
+    if ended is not None and ended.state == "failed" and ("NaN" in ended.reason or "not finite" in ended.reason):
+        return Verdict("diverging", f"diverged: {ended.reason}", _WHY["diverging"], "lr=x0.3")
+    if "train/loss" not in history.series:
+        return None
+    _, means, _, _ = history.series["train/loss"].columns()
+    losses = [loss for loss in means if math.isfinite(loss)]
+    if len(losses) < FEWEST:
+        return None
+    size = max(FEWEST // 8, len(losses) // 20)
+    blocks = [median(losses[i : i + size]) for i in range(0, len(losses) - size + 1, size)]
+    now, before = median(losses[-size:]), blocks[:-1]
+    lowest, first = min(before), blocks[0]
+    scale = max(abs(lowest), 0.1 * abs(first - lowest), 1e-12)
+    if now - lowest < scale or now < max(blocks[-2], blocks[-3]):
+        return None
+    if lowest >= first - 0.2 * abs(first):  # it hardly fell
+        text = f"learning rate too high: train loss {_number(first)} at the start, {_number(now)} now"
+        return Verdict("too high", text, _WHY["too high"], "lr=x0.1")
+    text = f"diverging: train loss was down to {_number(lowest)} and is {_number(now)} now"
+    return Verdict("diverging", text, _WHY["diverging"], "lr=x0.3")
+
+
+def _overfitting(epochs: Sequence[EpochEnded]) -> Verdict | None:
+    """The validation loss has risen from its lowest value for some epochs, and the training loss has fallen further."""
+    rows = [row for row in epochs if _finite(row, "val/loss") and _finite(row, "train/loss")]
+    if len(rows) < RECENT + 1:
+        return None
+    at = min(range(len(rows)), key=lambda i: rows[i].metrics["val/loss"])
+    best, last, later = rows[at], rows[-1], [row.metrics["val/loss"] for row in rows[at + 1 :]]
+    if len(later) < RECENT:
+        return None
+    low, train = best.metrics["val/loss"], best.metrics["train/loss"]
+    tail = sum(later[-RECENT:]) / RECENT
+    # Noise goes up and down; what overfits goes up in its later half as against its earlier one.
+    half = len(later) // 2 or 1
+    rising = sum(later[-half:]) / half >= sum(later[:half]) / half
+    if tail - low < 2 * GAIN * abs(low) or not rising or train - last.metrics["train/loss"] < 2 * GAIN * abs(train):
+        return None
+    text = (
+        f"overfitting since epoch {best.epoch}: val loss {_share(last.metrics['val/loss'], low)} from {_number(low)}, "
+        f"train loss {_share(last.metrics['train/loss'], train)}"
+    )
+    return Verdict("overfitting", text, _WHY["overfitting"], "patience=3")
+
+
+def _too_high(rows: Sequence[EpochEnded]) -> Verdict | None:
+    """The epochs' training loss goes up and down and comes to nothing."""
+    losses = _losses(rows, "train/loss")[-STILL:]
+    if len(losses) < STILL:
+        return None
+    steps = [after - before for before, after in pairwise(losses)]
+    level = median(losses)
+    rises = [step for step in steps if step > 0]
+    swing = median(map(abs, steps))
+    if len(rises) < 2 or len(rises) == len(steps) or swing < 0.05 * abs(level) or losses[0] - losses[-1] > swing:
+        return None
+    text = f"learning rate too high: train loss swings by {swing / abs(level):.0%} an epoch around {_number(level)}"
+    return Verdict("too high", text, _WHY["too high"], "lr=x0.3")
+
+
+def _waiting(history: History) -> Verdict | None:
+    """A good part of the time goes to waiting for samples."""
+    now = history.progress
+    if history.ended is not None or now is None or now.waited is None or now.waited < WAITING:
+        return None
+    return Verdict("waiting", f"waiting for data: {now.waited:.0%} of the time goes to loading samples", _WHY["waiting"])
+
+
+def _too_low(history: History, rows: Sequence[EpochEnded]) -> Verdict | None:
+    """The training loss falls in every epoch by a little, as much as at the beginning."""
+    losses = _losses(rows, "train/loss")
+    if len(losses) < RECENT + 1 or len(losses) < len(history.epochs):  # later a small rate is what is wanted
+        return None
+    falls = [(before - after) / abs(before) for before, after in pairwise(losses) if before]
+    steady = falls and min(falls) > 0 and falls[-1] > 0.7 * falls[0] and max(falls) < 0.03
+    if not steady or (losses[0] - losses[-1]) > 0.2 * abs(losses[0]):
+        return None
+    text = f"learning rate too low: train loss {-falls[-1]:.1%} an epoch, and no slower than at the beginning"
+    return Verdict("too low", text, _WHY["too low"], "lr=x3")
+
+
+def _plateau(history: History, rows: Sequence[EpochEnded]) -> Verdict | None:
+    """Neither loss has gained anything for some epochs."""
+    if len(rows) <= STILL:
+        return None
+    gains = {name: _gain(_losses(rows, name)) for name in ("val/loss", "train/loss")}
+    seen = {name: gain for name, gain in gains.items() if gain is not None}
+    if not seen or any(gain >= GAIN for gain in seen.values()):
+        return None
+    name, gain = next(iter(seen.items()))
+    best = min(_losses(rows, name))
+    said = f"{gain:.1%}" if gain > 0 else "nothing"
+    text = f"plateau: {name.replace('/', ' ')} {_number(best)} has gained {said} in {STILL} epochs"
+    return Verdict("plateau", text, _WHY["plateau"], "lr=x0.3" if history.ended is None else "")
+
+
+def _gain(losses: Sequence[float]) -> float | None:
+    """By which share of itself the lowest loss fell in the last epochs; None where too few are known."""
+    if len(losses) <= STILL:
+        return None
+    before, after = min(losses[:-STILL]), min(losses[-STILL:])
+    return (before - after) / abs(before) if before else 0.0
+
+
+def _improving(history: History) -> Verdict | None:
+    """The loss that counts is lower than some epochs ago."""
+    rows = history.epochs
+    name = "val/loss" if any(_finite(row, "val/loss") for row in rows) else "train/loss"
+    losses = _losses(rows, name)
+    if len(losses) < 2 or history.ended is not None:
+        return None
+    span = min(RECENT, len(losses) - 1)
+    before, after = losses[-1 - span], losses[-1]
+    if before - min(losses[-span:]) < GAIN * abs(before) or after >= before:
+        return None
+    text = f"still improving: {name.replace('/', ' ')} {_share(after, before)} in {span} epoch{'s' * (span > 1)}"
+    return Verdict("improving", text, _WHY["improving"])
+
+
+def _losses(rows: Sequence[EpochEnded], name: str) -> list[float]:
+    return [row.metrics[name] for row in rows if _finite(row, name)]
+
+
+def _finite(row: EpochEnded, name: str) -> bool:
+    return math.isfinite(row.metrics.get(name, math.nan))
+
+
+def _share(after: float, before: float) -> str:
+    """ "+9 %" """
+    return f"{(after - before) / abs(before) * 100:+.0f} %" if before else f"{after - before:+.3g}"
+
+
+def _number(value: float) -> str:
+    return f"{value:.4g}"
+
+
+_WHY = {
+    "improving": "The loss still falls by more than a hundredth in a few epochs. Nothing needs to be done; where the run is "
+    "about to end, more epochs will most likely help.",
+    "plateau": f"Neither loss has gained a hundredth in {STILL} epochs. A smaller learning rate lets the weights settle lower; "
+    "when that gains nothing either, the run can end, or the model is too small for the data.",
+    "overfitting": "The model learns the training samples by heart: on others it has become worse since then. The best "
+    "checkpoint is kept. More data, augmentation, dropout, weight decay or a smaller model help; for this run patience ends it "
+    "at the next validation that brings no new best.",
+    "diverging": "The loss rises instead of falling: the steps are too long for the place where the weights are now. A smaller "
+    "learning rate may bring it back; training.clip_norm keeps single large gradients from doing this.",
+    "too high": "The steps are so long that they jump over what they look for. A smaller learning rate is the first thing to "
+    "try; the finder (L in the form, epochal find-lr) measures which.",
+    "too low": "The loss falls in each epoch by the same small share: the steps are shorter than they need to be. A larger "
+    "learning rate gets there sooner; the finder (L in the form, epochal find-lr) measures which.",
+    "waiting": "The model is faster than what loads its samples. More data.workers load in parallel; data that fit into memory "
+    "as tensors or arrays need no loading at all.",
+}
