@@ -1,4 +1,4 @@
-"""The plain PyTorch script of a recipe: torch and the data's library are all it needs, and on the CPU the losses are the same."""
+"""The plain PyTorch script of a recipe: it needs torch and the library of the data, and on the CPU the losses are the same."""
 
 from __future__ import annotations
 
