@@ -86,7 +86,7 @@ def seen(terminal: int, until: bytes = b"") -> str:
         if not part:
             break
         text += part
-    return text.decode()
+    return text.decode(errors="replace")  # the last look may have ended in the middle of a character
 
 
 def until(condition: Callable[[], Any], words: str) -> Any:

@@ -22,6 +22,8 @@ import pytest
 
 from tests.terminal.conftest import LONG, REPOSITORY, SLOW, Tmux, alive, only_run, recipe, the_end_of, trainer_of
 
+pytestmark = pytest.mark.slow  # ten seconds and more each
+
 SSHD = shutil.which("sshd") or "/usr/sbin/sshd"
 
 
