@@ -66,9 +66,9 @@ class Epochs:
 
         guarded = parts.device.type == "cuda" and plan.non_finite != "skip" and Guard.fits(parts.optimizer)
         guard = Guard(parts.optimizer, parts.device) if guarded else None
-        call, self.execution = execution.prepare_call(parts.model, plan.execution)
+        self.execution = execution.chosen(plan.execution)
         self.loop = Loop(
-            model=call,
+            model=parts.model,
             module=parts.model,
             loss=parts.loss,
             optimizer=parts.optimizer,
@@ -85,6 +85,7 @@ class Epochs:
             check=guard is None,
             skip=plan.non_finite == "skip",
         )
+        self.whole = execution.whole_step(self.loop, self.execution, lambda text: self.reporter.messages([text], "warning"))
         self.length = length(plan, parts.train.length)
         self.step = 0  # steps taken
         self.epoch = 0  # epochs ended
@@ -432,6 +433,7 @@ class Epochs:
                 "step": self.step,
                 "epoch": self.epoch,
                 "batch": self.batch,
+                "whole": self.whole is not None and self.whole.active,
                 "refused": self._refused,
                 "epoch_seconds": time.perf_counter() - self._epoch_started if self.batch else 0.0,
                 "elapsed": self.pace.elapsed,

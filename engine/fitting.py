@@ -236,6 +236,8 @@ class Fitting(Epochs):
             self.step, self.epoch, self.batch, self._refused = (held[key] for key in ("step", "epoch", "batch", "refused"))
             self.meter.load_state_dict(held["meter"])
             self.best.load_state_dict(held["best"])
+            if self.whole is not None:
+                self.whole.active = held["whole"]
             self._epoch_seconds = held["epoch_seconds"]
             self.pace = Pace(held["elapsed"])
             self._rewinds, self._validated, applied = held["rewinds"], held["validated"], held["applied"]

@@ -75,12 +75,13 @@ class Loop:
     guard: Guard | None = None  # keeps what is not finite from the weights on the device, where looking would be a wait
     check: bool = False  # look before the step instead: on the CPU that costs no wait
     skip: bool = False  # leave such a step out instead of raising NonFiniteLoss
+    whole: Callable[[Window], Taken] | None = None  # takes the step instead: one compiled function, see `execution/whole.py`
 
     def train_epoch(self, windows: Iterable[Window]) -> Iterator[Taken]:
         """Take one step for each window of batches; the caller may look at the world between two steps."""
         if not self.module.training:  # modules that the user set to evaluation on their own stay so
             self.module.train()
-        step = self.step_with_closure if self.closure else self.step
+        step = self.whole or (self.step_with_closure if self.closure else self.step)
         for window in windows:
             taken = step(window)
             if not taken.refused:

@@ -6,13 +6,16 @@ import functools
 import os
 from collections.abc import Callable
 from contextlib import AbstractContextManager, nullcontext
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import torch
-from torch import nn
 
 from engine.errors import Problem, RecipeError
 from engine.recipe import Training
+
+if TYPE_CHECKING:
+    from engine.execution.whole import Whole
+    from engine.loop import Loop
 
 
 def find_device(name: str) -> torch.device:
@@ -43,11 +46,20 @@ def device_name(device: torch.device) -> str:
     return f"{platform.processor() or platform.machine()}, {threads} thread{'s' if threads > 1 else ''}"
 
 
-def prepare_call(model: nn.Module, execution: str) -> tuple[Callable[..., Any], str]:
-    """What the loop calls, and the name of the execution that was chosen. The module itself keeps weights and names."""
-    if execution == "compiled":
-        return torch.compile(model), "compiled"
-    return model, "eager"
+def chosen(execution: str) -> str:
+    """What a run begins with."""
+    return "eager" if execution == "auto" else execution
+
+
+def whole_step(loop: Loop, execution: str, say: Callable[[str], None]) -> Whole | None:
+    """Let compiled functions take the loop's steps, where that is asked for."""
+    if execution != "compiled":
+        return None
+    from engine.execution.whole import Whole
+
+    whole = Whole(loop, say)
+    loop.whole = whole.step
+    return whole
 
 
 _AUTOCAST = {"bf16": torch.bfloat16, "fp16": torch.float16}

@@ -1,178 +1,183 @@
-"""The whole step as one compiled function: forward, loss, backward, clipping, the guard against NaN and the optimizer.
+"""The steps of a loop, taken by one compiled function each: forward, loss, backward, clipping, guard and optimizer.
 
-The step is traced once with stand-ins for its tensors. The optimizer's own `step` is what is traced, with its numbers (learning
-rate, momentum, …) as tensors, so that what a schedule or a person changes acts at once. Inductor compiles the graph, and the
-loop calls its function directly: no guards, no dispatch, no autograd engine. What it calls are private names of torch; whatever
-fails here is said in a sentence, and the run stays eager.
+The first step is eager (the optimizer makes its state in it), and so is the one on which the compiled function is tried: only if
+both agree is it used. Batches of another shape, an epoch's tail, are stepped eagerly. What is compiled is `graph.py`.
 """
 
 from __future__ import annotations
 
-import copy
-from collections import defaultdict
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable
 from typing import Any
 
 import torch
 from torch import Tensor, nn
-from torch.optim import Optimizer
-from torch.overrides import TorchFunctionMode
 
-Numbers = list[dict[str, Tensor]]  # of each parameter group: its options that are floats, as tensors
+from engine.execution import graph
+from engine.execution.tensors import Tensors
+from engine.loop import Loop, NonFiniteLoss, Taken, Window
 
-
-class Held:
-    """The tensors that a step reads and changes, as a flat list in a fixed order."""
-
-    def __init__(self, module: nn.Module, optimizer: Optimizer) -> None:
-        self.module, self.optimizer = module, optimizer
-        self.parameters = dict(module.named_parameters())
-        self.buffers = dict(module.named_buffers())
-        self.trained = [p for group in optimizer.param_groups for p in group["params"]]
-        self.state = [
-            {key: value for key, value in optimizer.state[p].items() if isinstance(value, Tensor) and not _counts(key, value)}
-            for p in self.trained
-        ]
-        self.counters = [value for p in self.trained for key, value in optimizer.state[p].items() if _counts(key, value)]
-        self.count = torch.zeros((), dtype=torch.float64)
-        self.numbers: Numbers = [
-            {key: torch.tensor(value, dtype=torch.float64) for key, value in group.items() if _is_number(key, value)}
-            for group in optimizer.param_groups
-        ]
-
-    def tree(self) -> tuple[Any, ...]:
-        """Everything, in the structure that the traced function takes."""
-        trained = {id(p) for p in self.trained}
-        frozen = {name: p.detach() for name, p in self.parameters.items() if id(p) not in trained}
-        return [p.detach() for p in self.trained], frozen, self.buffers, self.state, self.count, self.numbers
+AGREE = {"loss": 1e-3, "weights": 0.05, "state": 0.01}  # how far the function may be from eager, relative to the eager change
 
 
-def _counts(key: str, value: Any) -> bool:
-    return key == "step" and isinstance(value, Tensor) and value.ndim == 0
+class Unfit(Exception):
+    """The step can't be compiled whole; says why."""
 
 
-def _is_number(key: str, value: Any) -> bool:
-    return isinstance(value, float) and key in LIVE
+class Whole:
+    """Takes the steps of `loop`. `say` gets a sentence about what runs from now on, and why."""
 
+    def __init__(self, loop: Loop, say: Callable[[str], None]) -> None:
+        self.loop, self._say = loop, say
+        self._call: graph.Call | None = None
+        self.active = False  # whether it is the compiled function that takes the steps; after a resume at once
+        self._given_up = False
+        self._tensors: Tensors
+        self._fixed: list[Tensor] = []
+        self._groups: Any = None
+        self._shapes: Any = None
+        self._decided: list[tuple[Callable[[], bool], bool]] = []
 
-LIVE = ("lr",)
+    def step(self, window: Window) -> Taken:
+        """One optimizer update from a window, as `Loop.step`."""
+        inputs, targets = window[0]
+        if self._call is None or len(window) > 1 or _shapes(inputs, targets) != self._shapes:
+            return self._eager(window)
+        if self.loop.optimizer.param_groups is not self._groups:  # a state was loaded
+            self._bind()
+        if self._tensors.refresh() and any(ask() != answer for ask, answer in self._decided):
+            self._call, self.active = None, False  # what was zero or none no longer is, or the reverse: another graph
+            return self._eager(window)
+        loss, sound, *norm = self._call([*self._fixed, inputs, targets])
+        loop = self.loop
+        taken = Taken(loss, loop.count(targets), 1, len(targets), self._groups[0]["lr"], norm[0] if norm else None)
+        if not sound.item():
+            if not loop.skip:
+                raise NonFiniteLoss(loss.item())
+            taken.refused = True
+        return taken
 
+    def _eager(self, window: Window) -> Taken:
+        """A step of the loop's own; where it can be, the function is made and tried beside it."""
+        first = not self._made_state()
+        if self._call is not None or self._given_up or first or len(window) > 1:
+            return self.loop.step(window)
+        inputs, targets = window[0]
+        try:
+            self._make(inputs, targets)
+            return self.step(window) if self.active else self._try(window)
+        except NonFiniteLoss:
+            raise
+        except Exception as error:  # of private parts of torch, any; nothing has been changed by then
+            self._give_up(error)
+            return self.loop.step(window)
 
-class Scalars(TorchFunctionMode):
-    """Lets a tensor stand where torch's in-place operations want a Python number: `alpha` and `value`."""
+    def _made_state(self) -> bool:
+        optimizer = self.loop.optimizer
+        return any(p in optimizer.state or p.grad is not None for group in optimizer.param_groups for p in group["params"])
 
-    def __torch_function__(self, function: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
-        kwargs = kwargs or {}
-        if isinstance(kwargs.get("alpha"), Tensor):
-            alpha = kwargs.pop("alpha")
-            return function(args[0], args[1] * alpha, *args[2:], **kwargs)
-        if isinstance(kwargs.get("value"), Tensor) and function in (Tensor.addcdiv_, Tensor.addcmul_):
-            value = kwargs.pop("value")
-            return function(args[0], args[1] * value, *args[2:], **kwargs)
-        return function(*args, **kwargs)
+    def _make(self, inputs: Any, targets: Tensor) -> None:
+        why = unfit(self.loop, inputs)
+        if why:
+            raise Unfit(why)
+        loop = self.loop
+        self._bind()
 
+        def forward(call: Callable[..., Any], inputs: Any, targets: Tensor) -> Tensor:
+            with loop.precision():
+                return loop.loss(call(inputs), targets)
 
-@contextmanager
-def _compiling() -> Iterator[None]:
-    """Makes torch's optimizers keep their counters and rates as tensors."""
-    before = torch.compiler._is_compiling_flag
-    torch.compiler._is_compiling_flag = True
-    try:
-        yield
-    finally:
-        torch.compiler._is_compiling_flag = before
+        traced, stand_ins, self._decided = graph.trace(self._tensors, loop.module, forward, self._clip, (inputs, targets))
+        limited = self._tensors.limited()
+        self._decided.append((lambda: self._tensors.limited() == limited, True))
+        self._call = graph.compiled(traced, stand_ins)
+        self._shapes = _shapes(inputs, targets)
 
+    def _bind(self) -> None:
+        """The tensors as they are now."""
+        loop = self.loop
+        limits = {"norm": lambda: loop.clip_norm, "value": lambda: loop.clip_value}
+        self._tensors = Tensors(loop.module, loop.optimizer, limits)
+        self._groups = loop.optimizer.param_groups
+        self._fixed = self._tensors.flat()
 
-def step_function(held: Held, loss_fn: Callable[[Any, Tensor], Tensor], clip: Callable[[list[Tensor]], Tensor | None]) -> Any:
-    """A function of `held.tree()`, inputs and targets that changes them in place; it gives loss, whether the step was taken and the norm."""
-    names = {id(p): name for name, p in held.parameters.items()}
-
-    def step(weights, frozen, buffers, state, count, numbers, inputs, targets):  # type: ignore[no-untyped-def]
-        with torch.enable_grad():
-            leaves = [w.detach().requires_grad_() for w in weights]
-            named = {names[id(p)]: leaf for p, leaf in zip(held.trained, leaves, strict=True)}
-            output = torch.func.functional_call(held.module, {**named, **frozen, **buffers}, (inputs,))
-            loss = loss_fn(output, targets)
-            gradients = list(torch.autograd.grad(loss, leaves))
-        with torch.no_grad():
-            sound = loss.detach() * 0
+    def _clip(self, gradients: list[Tensor], limits: dict[str, Tensor]) -> Tensor | None:
+        """What `Loop.clip` does, with limits that can change."""
+        norm = None
+        if "norm" in limits or self.loop.measure_norm:
+            norm = nn.utils.get_total_norm(gradients, foreach=False)
+        if "norm" in limits:
+            assert norm is not None
+            factor = (limits["norm"] / (norm + 1e-6)).clamp(max=1.0)
             for gradient in gradients:
-                sound = sound + (gradient * 0).sum()
-            sound = sound == 0
-            norm = clip(gradients)
-            new = [w.clone() for w in weights]
-            counts = count + 1
-            after = update(held.optimizer, new, gradients, state, count, numbers)
-            for old, changed in zip(weights, new, strict=True):
-                old.copy_(torch.where(sound, changed, old))
-            for old_state, new_state in zip(state, after, strict=True):
-                for key, old in old_state.items():
-                    old.copy_(torch.where(sound, new_state[key], old))
-            count.copy_(torch.where(sound, counts, count))
-        return loss.detach(), sound, *([] if norm is None else [norm])
+                gradient.mul_(factor)
+        if "value" in limits:
+            for gradient in gradients:
+                gradient.clamp_(-limits["value"], limits["value"])
+        return norm
 
-    return step
-
-
-def update(
-    optimizer: Optimizer, weights: list[Tensor], gradients: list[Tensor], state: list[dict[str, Tensor]], count: Tensor, numbers: Numbers
-) -> list[dict[str, Tensor]]:
-    """Let a copy of the optimizer take its step on `weights`, in place; the state that follows."""
-    twin = copy.copy(optimizer)
-    originals = [p for group in optimizer.param_groups for p in group["params"]]
-    twin.state = defaultdict(dict)
-    for weight, gradient, original, tensors in zip(weights, gradients, originals, state, strict=True):
-        weight.grad = gradient
-        held = optimizer.state[original]
-        twin.state[weight] = {
-            key: count.clone() if _counts(key, value) else tensors[key].clone() if key in tensors else value
-            for key, value in held.items()
+    def _try(self, window: Window) -> Taken:
+        """The step is the eager one; the function is given the same, and what it does is compared and undone."""
+        assert self._call is not None
+        random = torch.get_rng_state()
+        before = [tensor.clone() for tensor in self._fixed]
+        loss, sound, *_ = self._call([*self._fixed, *window[0]])
+        after = [tensor.clone() for tensor in self._fixed]
+        for tensor, old in zip(self._fixed, before, strict=True):
+            tensor.copy_(old)
+        torch.set_rng_state(random)
+        taken = self.loop.step(window)
+        if taken.refused:
+            self._call = None  # nothing to compare with: once more at the next step
+            return taken
+        trained = len(self._tensors.trained)
+        apart = {
+            "loss": _apart([loss], [taken.loss], [torch.zeros_like(loss)]),
+            "weights": _apart(after[:trained], self._fixed[:trained], before[:trained]),
+            "state": _apart(after[trained:], self._fixed[trained:], before[trained:]),
         }
-    rest = iter(weights)
-    twin.param_groups = []
-    for group, live in zip(optimizer.param_groups, numbers, strict=True):
-        options = {**group, **live, "params": [next(rest) for _ in group["params"]]}
-        options |= {key: value for key, value in {"foreach": False, "fused": False, "capturable": True}.items() if key in group}
-        twin.param_groups.append(options)
-    with _compiling(), Scalars():
-        _bare_step(twin)()
-    return [twin.state[weight] for weight in weights]
+        worst = max(apart, key=lambda name: apart[name] / AGREE[name])
+        if not sound.item() or not apart[worst] <= AGREE[worst]:
+            self._call = None
+            self._give_up(Unfit(f"its {worst} differ by {apart[worst]:.1e} from eager execution"))
+        else:
+            self.active = True
+            for parameter in self._tensors.trained.values():
+                parameter.grad = None
+        return taken
+
+    def _give_up(self, error: Exception) -> None:
+        self._call, self._given_up, self.active = None, True, False
+        words = str(error).strip().splitlines() or [type(error).__name__]
+        self._say(f"the whole step can't be compiled ({words[0][:200]}): the model alone is")
+        self.loop.model = torch.compile(self.loop.module)
 
 
-def _bare_step(optimizer: Optimizer) -> Callable[[], Any]:
-    """The optimizer's step without the wrappers for profilers, hooks and gradients."""
-    function = type(optimizer).step
-    while hasattr(function, "__wrapped__"):
-        function = function.__wrapped__
-    return function.__get__(optimizer)  # type: ignore[no-any-return]
+def unfit(loop: Loop, inputs: Any) -> str:
+    """Why a loop's step can't be one graph; empty where nothing is known against it."""
+    optimizer = loop.optimizer
+    members = getattr(optimizer, "members", (optimizer,))
+    if not isinstance(inputs, Tensor) or inputs.device.type != "cpu":
+        return "it takes one tensor of inputs on the CPU"
+    if loop.closure:
+        return f"{type(optimizer).__name__} evaluates the loss itself"
+    if loop.scaler is not None:
+        return "fp16 needs a gradient scaler"
+    if any(one._optimizer_step_pre_hooks or one._optimizer_step_post_hooks for one in (optimizer, *members)):
+        return "the optimizer has hooks"
+    if any(isinstance(part, nn.Embedding | nn.EmbeddingBag) and part.sparse for part in loop.module.modules()):
+        return "gradients are sparse"
+    return ""
 
 
-def build(held: Held, step: Any, batch: tuple[Any, Tensor]) -> tuple[Callable[[list[Any]], Any], list[Tensor]]:
-    """Trace and compile; the function and those of its arguments that stay the same from step to step, before the batch."""
-    from torch._inductor import config
-    from torch._inductor.compile_fx import compile_fx_inner
-    from torch._inductor.decomposition import select_decomp_table
-    from torch._inductor.fx_passes.joint_graph import joint_graph_passes
-    from torch._subclasses import FakeTensorMode
-    from torch.fx.experimental.proxy_tensor import make_fx
-    from torch.func import functionalize
-    from torch.utils import _pytree as pytree
+def _shapes(inputs: Any, targets: Tensor) -> Any:
+    return (inputs.shape, inputs.dtype, targets.shape) if isinstance(inputs, Tensor) else None
 
-    tree = (*held.tree(), *batch)
-    flat, spec = pytree.tree_flatten(tree)
-    fakes_of = FakeTensorMode(allow_non_fake_inputs=True)
-    fakes = [fakes_of.from_tensor(value, static_shapes=True) if isinstance(value, Tensor) else value for value in flat]
 
-    def called(*values: Any) -> Any:
-        return step(*pytree.tree_unflatten(list(values), spec))
+def _apart(ours: list[Tensor], theirs: list[Tensor], before: list[Tensor]) -> float:
+    """The distance of two outcomes, relative to that of the second from what was before."""
 
-    with fakes_of, config.patch(fallback_random=True):
-        table = select_decomp_table()
-        first = make_fx(called, tracing_mode="real")(*fakes)
-        second = make_fx(functionalize(first, remove="mutations"), decomposition_table=table, tracing_mode="real")(*fakes)
-    second.graph.eliminate_dead_code()
-    from torch._functorch.compile_utils import fx_graph_cse
+    def length(one: list[Tensor], other: list[Tensor]) -> float:
+        return sum(float((a.double() - b.double()).square().sum()) for a, b in zip(one, other, strict=True)) ** 0.5
 
-    second = torch.fx.GraphModule(second, fx_graph_cse(second.graph))
-    return second, flat, fakes, fakes_of
+    distance, way = length(ours, theirs), length(theirs, before)
+    return distance / way if way > 0 else distance
