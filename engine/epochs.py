@@ -171,13 +171,14 @@ class Epochs:
             return False
         batches = self._awaited(self.parts.train, self.epoch + 1, self.batch)
         halt = self._next_halt()
+        self.loop.room = halt - self.step
         for taken in self.loop.train_epoch(windows(batches, self.plan.accumulate)):
             self.batch += taken.batches
             if taken.refused:
                 self._refuse()
             else:
                 self.meter.add(taken)
-                self.step += 1
+                self.step += taken.steps
                 self._refused_in_a_row = 0
             if self.control.pending or self.step >= halt or time.perf_counter() >= self._next_report:
                 self._report()
@@ -190,6 +191,7 @@ class Epochs:
                     if self._halfway_is_due and not self._validate_on_the_way():
                         return False
                     halt = self._next_halt()
+            self.loop.room = halt - self.step
         self._report()
         return True
 

@@ -53,6 +53,7 @@ class Taken:
     lr: float
     norm: Tensor | None = None  # of all gradients together, before clipping and without the scaler's factor
     refused: bool = False
+    steps: int = 1  # several in one where nobody needed to look between them: `loss` and `norm` have an element for each
 
 
 @dataclass(slots=True, kw_only=True)
@@ -75,15 +76,15 @@ class Loop:
     guard: Guard | None = None  # keeps what is not finite from the weights on the device, where looking would be a wait
     check: bool = False  # look before the step instead: on the CPU that costs no wait
     skip: bool = False  # leave such a step out instead of raising NonFiniteLoss
-    whole: Callable[[Window], Taken] | None = None  # takes the step instead: one compiled function, see `execution/whole.py`
+    whole: Callable[[Iterable[Window]], Iterator[Taken]] | None = None  # takes the steps instead, see `execution/whole.py`
+    room: float = math.inf  # how many steps may be taken before the caller must look
 
     def train_epoch(self, windows: Iterable[Window]) -> Iterator[Taken]:
         """Take one step for each window of batches; the caller may look at the world between two steps."""
         if not self.module.training:  # modules that the user set to evaluation on their own stay so
             self.module.train()
-        step = self.whole or (self.step_with_closure if self.closure else self.step)
-        for window in windows:
-            taken = step(window)
+        step = self.step_with_closure if self.closure else self.step
+        for taken in map(step, windows) if self.whole is None else self.whole(windows):
             if not taken.refused:
                 if self.average is not None:
                     self.average.update_parameters(self.module)

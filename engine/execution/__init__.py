@@ -58,7 +58,7 @@ def whole_step(loop: Loop, execution: str, say: Callable[[str], None]) -> Whole 
     from engine.execution.whole import Whole
 
     whole = Whole(loop, say)
-    loop.whole = whole.step
+    loop.whole = whole.steps
     return whole
 
 

@@ -6,7 +6,8 @@ both agree is it used. Batches of another shape, an epoch's tail, are stepped ea
 
 from __future__ import annotations
 
-from collections.abc import Callable
+import time
+from collections.abc import Callable, Iterable, Iterator
 from typing import Any
 
 import torch
@@ -16,6 +17,7 @@ from engine.execution import graph
 from engine.execution.tensors import Tensors
 from engine.loop import Loop, NonFiniteLoss, Taken, Window
 
+BURST = 0.002  # seconds for which steps are taken without a look at the world
 AGREE = {"loss": 1e-3, "weights": 0.05, "state": 0.01}  # how far the function may be from eager, relative to the eager change
 
 
@@ -31,30 +33,63 @@ class Whole:
         self._call: graph.Call | None = None
         self.active = False  # whether it is the compiled function that takes the steps; after a resume at once
         self._given_up = False
+        self._most = 1  # steps in one
         self._tensors: Tensors
         self._fixed: list[Tensor] = []
         self._groups: Any = None
         self._shapes: Any = None
         self._decided: list[tuple[Callable[[], bool], bool]] = []
 
-    def step(self, window: Window) -> Taken:
-        """One optimizer update from a window, as `Loop.step`."""
-        inputs, targets = window[0]
-        if self._call is None or len(window) > 1 or _shapes(inputs, targets) != self._shapes:
-            return self._eager(window)
+    def steps(self, windows: Iterable[Window]) -> Iterator[Taken]:
+        """The steps of `Loop.step`; as many of them in one as nobody needs to look between, for two milliseconds at most."""
+        ahead = iter(windows)
+        window = next(ahead, None)
+        while window is not None:
+            if self._fits(window):
+                started = time.perf_counter()
+                taken, window = self._burst(window, ahead)
+                self._most = min(256, 1 + int(BURST * taken.steps / (time.perf_counter() - started)))
+                yield taken
+            else:
+                yield self._eager(window)
+                window = next(ahead, None)
+
+    def _fits(self, window: Window) -> bool:
+        """Whether the compiled function takes this window; it is given the optimizer's numbers as they are now."""
+        if self._call is None or len(window) > 1 or _shapes(*window[0]) != self._shapes:
+            return False
         if self.loop.optimizer.param_groups is not self._groups:  # a state was loaded
             self._bind()
         if self._tensors.refresh() and any(ask() != answer for ask, answer in self._decided):
             self._call, self.active = None, False  # what was zero or none no longer is, or the reverse: another graph
-            return self._eager(window)
-        loss, sound, *norm = self._call([*self._fixed, inputs, targets])
-        loop = self.loop
-        taken = Taken(loss, loop.count(targets), 1, len(targets), self._groups[0]["lr"], norm[0] if norm else None)
-        if not sound.item():
+        return self._call is not None
+
+    def _burst(self, window: Window, ahead: Iterator[Window]) -> tuple[Taken, Window | None]:
+        """Steps with this window and those that follow; and the first window that was not used."""
+        loop, call, fixed = self.loop, self._call, self._fixed
+        assert call is not None
+        alone = loop.after_step is not None or loop.average is not None or loop.count is not torch.numel
+        most = 1 if alone else min(self._most, loop.room)
+        shape, targets = window[0][0].shape, window[0][1]
+        taken = Taken(targets, loop.count(targets), 0, 0, self._groups[0]["lr"], steps=0)
+        losses, norms, sound = [], [], True
+        following: Window | None = window
+        while following is not None and len(losses) < most and (inputs := following[0][0]).shape == shape and len(following) == 1:
+            loss, sound, *norm = call([*fixed, inputs, following[0][1]])
+            if not sound:
+                break
+            losses.append(loss)
+            norms += norm
+            following = next(ahead, None)
+        if not sound and not losses:
             if not loop.skip:
                 raise NonFiniteLoss(loss.item())
-            taken.refused = True
-        return taken
+            taken.loss, taken.batches, taken.steps, taken.refused = loss, 1, 1, True
+            return taken, next(ahead, None)
+        taken.loss, taken.norm = torch.stack(losses), torch.stack(norms) if norms else None
+        taken.batches = taken.steps = len(losses)
+        taken.samples = len(losses) * len(targets)
+        return taken, following
 
     def _eager(self, window: Window) -> Taken:
         """A step of the loop's own; where it can be, the function is made and tried beside it."""
@@ -64,7 +99,7 @@ class Whole:
         inputs, targets = window[0]
         try:
             self._make(inputs, targets)
-            return self.step(window) if self.active else self._try(window)
+            return self._burst(window, iter(()))[0] if self.active else self._try(window)
         except NonFiniteLoss:
             raise
         except Exception as error:  # of private parts of torch, any; nothing has been changed by then
