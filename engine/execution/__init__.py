@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 import torch
 
 from engine.errors import Problem, RecipeError
+from engine.execution.hands import LeanHands
 from engine.recipe import Training
 
 if TYPE_CHECKING:
@@ -51,8 +52,10 @@ def chosen(execution: str) -> str:
     return "eager" if execution == "auto" else execution
 
 
-def whole_step(loop: Loop, execution: str, say: Callable[[str], None]) -> Whole | None:
-    """Let compiled functions take the loop's steps, where that is asked for."""
+def whole_step(loop: Loop, execution: str, device: torch.device, say: Callable[[str], None]) -> Whole | None:
+    """Make the loop quick: nothing wasted in its steps, and where that is asked for a compiled function to take them."""
+    if LeanHands.fits(loop.optimizer, device) and not loop.closure:
+        loop.hands = LeanHands(loop.optimizer)
     if execution != "compiled":
         return None
     from engine.execution.whole import Whole

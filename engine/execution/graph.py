@@ -21,6 +21,7 @@ from torch import Tensor, nn
 from torch.optim import Optimizer
 from torch.overrides import TorchFunctionMode
 
+from engine.execution.hands import undressed
 from engine.execution.tensors import Tensors, is_count
 
 Call = Callable[[list[Any]], Any]
@@ -165,7 +166,7 @@ def _updated(
                 counts = {key: state[0][key].double() for key, value in held.items() if is_count(key, value)}
                 twin.state[member] = {**optimizer.state[original], **held, **counts}
         with mode:
-            bare_step(twin)()
+            undressed(twin)()
         for member, held in twin.state.items():
             after[next(i for i, weight in enumerate(weights) if weight is member)] = held
 
@@ -183,14 +184,6 @@ def _number(options: dict[str, Any], key: str, place: int) -> float:
     """A number of a parameter group as it is now."""
     value = options[key]
     return float(value[place] if isinstance(value, tuple) else value)
-
-
-def bare_step(optimizer: Optimizer) -> Callable[[], Any]:
-    """The optimizer's step without what wraps it: a profiler's scope, hooks, and switching gradients off."""
-    function = type(optimizer).step
-    while hasattr(function, "__wrapped__"):
-        function = function.__wrapped__
-    return function.__get__(optimizer)  # type: ignore[no-any-return]
 
 
 @contextmanager
