@@ -85,7 +85,7 @@ class Epochs:
             check=guard is None,
             skip=plan.non_finite == "skip",
         )
-        self.whole = execution.whole_step(self.loop, self.execution, parts.device, lambda text: self.reporter.messages([text], "warning"))
+        self.whole = execution.whole_step(self.loop, plan.execution, parts.device, lambda text: self.reporter.messages([text], "warning"))
         self.length = length(plan, parts.train.length)
         self.step = 0  # steps taken
         self.epoch = 0  # epochs ended
@@ -384,6 +384,8 @@ class Epochs:
             self.pace.took(read.steps, read.samples)
             self._state_points()
         self._progress("train", self.batch, self.parts.train.length, None if read is None else read.loss)
+        if self.whole is not None and self.whole.ready(self.history.progress.left if self.history.progress else None):
+            self._change(Change("training.execution", 1.0), "auto")
         self._collect()
 
     def _state_points(self) -> None:

@@ -56,11 +56,13 @@ def whole_step(loop: Loop, execution: str, device: torch.device, say: Callable[[
     """Make the loop quick: nothing wasted in its steps, and where that is asked for a compiled function to take them."""
     if LeanHands.fits(loop.optimizer, device) and not loop.closure:
         loop.hands = LeanHands(loop.optimizer)
-    if execution != "compiled":
+    if execution == "eager":
         return None
-    from engine.execution.whole import Whole
+    from engine.execution.whole import Whole, familiar, unfit
 
-    whole = Whole(loop, say)
+    if execution == "auto" and (device.type != "cpu" or unfit(loop) or not familiar(loop.module)):
+        return None
+    whole = Whole(loop, say, background=execution == "auto")
     loop.whole = whole.steps
     return whole
 

@@ -26,6 +26,9 @@ class Hands:
     def __init__(self, optimizer: Optimizer) -> None:
         self.optimizer = optimizer
 
+    def settle(self) -> None:
+        """Let the optimizer's state be in the tensors in which it stays, unless another is loaded."""
+
     def clear(self) -> None:
         self.optimizer.zero_grad()
 
@@ -56,6 +59,7 @@ class LeanHands(Hands):
         self._parameters: list[Tensor] = []
         self._members: list[Group] = []
         self._gathered: list[list[Tensor]] | None = None
+        self._early = True  # before the first step
         self._one = torch.ones(())
         self._step = undressed(optimizer)
 
@@ -64,9 +68,12 @@ class LeanHands(Hands):
         """Whether it is one of torch's own and on the CPU."""
         return type(optimizer).__module__.startswith("torch.optim.") and device.type == "cpu"
 
-    def clear(self) -> None:
+    def settle(self) -> None:
         if self.optimizer.param_groups is not self._groups:
             self._bind()
+
+    def clear(self) -> None:
+        self.settle()
         self._gathered = None
         for parameter in self._parameters:
             parameter.grad = None
@@ -92,7 +99,8 @@ class LeanHands(Hands):
         with torch.no_grad():
             if gathered is None:
                 self._step()
-                self._groups = None  # what it has made now is there to be bound
+                if self._early:
+                    self._groups = None  # what the first step has made is there now
             else:
                 for member, gradients in zip(self._members, gathered, strict=True):
                     member.update(gradients)
@@ -101,6 +109,7 @@ class LeanHands(Hands):
         optimizer = self.optimizer
         self._groups = optimizer.param_groups
         self._parameters = [p for group in self._groups for p in group["params"]]
+        self._early = not optimizer.state
         kind = KINDS.get(type(optimizer))
         self._members = [kind(optimizer, group) for group in self._groups] if kind and _whole(optimizer) else []
         optimizer._opt_called = True  # type: ignore[attr-defined]  # or schedulers warn that no step was taken before theirs
@@ -196,7 +205,6 @@ class AdamGroup(Group):
     def __init__(self, optimizer: Optimizer, options: dict[str, Any]) -> None:
         super().__init__(optimizer, options)
         self.counts = [state["step"] for state in self.states]
-        self.steps = int(self.counts[0])
         self.flat = not options["fused"] and sum(p.numel() for p in self.parameters) <= FLAT
         if self.flat:
             self.means, self.squares = [self._flattened("exp_avg")], [self._flattened("exp_avg_sq")]
@@ -219,7 +227,6 @@ class AdamGroup(Group):
     def update(self, gradients: list[Tensor]) -> None:
         options = self.options
         lr, decay, eps, (beta1, beta2) = options["lr"], options["weight_decay"], options["eps"], options["betas"]
-        self.steps += 1
         torch._foreach_add_(self.counts, 1)
         if options["fused"]:
             fused = torch._fused_adamw_ if options["decoupled_weight_decay"] else torch._fused_adam_
@@ -239,7 +246,8 @@ class AdamGroup(Group):
                 maximize=False,
             )
             return
-        size, root = -(lr / (1 - beta1**self.steps)), (1 - beta2**self.steps) ** 0.5
+        steps = self.counts[0].item()
+        size, root = -(lr / (1 - beta1**steps)), (1 - beta2**steps) ** 0.5
         if decay != 0:
             if options["decoupled_weight_decay"]:
                 torch._foreach_mul_(self.weights, 1 - lr * decay)

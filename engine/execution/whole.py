@@ -2,12 +2,18 @@
 
 The first step is eager (the optimizer makes its state in it), and so is the one on which the compiled function is tried: only if
 both agree is it used. Batches of another shape, an epoch's tail, are stepped eagerly. What is compiled is `graph.py`.
+
+In the background it is made while the loop goes on eagerly, once the run is known to be long enough to repay it; the trainer then
+decides at which step it takes over, and writes that down, so that a resume does the same.
 """
 
 from __future__ import annotations
 
+import copy
+import threading
 import time
 from collections.abc import Callable, Iterable, Iterator
+from functools import partial
 from typing import Any
 
 import torch
@@ -21,24 +27,60 @@ BURST = 0.002  # seconds for which steps are taken without a look at the world
 AGREE = {"loss": 1e-3, "weights": 0.05, "state": 0.01}  # how far the function may be from eager, relative to the eager change
 
 
+REPAID_SECONDS = 120.0  # of training left, from which making the function is worth it
+Made = tuple[graph.Call, list[tuple[Callable[[], bool], bool]]]
+
+
 class Unfit(Exception):
     """The step can't be compiled whole; says why."""
 
 
 class Whole:
-    """Takes the steps of `loop`. `say` gets a sentence about what runs from now on, and why."""
+    """Takes the steps of `loop`. `say` gets a sentence where that is not possible."""
 
-    def __init__(self, loop: Loop, say: Callable[[str], None]) -> None:
-        self.loop, self._say = loop, say
+    def __init__(self, loop: Loop, say: Callable[[str], None], background: bool = False) -> None:
+        self.loop, self._say, self._background = loop, say, background
+        self.active = False  # whether the compiled function takes the steps; set after a resume, it does so at once
         self._call: graph.Call | None = None
-        self.active = False  # whether it is the compiled function that takes the steps; after a resume at once
-        self._given_up = False
+        self._tried = self._given_up = False
         self._most = 1  # steps in one
         self._tensors: Tensors
         self._fixed: list[Tensor] = []
         self._groups: Any = None
         self._shapes: Any = None
         self._decided: list[tuple[Callable[[], bool], bool]] = []
+        self._example: tuple[Any, Tensor] | None = None  # the largest batch so far
+        self._maker: threading.Thread | None = None
+        self._made: list[Callable[[], None]] = []  # what takes over the maker's work, in the training thread
+
+    def ready(self, left: float | None) -> bool:
+        """Whether the function is made and tried and may become `active`. With so many seconds left it may be worth the making."""
+        if not self._background or self.active or self._given_up:
+            return False
+        idle = self._maker is None and self._example is not None and self._made_state()
+        if idle and not self._tried and left is not None and left > REPAID_SECONDS:
+            self._begin(*self._example)  # type: ignore[misc]
+        return self._tried
+
+    def _begin(self, inputs: Any, targets: Tensor) -> None:
+        """Make the function in a thread of its own, from a copy of the model: a trace replaces its parameters."""
+        why = unfit(self.loop, inputs)
+        if why:
+            self._give_up(Unfit(why))
+            return
+        module, groups = copy.deepcopy(self.loop.module), self.loop.optimizer.param_groups
+        tensors = self._gathered()
+
+        def make() -> None:
+            try:
+                made = self._compiled(module, tensors, inputs, targets)
+            except Exception as error:  # of private parts of torch, any
+                self._made.append(partial(self._give_up, error))
+                return
+            self._made.append(partial(self._take_over, tensors, groups, made, inputs, targets))
+
+        self._maker = threading.Thread(target=make, name="epochal-compile", daemon=True)
+        self._maker.start()
 
     def steps(self, windows: Iterable[Window]) -> Iterator[Taken]:
         """The steps of `Loop.step`; as many of them in one as nobody needs to look between, for two milliseconds at most."""
@@ -56,12 +98,12 @@ class Whole:
 
     def _fits(self, window: Window) -> bool:
         """Whether the compiled function takes this window; it is given the optimizer's numbers as they are now."""
-        if self._call is None or len(window) > 1 or _shapes(*window[0]) != self._shapes:
+        if not self.active or self._call is None or len(window) > 1 or _shapes(*window[0]) != self._shapes:
             return False
         if self.loop.optimizer.param_groups is not self._groups:  # a state was loaded
             self._bind()
         if self._tensors.refresh() and any(ask() != answer for ask, answer in self._decided):
-            self._call, self.active = None, False  # what was zero or none no longer is, or the reverse: another graph
+            self._call, self.active, self._tried = None, False, False  # what was zero or none no longer is, or the reverse: another graph
         return self._call is not None
 
     def _burst(self, window: Window, ahead: Iterator[Window]) -> tuple[Taken, Window | None]:
@@ -92,13 +134,20 @@ class Whole:
         return taken, following
 
     def _eager(self, window: Window) -> Taken:
-        """A step of the loop's own; where it can be, the function is made and tried beside it."""
-        first = not self._made_state()
-        if self._call is not None or self._given_up or first or len(window) > 1:
+        """A step of the loop's own; where the function is made, it is tried beside it."""
+        if self._given_up or self._tried or self._call is not None or len(window) > 1:
             return self.loop.step(window)
         inputs, targets = window[0]
+        if self._example is None or len(targets) > len(self._example[1]):
+            self._example = window[0]
         try:
-            self._make(inputs, targets)
+            if self._made:
+                self._made.pop()()
+                self._maker = None
+            elif self.active or not self._background:
+                self._make(inputs, targets)
+            if self._call is None:
+                return self.loop.step(window)
             return self._burst(window, iter(()))[0] if self.active else self._try(window)
         except NonFiniteLoss:
             raise
@@ -111,29 +160,46 @@ class Whole:
         return any(p in optimizer.state or p.grad is not None for group in optimizer.param_groups for p in group["params"])
 
     def _make(self, inputs: Any, targets: Tensor) -> None:
+        """The function for batches of this shape, here and now."""
+        if not self._made_state():
+            return
         why = unfit(self.loop, inputs)
         if why:
             raise Unfit(why)
-        loop = self.loop
-        self._bind()
+        tensors, groups = self._gathered(), self.loop.optimizer.param_groups
+        self._take_over(tensors, groups, self._compiled(self.loop.module, tensors, inputs, targets), inputs, targets)
+
+    def _compiled(self, module: nn.Module, tensors: Tensors, inputs: Any, targets: Tensor) -> Made:
+        loop, limited = self.loop, tensors.limited()
 
         def forward(call: Callable[..., Any], inputs: Any, targets: Tensor) -> Tensor:
             with loop.precision():
                 return loop.loss(call(inputs), targets)
 
-        traced, stand_ins, self._decided = graph.trace(self._tensors, loop.module, forward, self._clip, (inputs, targets))
-        limited = self._tensors.limited()
-        self._decided.append((lambda: self._tensors.limited() == limited, True))
-        self._call = graph.compiled(traced, stand_ins)
+        traced, stand_ins, decided = graph.trace(tensors, module, forward, self._clip, (inputs, targets))
+        decided.append((lambda: tensors.limited() == limited, True))
+        return graph.compiled(traced, stand_ins), decided
+
+    def _take_over(self, tensors: Tensors, groups: Any, made: Made, inputs: Any, targets: Tensor) -> None:
+        self._call, self._decided = made
         self._shapes = _shapes(inputs, targets)
+        self._tensors, self._groups, self._fixed = tensors, groups, tensors.flat()
+        if self.loop.optimizer.param_groups is not groups:
+            self._bind()
+        self._tensors.refresh()
+        if any(ask() != answer for ask, answer in self._decided):
+            self._call = None
+
+    def _gathered(self) -> Tensors:
+        loop = self.loop
+        loop.hands.settle()
+        limits = {"norm": lambda: loop.clip_norm, "value": lambda: loop.clip_value}
+        return Tensors(loop.module, loop.optimizer, limits)
 
     def _bind(self) -> None:
         """The tensors as they are now."""
-        loop = self.loop
-        limits = {"norm": lambda: loop.clip_norm, "value": lambda: loop.clip_value}
-        self._tensors = Tensors(loop.module, loop.optimizer, limits)
-        self._groups = loop.optimizer.param_groups
-        self._fixed = self._tensors.flat()
+        self._tensors = self._gathered()
+        self._groups, self._fixed = self.loop.optimizer.param_groups, self._tensors.flat()
 
     def _clip(self, gradients: list[Tensor], limits: dict[str, Tensor]) -> Tensor | None:
         """What `Loop.clip` does, with limits that can change."""
@@ -175,7 +241,7 @@ class Whole:
             self._call = None
             self._give_up(Unfit(f"its {worst} differ by {apart[worst]:.1e} from eager execution"))
         else:
-            self.active = True
+            self._tried, self.active = True, not self._background
             for parameter in self._tensors.trained.values():
                 parameter.grad = None
         return taken
@@ -183,15 +249,17 @@ class Whole:
     def _give_up(self, error: Exception) -> None:
         self._call, self._given_up, self.active = None, True, False
         words = str(error).strip().splitlines() or [type(error).__name__]
-        self._say(f"the whole step can't be compiled ({words[0][:200]}): the model alone is")
-        self.loop.model = torch.compile(self.loop.module)
+        self._example = None
+        if not self._background:
+            self._say(f"the whole step can't be compiled ({words[0][:200]}): the model alone is")
+            self.loop.model = torch.compile(self.loop.module)
 
 
-def unfit(loop: Loop, inputs: Any) -> str:
+def unfit(loop: Loop, inputs: Any = None) -> str:
     """Why a loop's step can't be one graph; empty where nothing is known against it."""
     optimizer = loop.optimizer
     members = getattr(optimizer, "members", (optimizer,))
-    if not isinstance(inputs, Tensor) or inputs.device.type != "cpu":
+    if inputs is not None and (not isinstance(inputs, Tensor) or inputs.device.type != "cpu"):
         return "it takes one tensor of inputs on the CPU"
     if loop.closure:
         return f"{type(optimizer).__name__} evaluates the loss itself"
@@ -216,3 +284,8 @@ def _apart(ours: list[Tensor], theirs: list[Tensor], before: list[Tensor]) -> fl
 
     distance, way = length(ours, theirs), length(theirs, before)
     return distance / way if way > 0 else distance
+
+
+def familiar(module: nn.Module) -> bool:
+    """Whether all of a model is torch's, a model library's or ours: code whose Python does nothing else while it is called."""
+    return all(type(part).__module__.partition(".")[0] in ("torch", "torchvision", "timm", "engine") for part in module.modules())
