@@ -85,7 +85,9 @@ class Epochs:
             check=guard is None,
             skip=plan.non_finite == "skip",
         )
-        self.whole = execution.whole_step(self.loop, plan.execution, parts.device, lambda text: self.reporter.messages([text], "warning"))
+        self.whole = execution.whole_step(
+            self.loop, plan.execution, parts.device, lambda text: self.reporter.messages([text], "warning")
+        )
         self.length = length(plan, parts.train.length)
         self.step = 0  # steps taken
         self.epoch = 0  # epochs ended

@@ -45,7 +45,7 @@ class Numbers(TorchFunctionMode):
         self.decided: list[tuple[Callable[[], bool], bool]] = []
 
     def __torch_function__(self, function: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
-        kwargs = kwargs or {}
+        kwargs = dict(kwargs or {})
         if function in _COMPARISONS and id(args[0]) in self._values:
             return self._decide(_COMPARISONS[function], self._values[id(args[0])], args[1])
         if isinstance(kwargs.get("alpha"), Tensor):
@@ -53,7 +53,7 @@ class Numbers(TorchFunctionMode):
         if isinstance(kwargs.get("value"), Tensor):
             return function(args[0], args[1] * kwargs["value"], *args[2:])
         if function in (Tensor.lerp_, Tensor.lerp) and isinstance(args[2] if len(args) > 2 else kwargs["weight"], Tensor):
-            start, end, weight = (*args, *kwargs.values())
+            start, end, weight = [*args, *kwargs.values()]
             return (start.add_ if function is Tensor.lerp_ else start.add)((end - start) * weight)
         return function(*args, **kwargs)
 
@@ -77,8 +77,8 @@ def trace(
     gradients' norm where `clip` gives one. A step whose loss or gradient is not finite changes nothing but the model's buffers.
     """
     from torch._subclasses import FakeTensorMode
-    from torch.fx.experimental.proxy_tensor import make_fx
     from torch.func import functionalize
+    from torch.fx.experimental.proxy_tensor import make_fx
     from torch.utils import _pytree as pytree
 
     flat, form = pytree.tree_flatten((*tensors.tree(), *batch))
@@ -135,7 +135,7 @@ def compiled(graph: Any, stand_ins: list[Any]) -> Call:
     options = {"fallback_random": True, "size_asserts": False, "nan_asserts": False}
     with config.patch(options), torch.no_grad(), tracing(TracingContext(mode)), V.set_fake_mode(mode):
         joint_graph_passes(graph)
-        made = compile_fx_inner(graph, stand_ins)
+        made: Any = compile_fx_inner(graph, stand_ins)
     return made.current_callable or made
 
 

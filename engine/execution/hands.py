@@ -118,8 +118,8 @@ class LeanHands(Hands):
         """The gradients of each group, in one flat tensor where its state is; None where the optimizer must see to it."""
         gathered = []
         for member in self._members:
-            gradients = [p.grad for p in member.parameters]
-            if any(gradient is None for gradient in gradients):
+            gradients = [p.grad for p in member.parameters if p.grad is not None]
+            if len(gradients) < len(member.parameters):
                 return None
             gathered.append([torch.cat([g.reshape(-1) for g in gradients])] if member.flat else gradients)
         return gathered or None
@@ -127,7 +127,7 @@ class LeanHands(Hands):
 
 def undressed(optimizer: Optimizer) -> Callable[[], Any]:
     """The optimizer's step without what wraps it: a profiler's scope, hooks, and switching gradients off."""
-    function = type(optimizer).step
+    function: Any = type(optimizer).step
     while hasattr(function, "__wrapped__"):
         function = function.__wrapped__
     return function.__get__(optimizer)  # type: ignore[no-any-return]

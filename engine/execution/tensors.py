@@ -31,7 +31,8 @@ class Tensors:
         self.frozen = {name: p for name, p in named.items() if id(p) not in ours}
         self.buffers = dict(module.named_buffers())
         self.state = [
-            {key: value for key, value in optimizer.state[p].items() if isinstance(value, Tensor)} for p in self.trained.values()
+            {key: value for key, value in optimizer.state[p].items() if isinstance(value, Tensor)}
+            for p in self.trained.values()
         ]
         self._numbers = [
             (options, key) for options in optimizer.param_groups for key, value in options.items() if _is_number(key, value)

@@ -10,6 +10,7 @@ decides at which step it takes over, and writes that down, so that a resume does
 from __future__ import annotations
 
 import copy
+import math
 import threading
 import time
 from collections.abc import Callable, Iterable, Iterator
@@ -54,7 +55,7 @@ class Whole:
         self._made: list[Callable[[], None]] = []  # what takes over the maker's work, in the training thread
 
     def ready(self, left: float | None) -> bool:
-        """Whether the function is made and tried and may become `active`. With so many seconds left it may be worth the making."""
+        """Whether the function is made and tried and may become `active`; begins to make it where so many seconds repay that."""
         if not self._background or self.active or self._given_up:
             return False
         idle = self._maker is None and self._example is not None and self._made_state()
@@ -103,7 +104,11 @@ class Whole:
         if self.loop.optimizer.param_groups is not self._groups:  # a state was loaded
             self._bind()
         if self._tensors.refresh() and any(ask() != answer for ask, answer in self._decided):
-            self._call, self.active, self._tried = None, False, False  # what was zero or none no longer is, or the reverse: another graph
+            self._call, self.active, self._tried = (
+                None,
+                False,
+                False,
+            )  # what was zero or none no longer is, or the reverse: another graph
         return self._call is not None
 
     def _burst(self, window: Window, ahead: Iterator[Window]) -> tuple[Taken, Window | None]:
@@ -114,9 +119,13 @@ class Whole:
         most = 1 if alone else min(self._most, loop.room)
         shape, targets = window[0][0].shape, window[0][1]
         taken = Taken(targets, loop.count(targets), 0, 0, self._groups[0]["lr"], steps=0)
-        losses, norms, sound = [], [], True
+        losses: list[Tensor] = []
+        norms: list[Tensor] = []
+        sound: Any = True
         following: Window | None = window
-        while following is not None and len(losses) < most and (inputs := following[0][0]).shape == shape and len(following) == 1:
+        while (
+            following is not None and len(losses) < most and (inputs := following[0][0]).shape == shape and len(following) == 1
+        ):
             loss, sound, *norm = call([*fixed, inputs, following[0][1]])
             if not sound:
                 break
@@ -280,7 +289,7 @@ def _apart(ours: list[Tensor], theirs: list[Tensor], before: list[Tensor]) -> fl
     """The distance of two outcomes, relative to that of the second from what was before."""
 
     def length(one: list[Tensor], other: list[Tensor]) -> float:
-        return sum(float((a.double() - b.double()).square().sum()) for a, b in zip(one, other, strict=True)) ** 0.5
+        return math.sqrt(sum(float((a.double() - b.double()).square().sum()) for a, b in zip(one, other, strict=True)))
 
     distance, way = length(ours, theirs), length(theirs, before)
     return distance / way if way > 0 else distance
@@ -288,4 +297,6 @@ def _apart(ours: list[Tensor], theirs: list[Tensor], before: list[Tensor]) -> fl
 
 def familiar(module: nn.Module) -> bool:
     """Whether all of a model is torch's, a model library's or ours: code whose Python does nothing else while it is called."""
-    return all(type(part).__module__.partition(".")[0] in ("torch", "torchvision", "timm", "engine") for part in module.modules())
+    return all(
+        type(part).__module__.partition(".")[0] in ("torch", "torchvision", "timm", "engine") for part in module.modules()
+    )

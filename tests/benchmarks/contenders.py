@@ -148,10 +148,10 @@ def skorch(case: Case, epochs: int, ended: Ended) -> Any:
 
 
 def fastai(case: Case, epochs: int, ended: Ended) -> Any:
+    from fastai.callback.core import Callback
     from fastai.data.core import DataLoaders
     from fastai.learner import Learner
     from fastai.optimizer import OptimWrapper
-    from fastai.callback.core import Callback
 
     class Tell(Callback):
         def after_epoch(self) -> None:
@@ -228,7 +228,7 @@ def keras(case: Case, epochs: int, ended: Ended) -> Any:
         def on_epoch_end(self, epoch: int, logs: Any = None) -> None:
             ended()
 
-    net, loss, optimizer = case.begin()
+    net, _, optimizer = case.begin()
     inputs, targets = case.data()
     model = library.Sequential([library.layers.TorchModuleWrapper(net)])
     kind = {"SGD": library.optimizers.SGD, "Adam": library.optimizers.Adam}[type(optimizer).__name__]

@@ -132,7 +132,8 @@ def table(cases: list[str], names: list[str], rounds: int) -> str:
 def machine() -> str:
     names = [line.partition(":")[2].strip() for line in _cpu() if line.startswith("model name")]
     versions = ", ".join(f"{name} {metadata.version(name)}" for name in ("torch", *_installed()))
-    return f"{names[0] if names else platform.machine()}, {os.cpu_count()} CPUs, one thread; Python {platform.python_version()}, {versions}"
+    here = f"Python {platform.python_version()}, {versions}"
+    return f"{names[0] if names else platform.machine()}, {os.cpu_count()} CPUs, one thread; {here}"
 
 
 def _cpu() -> list[str]:
