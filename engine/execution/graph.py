@@ -32,6 +32,11 @@ _COMPARISONS = {
 } | {Tensor.lt: operator.lt, Tensor.__lt__: operator.lt, Tensor.le: operator.le, Tensor.__le__: operator.le}
 
 
+def _lerp(function: Any, start: Tensor, end: Tensor, weight: Tensor) -> Tensor:
+    """With a weight of another type than the tensors'."""
+    return (start.add_ if function is Tensor.lerp_ else start.add)((end - start) * weight)
+
+
 class Numbers(TorchFunctionMode):
     """Lets tensors stand for an optimizer's numbers.
 
@@ -53,8 +58,7 @@ class Numbers(TorchFunctionMode):
         if isinstance(kwargs.get("value"), Tensor):
             return function(args[0], args[1] * kwargs["value"], *args[2:])
         if function in (Tensor.lerp_, Tensor.lerp) and isinstance(args[2] if len(args) > 2 else kwargs["weight"], Tensor):
-            start, end, weight = [*args, *kwargs.values()]
-            return (start.add_ if function is Tensor.lerp_ else start.add)((end - start) * weight)
+            return _lerp(function, *args, **kwargs)
         return function(*args, **kwargs)
 
     def _decide(self, compare: Callable[[float, float], bool], value: Callable[[], float], other: float) -> bool:
@@ -136,7 +140,8 @@ def compiled(graph: Any, stand_ins: list[Any]) -> Call:
     with config.patch(options), torch.no_grad(), tracing(TracingContext(mode)), V.set_fake_mode(mode):
         joint_graph_passes(graph)
         made: Any = compile_fx_inner(graph, stand_ins)
-    return made.current_callable or made
+    call: Call = made.current_callable or made
+    return call
 
 
 def _updated(

@@ -1,8 +1,9 @@
-"""What carries a step out: clearing gradients, backward, the look at them, the update. Plainly, or without waste to the same bits.
+"""What carries a step out: clearing gradients, backward, the look at them, the update. Plainly, or without waste.
 
-Without waste means no profiler's scopes, no rounds of hooks where there is none, and no operation for each small tensor: torch's
-SGD, Adam and AdamW are carried out operation by operation as torch does it, but on lists of tensors, and where a group is small
-on one flat tensor. On the CPU that is the same arithmetic for each element. Every other optimizer takes its own step, undressed.
+Without waste means no profiler's scopes, no rounds of hooks where there is none, and no operation for each small tensor:
+torch's SGD, Adam and AdamW are carried out operation by operation as torch does it, but on lists of tensors, and where a group
+is small on one flat tensor. On the CPU that is the same arithmetic for each element, to the last bit. Every other optimizer
+takes its own step, undressed.
 """
 
 from __future__ import annotations

@@ -1,10 +1,10 @@
 """The steps of a loop, taken by one compiled function each: forward, loss, backward, clipping, guard and optimizer.
 
-The first step is eager (the optimizer makes its state in it), and so is the one on which the compiled function is tried: only if
-both agree is it used. Batches of another shape, an epoch's tail, are stepped eagerly. What is compiled is `graph.py`.
+The first step is eager (the optimizer makes its state in it), and so is the one on which the compiled function is tried: only
+if both agree is it used. Batches of another shape, an epoch's tail, are stepped eagerly. What is compiled is `graph.py`.
 
-In the background it is made while the loop goes on eagerly, once the run is known to be long enough to repay it; the trainer then
-decides at which step it takes over, and writes that down, so that a resume does the same.
+In the background it is made while the loop goes on eagerly, once the run is known to be long enough to repay it; the trainer
+then decides at which step it takes over, and writes that down, so that a resume does the same.
 """
 
 from __future__ import annotations
@@ -55,7 +55,7 @@ class Whole:
         self._made: list[Callable[[], None]] = []  # what takes over the maker's work, in the training thread
 
     def ready(self, left: float | None) -> bool:
-        """Whether the function is made and tried and may become `active`; begins to make it where so many seconds repay that."""
+        """Whether the function is made and tried and may take over. It is begun where so many seconds are left as repay that."""
         if not self._background or self.active or self._given_up:
             return False
         idle = self._maker is None and self._example is not None and self._made_state()
