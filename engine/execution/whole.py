@@ -55,7 +55,7 @@ class Whole:
         self._made: list[Callable[[], None]] = []  # what takes over the maker's work, in the training thread
 
     def ready(self, left: float | None) -> bool:
-        """Whether the function is made and tried and may take over. It is begun where so many seconds are left as repay that."""
+        """Whether the function is made and tried and may take over. It is begun where the seconds left repay that."""
         if not self._background or self.active or self._given_up:
             return False
         idle = self._maker is None and self._example is not None and self._made_state()
