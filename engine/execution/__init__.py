@@ -113,5 +113,6 @@ class Arithmetic:
         precision, threads, deterministic, benchmark = self._before
         torch.set_float32_matmul_precision(precision)
         torch.set_num_threads(threads)
-        torch.use_deterministic_algorithms(deterministic)
+        if self.plan.deterministic:  # which imports torch's compiler
+            torch.use_deterministic_algorithms(deterministic)
         torch.backends.cudnn.benchmark = benchmark

@@ -9,6 +9,7 @@ takes its own step, undressed.
 from __future__ import annotations
 
 import math
+import os
 from collections.abc import Callable
 from typing import Any
 
@@ -126,10 +127,10 @@ class LeanHands(Hands):
         return gathered or None
 
 
-def undressed(optimizer: Optimizer) -> Callable[[], Any]:
-    """The optimizer's step without what wraps it: a profiler's scope, hooks, and switching gradients off."""
+def undressed(optimizer: Optimizer) -> Callable[..., Any]:
+    """The optimizer's step without what torch wraps it in: a profiler's scope, hooks, and switching gradients off."""
     function: Any = type(optimizer).step
-    while hasattr(function, "__wrapped__"):
+    while hasattr(function, "__wrapped__") and f"{os.sep}torch{os.sep}" in function.__code__.co_filename:
         function = function.__wrapped__
     return function.__get__(optimizer)  # type: ignore[no-any-return]
 
