@@ -109,7 +109,7 @@ class Whole:
                 False,
                 False,
             )  # what was zero or none no longer is, or the reverse: another graph
-        return self._call is not None
+        return self._call is not None and not _has_hooks(self.loop.optimizer)
 
     def _burst(self, window: Window, ahead: Iterator[Window]) -> tuple[Taken, Window | None]:
         """Steps with this window and those that follow; and the first window that was not used."""
@@ -155,14 +155,16 @@ class Whole:
                 self._maker = None
             elif self.active or not self._background:
                 self._make(inputs, targets)
-            if self._call is None:
-                return self.loop.step(window)
-            return self._burst(window, iter(()))[0] if self.active else self._try(window)
-        except NonFiniteLoss:
-            raise
+            tried = self._tried_on(inputs, targets) if self._call is not None and not self.active else None
         except Exception as error:  # of private parts of torch, any; nothing has been changed by then
             self._give_up(error)
+        if self._call is None:
             return self.loop.step(window)
+        if tried is None:
+            return self._burst(window, iter(()))[0]
+        taken = self.loop.step(window)
+        self._compare(taken, *tried)
+        return taken
 
     def _made_state(self) -> bool:
         optimizer = self.loop.optimizer
@@ -225,20 +227,23 @@ class Whole:
                 gradient.clamp_(-limits["value"], limits["value"])
         return norm
 
-    def _try(self, window: Window) -> Taken:
-        """The step is the eager one; the function is given the same, and what it does is compared and undone."""
+    def _tried_on(self, inputs: Any, targets: Tensor) -> tuple[Tensor, list[Tensor], list[Tensor]]:
+        """Take the step, and undo it: the loss, and the tensors before and after it."""
         assert self._call is not None
         random = torch.get_rng_state()
         before = [tensor.clone() for tensor in self._fixed]
-        loss, sound, *_ = self._call([*self._fixed, *window[0]])
+        loss = self._call([*self._fixed, inputs, targets])[0]
         after = [tensor.clone() for tensor in self._fixed]
         for tensor, old in zip(self._fixed, before, strict=True):
             tensor.copy_(old)
         torch.set_rng_state(random)
-        taken = self.loop.step(window)
+        return loss, before, after
+
+    def _compare(self, taken: Taken, loss: Tensor, before: list[Tensor], after: list[Tensor]) -> None:
+        """With the eager step that was taken instead."""
         if taken.refused:
             self._call = None  # nothing to compare with: once more at the next step
-            return taken
+            return
         trained = len(self._tensors.trained)
         apart = {
             "loss": _apart([loss], [taken.loss], [torch.zeros_like(loss)]),
@@ -246,14 +251,12 @@ class Whole:
             "state": _apart(after[trained:], self._fixed[trained:], before[trained:]),
         }
         worst = max(apart, key=lambda name: apart[name] / AGREE[name])
-        if not sound.item() or not apart[worst] <= AGREE[worst]:
-            self._call = None
+        if not apart[worst] <= AGREE[worst]:
             self._give_up(Unfit(f"its {worst} differ by {apart[worst]:.1e} from eager execution"))
-        else:
-            self._tried, self.active = True, not self._background
-            for parameter in self._tensors.trained.values():
-                parameter.grad = None
-        return taken
+            return
+        self._tried, self.active = True, not self._background
+        for parameter in self._tensors.trained.values():
+            parameter.grad = None
 
     def _give_up(self, error: Exception) -> None:
         self._call, self._given_up, self.active = None, True, False
@@ -274,11 +277,15 @@ def unfit(loop: Loop, inputs: Any = None) -> str:
         return f"{type(optimizer).__name__} evaluates the loss itself"
     if loop.scaler is not None:
         return "fp16 needs a gradient scaler"
-    if any(one._optimizer_step_pre_hooks or one._optimizer_step_post_hooks for one in (optimizer, *members)):
+    if any(_has_hooks(one) for one in (optimizer, *members)):
         return "the optimizer has hooks"
     if any(isinstance(part, nn.Embedding | nn.EmbeddingBag) and part.sparse for part in loop.module.modules()):
         return "gradients are sparse"
     return ""
+
+
+def _has_hooks(optimizer: torch.optim.Optimizer) -> bool:
+    return bool(optimizer._optimizer_step_pre_hooks or optimizer._optimizer_step_post_hooks)
 
 
 def _shapes(inputs: Any, targets: Tensor) -> Any:
