@@ -132,7 +132,7 @@ class Loop:
                 loss = self.forward(inputs, targets) * (part / count)
                 self.hands.backward(loss if self.scaler is None else self.scaler.scale(loss))
                 total = total + loss.detach()
-        samples = sum(len(targets) for _, targets in window)
+        samples = sum(targets.shape[0] for _, targets in window)
         return Taken(total, count, len(window), samples, self.optimizer.param_groups[0]["lr"])
 
     def forward(self, inputs: Any, targets: Tensor) -> Tensor:

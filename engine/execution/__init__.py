@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import functools
+import gc
 import os
 from collections.abc import Callable
 from contextlib import AbstractContextManager, nullcontext
@@ -103,6 +104,7 @@ class Arithmetic:
         torch.set_float32_matmul_precision("high" if self.plan.precision == "tf32" else "highest")
         if self.threads is not None:
             torch.set_num_threads(self.threads)
+        gc.freeze()  # what is there now stays: Python need not go through it again and again while steps are taken
         if self.plan.deterministic:
             # cuBLAS is deterministic only with a fixed workspace; it reads this when it is first used.
             os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")
@@ -113,6 +115,7 @@ class Arithmetic:
         precision, threads, deterministic, benchmark = self._before
         torch.set_float32_matmul_precision(precision)
         torch.set_num_threads(threads)
+        gc.unfreeze()
         if self.plan.deterministic:  # which imports torch's compiler
             torch.use_deterministic_algorithms(deterministic)
         torch.backends.cudnn.benchmark = benchmark

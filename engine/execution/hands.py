@@ -89,8 +89,12 @@ class LeanHands(Hands):
         self._gathered = gathered = self._gather()
         if gathered is None:
             return super().finite()
-        sums = [torch.dot(one[0], one[0]).item() if len(one) == 1 and one[0].ndim == 1 else math.inf for one in gathered]
-        return math.isfinite(sum(sums)) or _finite([gradient for one in gathered for gradient in one])
+        total = 0.0
+        for gradients in gathered:
+            for gradient in gradients:
+                line = gradient.view(-1) if gradient.is_contiguous() else gradient.reshape(-1)
+                total += torch.dot(line, line).item()
+        return math.isfinite(total) or _finite([gradient for gradients in gathered for gradient in gradients])
 
     def update(self) -> None:
         optimizer = self.optimizer
@@ -98,14 +102,14 @@ class LeanHands(Hands):
             optimizer.step()
             return
         gathered = self._gathered or self._gather()
+        if gathered is not None:  # of tensors that know nothing of gradients
+            for member, gradients in zip(self._members, gathered, strict=True):
+                member.update(gradients)
+            return
         with torch.no_grad():
-            if gathered is None:
-                self._step()
-                if self._early:
-                    self._groups = None  # what the first step has made is there now
-            else:
-                for member, gradients in zip(self._members, gathered, strict=True):
-                    member.update(gradients)
+            self._step()
+        if self._early:
+            self._groups = None  # what the first step has made is there now
 
     def _bind(self) -> None:
         optimizer = self.optimizer
