@@ -148,7 +148,7 @@ def skorch(case: Case, epochs: int, ended: Ended) -> Any:
 
 
 def fastai(case: Case, epochs: int, ended: Ended) -> Any:
-    from fastai.callback.core import Callback
+    from fastai.callback.core import Callback, TrainEvalCallback
     from fastai.data.core import DataLoaders
     from fastai.learner import Learner
     from fastai.optimizer import OptimWrapper
@@ -165,12 +165,11 @@ def fastai(case: Case, epochs: int, ended: Ended) -> Any:
         opt_func=lambda _, **__: OptimWrapper(opt=optimizer),
         lr=optimizer.defaults["lr"],
         train_bn=True,
-        cbs=[Tell()],
-        default_cbs=True,
+        cbs=[TrainEvalCallback(), Tell()],
+        default_cbs=False,
     )
-    with learner.no_bar(), learner.no_logging(), learner.no_mbar() if hasattr(learner, "no_mbar") else learner.no_logging():
-        learner._do_epoch_validate = lambda *_, **__: None
-        learner.fit(epochs, lr=optimizer.defaults["lr"])
+    learner._do_epoch_validate = lambda *_, **__: None
+    learner.fit(epochs, lr=optimizer.defaults["lr"])
     return model
 
 
