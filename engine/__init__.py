@@ -24,6 +24,7 @@ _HOME = {
     "Result": "trainer",
     "Run": "run",
     "Samples": "data.samples",
+    "Sweep": "sweeping",
 } | dict.fromkeys(
     (
         "CheckpointWritten",
@@ -69,6 +70,7 @@ if TYPE_CHECKING:
     from engine.recipe import Recipe as Recipe
     from engine.recipe import Training as Training
     from engine.run import Run as Run
+    from engine.sweeping import Sweep as Sweep
     from engine.trainer import Result as Result
     from engine.trainer import Trainer as Trainer
 

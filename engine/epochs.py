@@ -110,6 +110,7 @@ class Epochs:
         self._epoch_started = time.perf_counter()
         self._next_report = 0.0
         self._warnings = parts.warnings
+        self._notes: tuple[str, ...] = ()  # said at the beginning
 
     @property
     def history(self) -> History:
@@ -432,6 +433,9 @@ class Epochs:
     def _snapshot(self) -> Snapshot:
         """Everything that a resume needs, copied to host memory."""
         self._report()
+        return self._copy()
+
+    def _copy(self) -> Snapshot:
         return snapshot.take(
             self.parts,
             self.loop,

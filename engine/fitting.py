@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import time
+from collections.abc import Mapping
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import nn
@@ -23,7 +24,7 @@ from engine.loop import NonFiniteLoss
 from engine.pace import Pace
 
 if TYPE_CHECKING:
-    from engine.run import Run
+    from engine.run import Run, Saved
 
 RETRY_SECONDS = 2.0  # between two attempts to write the last checkpoint
 
@@ -107,6 +108,7 @@ class Fitting(Epochs):
                 mode=self.best.mode,
             )
         )
+        self.reporter.messages(self._notes, "info")
         self.reporter.messages(self._warnings, "warning")
         self._repeat_changes()
         if self.plan.non_finite == "rewind" and self.run is not None and not self.run.checkpoints.list():
@@ -233,22 +235,53 @@ class Fitting(Epochs):
             snapshot.restore(saved, self.parts, self.loop)
             self._warnings = (*self._warnings, *saved.passed_over)
             held = saved.state
-            self.step, self.epoch, self.batch, self._refused = (held[key] for key in ("step", "epoch", "batch", "refused"))
-            self.meter.load_state_dict(held["meter"])
+            self._stand_at(held, fields)
             self.best.load_state_dict(held["best"])
             if self.whole is not None:
                 self.whole.active = held["whole"]
-            self._epoch_seconds = held["epoch_seconds"]
             self.pace = Pace(held["elapsed"])
-            self._rewinds, self._validated, applied = held["rewinds"], held["validated"], held["applied"]
-            for key, value in held["changed"].items():
-                if key not in fields:
-                    steering.put(self, key, value)
-        self._guarded_from = self.step
-        if self.loop.guard is not None:
-            self.loop.guard.reset()
+            self._rewinds, applied = held["rewinds"], held["applied"]
+        self._guard_from_here()
         run.journal.truncate_after(self.step, self.epoch, self._halfway_is_due)
         self.history.become(load_history(run))
         later = [event for event in self.history.settings if event.time not in applied and event.field not in fields]
         self._applied = list(applied)
         self._due = [(event.step, event.time, Change(event.field, event.value)) for event in later]
+
+    def _stand_at(self, held: Mapping[str, Any], fields: tuple[str, ...]) -> None:
+        """The place in the data, and what was changed live, but for `fields`."""
+        self.step, self.epoch, self.batch, self._refused = (held[key] for key in ("step", "epoch", "batch", "refused"))
+        self.meter.load_state_dict(held["meter"])
+        self._epoch_seconds, self._validated = held["epoch_seconds"], held["validated"]
+        for key, value in held["changed"].items():
+            if key not in fields:
+                steering.put(self, key, value)
+
+    def _guard_from_here(self) -> None:
+        self._guarded_from = self.step
+        if self.loop.guard is not None:
+            self.loop.guard.reset()
+
+    # Beginning where another run was
+
+    def note(self, text: str, *warnings: str) -> None:
+        """Say this when the run begins."""
+        self._notes, self._warnings = (*self._notes, text), (*self._warnings, *warnings)
+
+    def begin_at(self, saved: Saved, *, except_for: tuple[str, ...] = ()) -> None:
+        """Stand where a checkpoint of another run is. What was changed live there holds, but for these fields of the recipe.
+
+        The best epochs of that run are not this one's. Raises CheckpointError when it does not fit.
+        """
+        snapshot.restore(saved, self.parts, self.loop)
+        self._stand_at(saved.state, except_for)
+        self._guard_from_here()
+
+    def save_beginning(self) -> None:
+        """Write the checkpoint that a resume begins with before there is another. RunError when the disk does not take it."""
+        assert self.saver is not None
+        self.saver.write(self._copy())  # nothing is stated before the run has begun
+        self.saver.wait()
+        self._collect()
+        if (failed := self.history.failed_save) is not None:
+            raise RunError(f"the checkpoint that the run begins with could not be written: {failed.reason}")

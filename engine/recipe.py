@@ -217,6 +217,27 @@ class Recipe:
         stem = re.sub(r"[^A-Za-z0-9_.-]+", "-", Path(path).stem)[:100].lstrip(".")
         return cls.from_dict({**({"name": stem} if stem else {}), **read_toml(path)})
 
+    def differs(self) -> dict[str, Any]:
+        """What is not as in the default recipe, by dotted keys; another name's arguments are compared with its own defaults."""
+        from engine import catalog
+
+        default, found = Recipe(), {}
+        for kind in ("data", "model", "loss", "optimizer", "scheduler"):
+            component, usual = getattr(self, kind), getattr(default, kind)
+            if component is None:
+                continue
+            if usual is None or component.name != usual.name:
+                found[f"{kind}.name"] = component.name
+            defaults = {item.key: item.default for item in catalog.find(kind, component.name).fields}
+            found |= {f"{kind}.{key}": v for key, v in component.arguments.items() if key not in defaults or v != defaults[key]}
+        for section, name in (("data", "loading"), ("training", "training"), ("checkpoint", "checkpoint")):
+            options, usual = getattr(self, name), getattr(default, name)
+            names = [item.name for item in dataclasses.fields(options)]
+            found |= {
+                f"{section}.{key}": getattr(options, key) for key in names if getattr(options, key) != getattr(usual, key)
+            }
+        return found | ({"seed": self.seed} if self.seed != default.seed else {})
+
     def to_toml(self) -> str:
         """The complete recipe as the text of a file."""
         return to_toml(self.to_dict())

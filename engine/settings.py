@@ -10,6 +10,20 @@ from typing import Any
 from engine.errors import Problem, RecipeError
 
 
+def flat(values: Mapping[str, Any]) -> dict[str, Any]:
+    """A recipe's values by dotted keys."""
+    result: dict[str, Any] = {}
+    for key, value in values.items():
+        result |= {f"{key}.{inner}": each for inner, each in value.items()} if isinstance(value, Mapping) else {key: value}
+    return result
+
+
+def differences(first: Mapping[str, Any], second: Mapping[str, Any]) -> list[tuple[str, Any, Any]]:
+    """(dotted key, value in the first, value in the second) of all that two recipes do not share; None is not there."""
+    one, other = flat(first), flat(second)
+    return [(key, one.get(key), other.get(key)) for key in dict.fromkeys([*one, *other]) if one.get(key) != other.get(key)]
+
+
 def read_toml(path: Path | str) -> dict[str, Any]:
     """A recipe file's values, unchecked. RecipeError when the file can't be read or is not TOML."""
     path = Path(path)

@@ -83,7 +83,7 @@ class Trainer(Fitting):
         if runs is not None:
             from engine.run import Run, environment
 
-            run = Run.create(runs, recipe.name, recipe.to_toml(), environment())
+            run = Run.create(runs, recipe.name, recipe.to_toml(), environment() | {"differs": recipe.differs()})
         return cls._made(parts, recipe, run, control)
 
     @classmethod
@@ -114,6 +114,30 @@ class Trainer(Fitting):
         if longer:  # asked for: patience that had run out starts again
             trainer.best.waited = 0
         return trainer
+
+    @classmethod
+    def fork(
+        cls,
+        run: str | Path,
+        recipe: Recipe | None = None,
+        *,
+        step: int | str = "last",
+        runs: str | Path | None = None,
+        control: Control | None = None,
+        **changes: Any,
+    ) -> Trainer:
+        """A new run that begins where another one was at a checkpoint ("last", "best" or that of a step).
+
+        recipe: its recipe; left out, that of the other run. `changes` are made to it, by dotted keys, as in `Recipe.replace`.
+        runs: where its directory is made; left out, beside the other.
+
+        Weights, state of the optimizer and position in the data are those of the checkpoint where the recipes are so alike
+        that they mean the same in both, else the weights alone: a message of the run says which. The parent and the step are
+        in its environment.json. Raises RunError, RecipeError or CheckpointError, before anything is written.
+        """
+        from engine.forking import fork
+
+        return fork(cls._made, run, recipe, changes, step, runs, control)
 
     @classmethod
     def _made(cls, parts: Parts, recipe: Recipe, run: Run | None, control: Control | None) -> Trainer:

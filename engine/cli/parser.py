@@ -8,6 +8,7 @@ from typing import Any, NoReturn
 
 from engine.changes import FIELDS
 from engine.cli.output import Stream
+from engine.run.choose import SORTS
 
 _SET = "one field of the recipe, by its dotted name: --set optimizer.lr=3e-4; may be given many times"
 
@@ -44,6 +45,15 @@ def make_parser(prog: str) -> Parser:
     _output_options(train)
     train.add_argument("--background", action="store_true", help=_BACKGROUND)
 
+    sweep = command("sweep", "engine.cli.sweep", "train a recipe once for each of several values", _SWEEP)
+    sweep.add_argument("axes", metavar="[RECIPE.toml] FIELD=VALUES", nargs="+", help=_AXES)
+    _recipe_options(sweep)
+    _runs_option(sweep)
+    sweep.add_argument("--list", action="store_true", help="print the combinations and train nothing")
+    quiet = sweep.add_mutually_exclusive_group()
+    quiet.add_argument("--json", action="store_true", help="print what came of each as one JSON list, the best first")
+    quiet.add_argument("--quiet", action="store_true", help="print only the table")
+
     resume = command("resume", "engine.cli.train", "go on with a run from its last checkpoint", _RESUME)
     resume.add_argument("run", metavar="RUN", nargs="?", default="last", help=_RUN)
     longer = resume.add_mutually_exclusive_group()
@@ -52,6 +62,15 @@ def make_parser(prog: str) -> Parser:
     _runs_option(resume)
     _output_options(resume)
     resume.add_argument("--background", action="store_true", help=_BACKGROUND)
+
+    fork = command("fork", "engine.cli.train", "begin a new run at a checkpoint of another, with changed settings", _FORK)
+    fork.add_argument("run", metavar="RUN", help=_RUN.partition(" (")[0])
+    fork.add_argument("--step", metavar="N", default="last", help="the step of the checkpoint, or best; left out: the last")
+    fork.add_argument("--set", action="append", default=[], metavar="KEY=VALUE", dest="settings", help=_SET)
+    fork.add_argument("--name", metavar="N", help="the name of the new recipe, and so of the run")
+    _runs_option(fork)
+    _output_options(fork)
+    fork.add_argument("--background", action="store_true", help=_BACKGROUND)
 
     attach = command("attach", "engine.cli.attach", "follow a run of another process until it ends", _ATTACH)
     attach.add_argument("run", metavar="RUN", nargs="?", default="last", help=_RUN)
@@ -70,7 +89,16 @@ def make_parser(prog: str) -> Parser:
 
     runs = command("runs", "engine.cli.show", "list the runs, those at work first")
     _runs_option(runs)
+    runs.add_argument("--filter", metavar="TEXT", default="", help="only those with this in name, state, tag or settings")
+    runs.add_argument("--tag", metavar="TAG", help="only those with exactly this tag")
+    runs.add_argument("--sort", metavar="COLUMN", help=f"by one of {', '.join(SORTS)}: the best, newest or furthest first")
+    runs.add_argument("--reverse", action="store_true", help="the other way round")
     runs.add_argument("--json", action="store_true", help="as one JSON list")
+
+    tag = command("tag", "engine.cli.show", "keep a line of text with a run, or take it away")
+    tag.add_argument("run", metavar="RUN", help=_RUN.partition(" (")[0])
+    tag.add_argument("text", metavar="TEXT", nargs="?", default="", help="left out, the tag goes")
+    _runs_option(tag)
 
     check = command("check", "engine.cli.show", "check a recipe by a dry run of one batch; nothing is written", _CHECK)
     check.add_argument("recipe", metavar="RECIPE.toml", nargs="?", help=_RECIPE)
@@ -87,6 +115,10 @@ def make_parser(prog: str) -> Parser:
 _TRAIN = """Train a recipe: one row an epoch, and on a terminal a live line below.
 Exit status: 0 finished, 1 the training failed, 2 a mistake in the recipe or the arguments, 130 and 143 stopped by Ctrl-C or
 SIGTERM with the step finished and a checkpoint written; a second signal ends at once. A hang-up does not stop it."""
+_SWEEP = """Train a recipe once for each combination of the values, each a run of its own, and end with a table, the best
+first. One that fails does not stop the others; Ctrl-C or SIGTERM ends the sweep with a checkpoint of what is under way."""
+_AXES = """the recipe (left out: an MLP on the digits), then fields with their values: optimizer.lr=1e-4,1e-3, seed=0..7, or
+optimizer.lr=1e-4..1e-1x16 for 16 values on a logarithmic scale"""
 _BACKGROUND = """train in a process of its own, which outlives this terminal: return when the run has begun, and print where it
 is (with --json one object: run and pid)"""
 _STEERING = [
@@ -102,6 +134,9 @@ seconds to say what came of it. Exit status: 0 done or asked, 1 not done, 2 a mi
 _ATTACH = """Follow a run of another process, or one that has ended: its rows from the beginning, and on a terminal a live
 line below, until it ends. Ctrl-C leaves it to itself. In a terminal epochal attach opens the console, which can also steer."""
 _RESUME = "Go on with a run from its last checkpoint, exactly as if it had never been interrupted. Exit status as for train."
+_FORK = """Begin a new run where another was at a checkpoint: with its weights, the state of its optimizer and its place in
+the data where the recipe still allows it, else with its weights alone; a line says which. The other run is not touched. Exit
+status as for train."""
 _CHECK = "Check a recipe: every field, and a dry run of one real batch on copies. Exit status 2 when something is wrong."
 _RECIPE = "the recipe; left out: an MLP on the digits"
 _RUN = "its directory, its name, a part of the name that only it has, or last (which is also meant when left out)"

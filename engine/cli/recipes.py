@@ -5,7 +5,7 @@ from __future__ import annotations
 import argparse
 import re
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from engine.recipe import Recipe
@@ -17,13 +17,19 @@ def read_recipe(arguments: argparse.Namespace) -> Recipe:
     Settings go in before anything is checked, so that a file may leave to them what it must not do without.
     """
     from engine.recipe import Recipe
+
+    return Recipe.from_dict(recipe_values(arguments))
+
+
+def recipe_values(arguments: argparse.Namespace) -> dict[str, Any]:
+    """The values of that recipe, unchecked."""
     from engine.settings import apply_settings, read_toml
 
-    values = {}
+    values: dict[str, Any] = {}
     if arguments.recipe is not None:
         stem = re.sub(r"[^A-Za-z0-9_.-]+", "-", Path(arguments.recipe).stem)[:100].lstrip(".")  # as Recipe.load names it
         values = {**({"name": stem} if stem else {}), **read_toml(arguments.recipe)}
     named = [f"{kind}.name={name}" for kind, name in (("data", arguments.data), ("model", arguments.model)) if name is not None]
     shortcuts = {"training.epochs": arguments.epochs, "training.device": arguments.device, "name": arguments.name}
     settings = [f"{key}={value}" for key, value in shortcuts.items() if value is not None]
-    return Recipe.from_dict(apply_settings(values, [*named, *arguments.settings, *settings]))
+    return apply_settings(values, [*named, *arguments.settings, *settings])

@@ -23,22 +23,45 @@ if TYPE_CHECKING:
 def runs(arguments: argparse.Namespace, out: Stream, err: Stream) -> int:
     """List the runs: those at work first, then the newest first."""
     from engine.run import Run, runs_root
+    from engine.run.choose import arranged
 
     root = runs_root(arguments.runs)
-    found = Run.list(root)
+    there = Run.list(root)
+    found = arranged(there, arguments.sort, arguments.filter, arguments.tag, reverse=arguments.reverse)
     if arguments.json:
         print_json(out, [{**dataclasses.asdict(summary), "path": str(summary.path)} for summary in found])
     elif not found:
-        out.line(f"no runs in {root}")
+        out.line(f"none of the {len(there)} runs in {root} fits" if there else f"no runs in {root}")
     else:
         heads = ("run", "state", "epoch", "step", "time", "best")
         rows = [heads, *map(_run_row, found)]
         at_work = [_process(summary) for summary in found]
         if any(at_work):
             rows = [(*row[:2], process, *row[2:]) for row, process in zip(rows, ["process", *at_work], strict=True)]
+        if any(summary.tag for summary in found):
+            rows = [(*row, tag) for row, tag in zip(rows, ["tag", *(summary.tag for summary in found)], strict=True)]
+        rows = [(*row, other) for row, other in zip(rows, ["recipe", *map(_otherwise, found)], strict=True)]
         for line in format.table(rows, right="epoch,step,time"):
             out.line(line)
     return 0
+
+
+def tag(arguments: argparse.Namespace, out: Stream, err: Stream) -> int:
+    """Keep a line of text with a run."""
+    from engine.run import Run, manage, runs_root
+
+    run = Run.open(arguments.run, runs_root(arguments.runs))
+    manage.tag(run, arguments.text)
+    out.line(f"{run.name} has the tag {arguments.text!r}" if arguments.text else f"{run.name} has no tag")
+    return 0
+
+
+def _otherwise(summary: RunSummary) -> str:
+    """The run that it comes from, and what of its recipe is not as in the default one."""
+    from engine.run.about import in_short
+
+    of = f"of {summary.parent} at {summary.parent_step:,}" if summary.parent else ""
+    return " · ".join(filter(None, [of, in_short(summary.differs)]))
 
 
 def _process(summary: RunSummary) -> str:

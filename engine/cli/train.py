@@ -62,6 +62,30 @@ def resume(arguments: argparse.Namespace, out: Stream, err: Stream) -> int:
     return follow(build, arguments, out, err)
 
 
+def fork(arguments: argparse.Namespace, out: Stream, err: Stream) -> int:
+    """Begin a new run at a checkpoint of another."""
+    from engine.run import Run, runs_root
+
+    root = runs_root(arguments.runs)
+    run = Run.open(arguments.run, root)
+    step = int(arguments.step) if arguments.step.isdigit() else arguments.step
+    if step not in ("last", "best") and not isinstance(step, int):
+        raise EpochalError(f"--step is {step!r} and must be a whole number, last or best")
+    if not run.recipe_path.exists():
+        raise EpochalError(f"{run.name} has no recipe: it was made by a program, and only that can begin another like it")
+
+    def build() -> Trainer:
+        from engine.recipe import Recipe
+        from engine.settings import apply_settings, read_toml
+        from engine.trainer import Trainer
+
+        settings = [*arguments.settings, *([f"name={arguments.name}"] if arguments.name else [])]
+        recipe = Recipe.from_dict(apply_settings(read_toml(run.recipe_path), settings))
+        return Trainer.fork(run.path, recipe, step=step, runs=root if arguments.runs else None)
+
+    return follow(build, arguments, out, err)
+
+
 def follow(build: Callable[[], Trainer], arguments: argparse.Namespace, out: Stream, err: Stream) -> int:
     """Train what `build` makes, with its events on `out` and its messages on `err`; or, in the background, begin to."""
     if arguments.background:

@@ -18,6 +18,7 @@ from engine.errors import RunError, nearest
 from engine.events import Message
 from engine.history import History
 from engine.run import control_file, files, strict_json
+from engine.run.about import about
 from engine.run.journal import Journal
 from engine.run.lock import Lock
 from engine.run.machine import environment as this_environment
@@ -57,6 +58,11 @@ class RunSummary:
     host: str = ""  # where its process is, or was
     pid: int = 0
     heartbeat: float = 0.0  # when that process said something last
+    tag: str = ""  # a person's
+    parent: str = ""  # the run that it was forked from,
+    parent_step: int = 0  # at this step
+    parent_path: str = ""
+    differs: Mapping[str, Any] = field(default_factory=dict)  # what of its recipe is not as in the default one, by dotted keys
 
 
 class Run:
@@ -212,6 +218,16 @@ def _slug(name: str) -> str:
     return re.sub(r"[^\w.-]+", "-", name)[:50].strip("-.") or "run"
 
 
+def renamed(directory: str, name: str) -> str:
+    """The directory's name with another one after the time. RunError where it would need other characters."""
+    match = _STAMP.fullmatch(directory)
+    name = name.strip()
+    name = _STAMP.sub(r"\2", name) if match else name
+    if not name or _slug(name) != name:
+        raise RunError(f"{name!r} can't be a run's name: letters, digits, _, . and - (not first), at most 50 of them")
+    return f"{match[1]}-{name}" if match else name
+
+
 def _clear(*paths: Path) -> None:
     """Take back what a disk left half made."""
     for path in paths:
@@ -238,7 +254,7 @@ def _is_run(path: Path) -> bool:
 
 def _run_directories(root: Path) -> builtins.list[Path]:
     try:
-        return sorted(path for path in root.iterdir() if _is_run(path))
+        return sorted(path for path in root.iterdir() if not path.name.startswith(".") and _is_run(path))
     except FileNotFoundError:
         return []
     except OSError as error:
@@ -246,14 +262,16 @@ def _run_directories(root: Path) -> builtins.list[Path]:
 
 
 def _summary(path: Path) -> RunSummary:
+    known = about(path)
+    more = {field.name: getattr(known, field.name) for field in fields(known)}
     try:
         status = Status.read(path / "status.json")
         if status["state"] == "died":
             status |= _words_of_the_dead(path)
         shown = {field.name: status[field.name] for field in fields(RunSummary) if field.name in status}
-        return RunSummary(name=path.name, path=path, **shown)
+        return RunSummary(name=path.name, path=path, **shown, **more)
     except RunError as error:
-        return RunSummary(name=path.name, path=path, state="unreadable", started=_started(path), reason=str(error))
+        return RunSummary(name=path.name, path=path, state="unreadable", started=_started(path), reason=str(error), **more)
 
 
 def _words_of_the_dead(path: Path) -> dict[str, Any]:

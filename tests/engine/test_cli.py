@@ -200,7 +200,7 @@ def test_runs(capsys: Capture) -> None:
     status, out, _ = called(capsys, "runs")
     lines = out.splitlines()
     assert status == 0
-    assert lines[0].split() == ["run", "state", "epoch", "step", "time", "best"]
+    assert lines[0].split() == ["run", "state", "epoch", "step", "time", "best", "recipe"]
     assert all(line.index("finished") == lines[0].index("state") for line in lines[1:])
     assert all("val loss" in line for line in lines[1:])
     listed = json.loads(called(capsys, "runs", "--json")[1])
@@ -213,7 +213,7 @@ def test_runs_at_work_say_where(capsys: Capture) -> None:
     run = Run.create("runs", "busy", "")
     run.status.write("paused")
     lines = [line.split() for line in called(capsys, "runs")[1].splitlines()]
-    assert lines[0] == ["run", "state", "process", "epoch", "step", "time", "best"]
+    assert lines[0] == ["run", "state", "process", "epoch", "step", "time", "best", "recipe"]
     assert lines[1][:5] == [run.name, "paused", str(os.getpid()), "on", platform.node()]
     assert lines[2][1:3] == ["finished", "2/2"]
     assert json.loads(called(capsys, "runs", "--json")[1])[0]["pid"] == os.getpid()

@@ -1,0 +1,134 @@
+"""What a run's directory tells of it besides its events: a tag, its parent, what of its recipe is not the default."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+import tomllib
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from functools import lru_cache
+from pathlib import Path
+from typing import Any
+
+from engine.errors import plain
+
+TAG = "tag.txt"
+LONGEST_TAG = 100
+_KINDS = ("data", "model", "loss", "optimizer", "scheduler")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class About:
+    """`parent` is the name of the run that this one was forked from, at `parent_step`.
+
+    `differs` has the dotted keys of the recipe whose values are not the default's.
+    """
+
+    tag: str = ""
+    parent: str = ""
+    parent_step: int = 0
+    parent_path: str = ""
+    differs: Mapping[str, Any] = field(default_factory=dict)
+
+
+def about(path: Path) -> About:
+    """What is known; whatever can't be read is as if it were not there. Loads no torch, and reads what has not changed once."""
+    environment = _read(path / "environment.json", _changed(path / "environment.json"))
+    recipe = _read(path / "recipe.toml", _changed(path / "recipe.toml"))
+    parent = environment.get("parent")
+    parent = parent if isinstance(parent, dict) else {}
+    step = parent.get("step")
+    return About(
+        tag=_tag(path / TAG),
+        parent=plain(str(parent.get("run", ""))),
+        parent_step=step if isinstance(step, int) else 0,
+        parent_path=str(parent.get("path", "")),
+        differs=_differs(recipe, environment.get("differs")) if recipe else {},
+    )
+
+
+def _changed(path: Path) -> tuple[int, int]:
+    """What changes with a file's content; (0, 0) where there is none."""
+    try:
+        stat = path.stat()
+    except OSError:
+        return 0, 0
+    return stat.st_mtime_ns, stat.st_size
+
+
+@lru_cache(maxsize=4096)
+def _read(path: Path, changed: tuple[int, int]) -> dict[str, Any]:
+    if changed == (0, 0):
+        return {}
+    try:
+        text = path.read_text(encoding="utf-8")
+        values = tomllib.loads(text) if path.suffix == ".toml" else json.loads(text)
+    except (OSError, ValueError, RecursionError):
+        return {}
+    return values if isinstance(values, dict) else {}
+
+
+def _tag(path: Path) -> str:
+    try:
+        with path.open(encoding="utf-8", errors="replace") as file:
+            return plain(" ".join(file.read(4 * LONGEST_TAG).split()))[:LONGEST_TAG]
+    except OSError:
+        return ""
+
+
+def _differs(values: Mapping[str, Any], recorded: Any) -> dict[str, Any]:
+    """The plan is compared with its defaults; the arguments of a model or an optimizer, whose defaults only torch knows, were
+    recorded when the run was made."""
+    from engine.recipe import Checkpoint, Loading, Recipe, Training
+
+    default = Recipe()
+    result: dict[str, Any] = {}
+    recorded = recorded if isinstance(recorded, dict) else None
+    for kind in _KINDS:
+        if recorded is not None:
+            result |= {key: value for key, value in recorded.items() if key.partition(".")[0] == kind and not _planned(key)}
+        else:
+            named, usual = _table(values, kind).get("name"), getattr(default, kind)
+            if named is not None and (usual is None or named != usual.name):
+                result[f"{kind}.name"] = named
+    for section, options in (("data", Loading), ("training", Training), ("checkpoint", Checkpoint)):
+        usual_options = {item.name: getattr(options(), item.name) for item in dataclasses.fields(options)}
+        given = _table(values, section)
+        result |= {f"{section}.{key}": given[key] for key in usual_options if key in given and given[key] != usual_options[key]}
+    if values.get("seed", 0) != default.seed:
+        result["seed"] = values["seed"]
+    return result
+
+
+def _planned(key: str) -> bool:
+    """Whether it is one of the options that all data have."""
+    from engine.recipe import Loading
+
+    return key.removeprefix("data.") in {item.name for item in dataclasses.fields(Loading)}
+
+
+def _table(values: Mapping[str, Any], key: str) -> Mapping[str, Any]:
+    table = values.get(key)
+    return table if isinstance(table, Mapping) else {}
+
+
+def in_short(differs: Mapping[str, Any]) -> str:
+    """In a few words: "cnn · lr 3e-4 · batch_size 64". The number of epochs has a column of its own."""
+    words = []
+    for key, value in differs.items():
+        name = key.rpartition(".")[2]
+        if key != "training.epochs":
+            words.append(str(value) if name == "name" else f"{name} {_shown(value)}")
+    return " · ".join(words)
+
+
+def _shown(value: Any) -> str:
+    if isinstance(value, bool):
+        return "on" if value else "off"
+    if isinstance(value, float):
+        mantissa, e, exponent = f"{value:.6g}".partition("e")
+        return f"{mantissa}e{int(exponent)}" if e else mantissa
+    if isinstance(value, list):
+        return ",".join(map(_shown, value))
+    return str(value)
