@@ -4,7 +4,7 @@ VENV ?= .venv
 BIN = $(VENV)/bin
 INSTALL = $(BIN)/python -m pip install --quiet -c constraints.txt
 
-.PHONY: run test lint format clean torture scoreboard scoreboard-here
+.PHONY: run test lint format clean torture bench bench-peers bench-peers-here scoreboard scoreboard-here
 
 run: $(VENV)/installed
 	@$(BIN)/epochal
@@ -26,6 +26,16 @@ CYCLES ?= 1000
 SEED ?= 0
 torture: $(VENV)/installed-test
 	@$(BIN)/python -m tests.torture --cycles $(CYCLES) --seed $(SEED)
+
+# Steps a second beside the tutorial's loop: a table in Markdown. With peers: other trainers too, in their own environment.
+bench: $(VENV)/installed
+	@$(BIN)/python -m tests.benchmarks.race
+
+bench-peers:
+	@$(MAKE) --no-print-directory bench-peers-here VENV=.venv-peers
+
+bench-peers-here: $(VENV)/installed-peers
+	@$(BIN)/python -m tests.benchmarks.race --peers
 
 # Known bugs, tried on other trainers in an environment of their own: a table in Markdown.
 scoreboard:

@@ -8,12 +8,13 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
-from torch.utils.flop_counter import FlopCounterMode
+from torch.utils.flop_counter import FlopCounterMode, _FlopCounterMode
 
 from engine import catalog, execution, metrics
 from engine.data.batches import Batch, Batches, make_batches
 from engine.data.prepare import Prepared, prepare
 from engine.errors import Problem, RecipeError
+from engine.execution.light import spare_the_compiler
 from engine.measure import counter
 from engine.optimizers import build_optimizer
 from engine.parts import Parts
@@ -94,6 +95,7 @@ def assembled(recipe: Recipe) -> tuple[Parts, Prepared]:
     if parts.needs_closure and plan.precision == "fp16":
         message = f"training.precision = 'fp16' does not go with {recipe.optimizer.name}, which evaluates the loss itself"
         raise RecipeError([Problem("training.precision", message)])
+    spare_the_compiler(_FlopCounterMode, "__torch_dispatch__")
     work = FlopCounterMode(display=False)
     with work:
         doubts = try_one_batch(parts, recipe, data)

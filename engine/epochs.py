@@ -66,9 +66,9 @@ class Epochs:
 
         guarded = parts.device.type == "cuda" and plan.non_finite != "skip" and Guard.fits(parts.optimizer)
         guard = Guard(parts.optimizer, parts.device) if guarded else None
-        call, self.execution = execution.prepare_call(parts.model, plan.execution)
+        self.execution = execution.chosen(plan.execution)
         self.loop = Loop(
-            model=call,
+            model=parts.model,
             module=parts.model,
             loss=parts.loss,
             optimizer=parts.optimizer,
@@ -84,6 +84,9 @@ class Epochs:
             guard=guard,
             check=guard is None,
             skip=plan.non_finite == "skip",
+        )
+        self.whole = execution.whole_step(
+            self.loop, plan.execution, parts.device, lambda text: self.reporter.messages([text], "warning")
         )
         self.length = length(plan, parts.train.length)
         self.step = 0  # steps taken
@@ -171,13 +174,14 @@ class Epochs:
             return False
         batches = self._awaited(self.parts.train, self.epoch + 1, self.batch)
         halt = self._next_halt()
+        self.loop.room = halt - self.step
         for taken in self.loop.train_epoch(windows(batches, self.plan.accumulate)):
             self.batch += taken.batches
             if taken.refused:
                 self._refuse()
             else:
                 self.meter.add(taken)
-                self.step += 1
+                self.step += taken.steps
                 self._refused_in_a_row = 0
             if self.control.pending or self.step >= halt or time.perf_counter() >= self._next_report:
                 self._report()
@@ -190,6 +194,7 @@ class Epochs:
                     if self._halfway_is_due and not self._validate_on_the_way():
                         return False
                     halt = self._next_halt()
+            self.loop.room = halt - self.step
         self._report()
         return True
 
@@ -384,6 +389,8 @@ class Epochs:
             self.pace.took(read.steps, read.samples)
             self._state_points()
         self._progress("train", self.batch, self.parts.train.length, None if read is None else read.loss)
+        if self.whole is not None and self.whole.ready(self.history.progress.left if self.history.progress else None):
+            self._change(Change("training.execution", 1.0), "auto")
         self._collect()
 
     def _state_points(self) -> None:
@@ -439,6 +446,7 @@ class Epochs:
                 "step": self.step,
                 "epoch": self.epoch,
                 "batch": self.batch,
+                "whole": self.whole is not None and self.whole.active,
                 "refused": self._refused,
                 "epoch_seconds": time.perf_counter() - self._epoch_started if self.batch else 0.0,
                 "elapsed": self.pace.elapsed,

@@ -237,6 +237,8 @@ class Fitting(Epochs):
             held = saved.state
             self._stand_at(held, fields)
             self.best.load_state_dict(held["best"])
+            if self.whole is not None:
+                self.whole.active = held.get("whole", False)
             self.pace = Pace(held["elapsed"])
             self._rewinds, applied = held["rewinds"], held["applied"]
         self._guard_from_here()

@@ -9,7 +9,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import AbstractContextManager, nullcontext
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 import torch
@@ -18,6 +18,7 @@ from torch.optim.swa_utils import AveragedModel
 
 from engine.errors import EpochalError
 from engine.execution.guard import Guard
+from engine.execution.hands import Hands
 
 Batch = tuple[Any, Tensor]  # inputs, targets
 Window = Sequence[Batch]  # the batches of one step
@@ -53,6 +54,7 @@ class Taken:
     lr: float
     norm: Tensor | None = None  # of all gradients together, before clipping and without the scaler's factor
     refused: bool = False
+    steps: int = 1  # several in one where nobody needed to look between them: `loss` and `norm` have an element for each
 
 
 @dataclass(slots=True, kw_only=True)
@@ -75,14 +77,19 @@ class Loop:
     guard: Guard | None = None  # keeps what is not finite from the weights on the device, where looking would be a wait
     check: bool = False  # look before the step instead: on the CPU that costs no wait
     skip: bool = False  # leave such a step out instead of raising NonFiniteLoss
+    whole: Callable[[Iterable[Window]], Iterator[Taken]] | None = None  # takes the steps instead, see `execution/whole.py`
+    room: float = math.inf  # how many steps may be taken before the caller must look
+    hands: Hands = field(init=False)  # what carries out the parts of a step
+
+    def __post_init__(self) -> None:
+        self.hands = Hands(self.optimizer)
 
     def train_epoch(self, windows: Iterable[Window]) -> Iterator[Taken]:
         """Take one step for each window of batches; the caller may look at the world between two steps."""
         if not self.module.training:  # modules that the user set to evaluation on their own stay so
             self.module.train()
         step = self.step_with_closure if self.closure else self.step
-        for window in windows:
-            taken = step(window)
+        for taken in map(step, windows) if self.whole is None else self.whole(windows):
             if not taken.refused:
                 if self.average is not None:
                     self.average.update_parameters(self.module)
@@ -92,7 +99,7 @@ class Loop:
 
     def step(self, window: Window) -> Taken:
         """One optimizer update from the batches of a window (one batch, unless gradients are accumulated)."""
-        self.optimizer.zero_grad()
+        self.hands.clear()
         taken = self.backward(window)
         if self.scaler is not None:
             self.scaler.unscale_(self.optimizer)
@@ -104,9 +111,9 @@ class Loop:
             taken.refused = self.scaler.get_scale() < before
         elif self.guard is not None:
             self.guard.watch(taken.loss)
-            self.optimizer.step()
+            self.hands.update()
         elif not (self.check and self.refuses(taken)):
-            self.optimizer.step()
+            self.hands.update()
         return taken
 
     def backward(self, window: Window) -> Taken:
@@ -115,7 +122,7 @@ class Loop:
             inputs, targets = window[0]
             count = self.count(targets)
             loss = self.forward(inputs, targets)
-            (loss if self.scaler is None else self.scaler.scale(loss)).backward()
+            self.hands.backward(loss if self.scaler is None else self.scaler.scale(loss))
             total = loss.detach()
         else:
             counts = [self.count(targets) for _, targets in window]
@@ -123,9 +130,9 @@ class Loop:
             total = torch.zeros((), device=window[0][1].device)
             for (inputs, targets), part in zip(window, counts, strict=True):
                 loss = self.forward(inputs, targets) * (part / count)
-                (loss if self.scaler is None else self.scaler.scale(loss)).backward()
+                self.hands.backward(loss if self.scaler is None else self.scaler.scale(loss))
                 total = total + loss.detach()
-        samples = sum(len(targets) for _, targets in window)
+        samples = sum(targets.shape[0] for _, targets in window)
         return Taken(total, count, len(window), samples, self.optimizer.param_groups[0]["lr"])
 
     def forward(self, inputs: Any, targets: Tensor) -> Tensor:
@@ -146,21 +153,13 @@ class Loop:
     def refuses(self, taken: Taken) -> bool:
         """Whether this step must not be taken. Raises NonFiniteLoss unless such steps are to be left out."""
         loss = taken.loss.item()
-        if math.isfinite(loss) and self.gradients_are_finite():
+        if math.isfinite(loss) and self.hands.finite():
             return False
         self.optimizer.zero_grad()
         if not self.skip:
             raise NonFiniteLoss(loss)
         taken.refused = True
         return True
-
-    def gradients_are_finite(self) -> bool:
-        """One pass over all gradients by the kernel of torch's GradScaler, which here divides by 1; waits for it."""
-        gradients = [p.grad for group in self.optimizer.param_groups for p in group["params"] if p.grad is not None]
-        found = torch.zeros(())
-        dense = [gradient._values() if gradient.is_sparse else gradient for gradient in gradients]
-        torch._amp_foreach_non_finite_check_and_unscale_(dense, found, torch.ones(()))
-        return found.item() == 0
 
     def step_with_closure(self, window: Window) -> Taken:
         """A step of an optimizer that evaluates the loss itself. The first evaluation is what is reported."""

@@ -91,11 +91,12 @@ class LossMeter:
         if not self._pending:
             return None
         pending, self._pending = self._pending, []
-        losses = torch.stack([taken.loss for taken in pending]).tolist()
-        counts = [float(taken.count) for taken in pending]
-        measured = [taken.norm for taken in pending if taken.norm is not None]
-        norms = iter(torch.stack(measured).tolist() if measured else [])
-        for loss, count, taken in zip(losses, counts, pending, strict=True):
+        losses = torch.cat([taken.loss.reshape(-1) for taken in pending]).tolist()
+        steps = [taken for taken in pending for _ in range(taken.steps)]
+        counts = [float(taken.count) for taken in steps]
+        measured = [taken.norm.reshape(-1) for taken in pending if taken.norm is not None]
+        norms = iter(torch.cat(measured).tolist() if measured else [])
+        for loss, count, taken in zip(losses, counts, steps, strict=True):
             self.total += loss * count
             self.count += count
             self._step += 1

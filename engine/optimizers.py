@@ -14,6 +14,8 @@ from torch.optim import Optimizer
 from engine import catalog
 from engine.catalog import Entry
 from engine.errors import Problem, RecipeError, nearest
+from engine.execution.hands import undressed
+from engine.execution.light import OPTIMIZER, spare_the_compiler
 
 
 def build_optimizer(entry: Entry, arguments: Mapping[str, Any], model: nn.Module) -> Optimizer:
@@ -33,6 +35,7 @@ def build_optimizer(entry: Entry, arguments: Mapping[str, Any], model: nn.Module
     is nothing to train or nothing for Muon or SparseAdam, and when the optimizer can't take the model's sparse gradients.
     Errors of the constructor come through.
     """
+    spare_the_compiler(Optimizer, *OPTIMIZER)
     options = {key: value for key, value in arguments.items() if key in entry.extras}
     arguments = {key: value for key, value in arguments.items() if key not in entry.extras}
     trained = {name: parameter for name, parameter in model.named_parameters() if parameter.requires_grad}
@@ -103,8 +106,9 @@ class Pair(Optimizer):
         if closure is not None:
             with torch.enable_grad():
                 loss = closure()
-        for member in self.members:
-            member.step()
+        with torch.no_grad():
+            for member in self.members:
+                undressed(member)()
         return loss
 
 
@@ -194,7 +198,8 @@ def _refuse_sparse(entry: Entry, arguments: Mapping[str, Any], model: nn.Module)
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")
-            entry.build(arguments, [table.weight]).step()
+            with torch.no_grad():
+                undressed(entry.build(arguments, [table.weight]))()
     except RuntimeError as error:
         message = (
             f"optimizer.name is {entry.name!r}, which can't take the sparse gradients of this model's embeddings "

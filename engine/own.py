@@ -43,10 +43,18 @@ def own_parts(
         train=as_batches(train, batch_size, seed, True, device),
         validation=None if validation is None else as_batches(validation, batch_size, seed, False, device),
         metrics=metrics,
-        count=counter(loss),
+        count=counter(loss, _targets(train, validation)),
         device=device,
         threads=plan.threads,
     )
+
+
+def _targets(*data: Any) -> Tensor | None:
+    """All targets, where they are at hand."""
+    given = [part for part in data if part is not None]
+    if not all(isinstance(part, tuple) and len(part) == 2 and isinstance(part[1], Tensor) for part in given):
+        return None
+    return torch.cat([part[1].flatten() for part in given])
 
 
 def as_batches(data: Any, batch_size: int, seed: int, shuffle: bool, device: torch.device) -> Batches:

@@ -20,6 +20,10 @@ def apply(trainer: Epochs, change: Change) -> tuple[float | None, float | None]:
             return _learning_rate(trainer, change)
         case "optimizer.weight_decay":
             return _weight_decay(trainer, change)
+        case "training.execution":  # not by a person: what `auto` has decided
+            if trainer.whole is not None:
+                trainer.whole.active = True
+            return 0.0, 1.0
         case "checkpoint.every":
             before: float | None = trainer.checkpoint.every
         case field:

@@ -109,6 +109,8 @@ def _step(optimizer: Any, model: nn.Module) -> None:
     """One step on gradients of one."""
     import torch
 
+    from engine.execution.hands import undressed
+
     def closure() -> Any:
         for module in model.modules():
             for parameter in module.parameters(recurse=False):
@@ -118,8 +120,8 @@ def _step(optimizer: Any, model: nn.Module) -> None:
 
     held = [parameter.detach().clone() for parameter in model.parameters()]
     closure()
-    optimizer.step(closure)
     with torch.no_grad():
+        undressed(optimizer)(closure)
         for parameter, before in zip(model.parameters(), held, strict=True):
             parameter.copy_(before)
             parameter.grad = None

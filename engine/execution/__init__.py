@@ -3,16 +3,21 @@
 from __future__ import annotations
 
 import functools
+import gc
 import os
 from collections.abc import Callable
 from contextlib import AbstractContextManager, nullcontext
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import torch
-from torch import nn
 
 from engine.errors import Problem, RecipeError
+from engine.execution.hands import LeanHands
 from engine.recipe import Training
+
+if TYPE_CHECKING:
+    from engine.execution.whole import Whole
+    from engine.loop import Loop
 
 
 def find_device(name: str) -> torch.device:
@@ -43,11 +48,24 @@ def device_name(device: torch.device) -> str:
     return f"{platform.processor() or platform.machine()}, {threads} thread{'s' if threads > 1 else ''}"
 
 
-def prepare_call(model: nn.Module, execution: str) -> tuple[Callable[..., Any], str]:
-    """What the loop calls, and the name of the execution that was chosen. The module itself keeps weights and names."""
-    if execution == "compiled":
-        return torch.compile(model), "compiled"
-    return model, "eager"
+def chosen(execution: str) -> str:
+    """What a run begins with."""
+    return "eager" if execution == "auto" else execution
+
+
+def whole_step(loop: Loop, execution: str, device: torch.device, say: Callable[[str], None]) -> Whole | None:
+    """Make the loop quick: nothing wasted in its steps, and where that is asked for a compiled function to take them."""
+    if LeanHands.fits(loop.optimizer, device) and not loop.closure:
+        loop.hands = LeanHands(loop.optimizer)
+    if execution == "eager":
+        return None
+    from engine.execution.whole import Whole, familiar, unfit
+
+    if execution == "auto" and (device.type != "cpu" or unfit(loop) or not familiar(loop.module)):
+        return None
+    whole = Whole(loop, say, background=execution == "auto")
+    loop.whole = whole.steps
+    return whole
 
 
 _AUTOCAST = {"bf16": torch.bfloat16, "fp16": torch.float16}
@@ -86,6 +104,7 @@ class Arithmetic:
         torch.set_float32_matmul_precision("high" if self.plan.precision == "tf32" else "highest")
         if self.threads is not None:
             torch.set_num_threads(self.threads)
+        gc.freeze()  # what is there now stays: Python need not go through it again and again while steps are taken
         if self.plan.deterministic:
             # cuBLAS is deterministic only with a fixed workspace; it reads this when it is first used.
             os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")
@@ -96,5 +115,7 @@ class Arithmetic:
         precision, threads, deterministic, benchmark = self._before
         torch.set_float32_matmul_precision(precision)
         torch.set_num_threads(threads)
-        torch.use_deterministic_algorithms(deterministic)
+        gc.unfreeze()
+        if self.plan.deterministic:  # which imports torch's compiler
+            torch.use_deterministic_algorithms(deterministic)
         torch.backends.cudnn.benchmark = benchmark
