@@ -69,7 +69,7 @@ def is_out_of_memory(error: Exception) -> bool:
 
 
 def _out_of_memory(error: Exception, trainer: Epochs) -> Failure:
-    sound = not any("torch/optim/" in frame.filename.replace("\\", "/") for frame in traceback.extract_tb(error.__traceback__))
+    sound = not any(map(_updates, traceback.extract_tb(error.__traceback__)))
     proposal = _smaller_batches(trainer)
     reason = f"out of memory on {trainer.parts.device} after step {trainer.step}: {_memory(error, trainer.parts.device)}"
     if not sound:
@@ -79,6 +79,14 @@ def _out_of_memory(error: Exception, trainer: Epochs) -> Failure:
         if any(isinstance(part, nn.modules.batchnorm._BatchNorm) for part in trainer.parts.model.modules()):
             reason += " (but for batch normalization, which sees smaller batches)"
     return Failure(reason, sound, proposal)
+
+
+def _updates(frame: traceback.FrameSummary) -> bool:
+    """Whether the weights were being changed there: some are new then, and some old."""
+    where = frame.filename.replace("\\", "/")
+    if "/engine/execution/" in where:
+        return frame.name in ("update", "_burst")
+    return "/torch/optim/" in where
 
 
 def _memory(error: Exception, device: torch.device) -> str:

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import math
 import os
+from abc import ABC, abstractmethod
 from collections.abc import Callable
 from typing import Any
 
@@ -158,7 +159,7 @@ def _whole(optimizer: Optimizer) -> bool:
     return True
 
 
-class Group:
+class Group(ABC):
     """A parameter group and the update of its parameters from their gradients."""
 
     flat = False
@@ -169,8 +170,9 @@ class Group:
         self.weights = [p.detach() for p in self.parameters]
         self.states = [optimizer.state[p] for p in self.parameters if p in optimizer.state]
 
+    @abstractmethod
     def update(self, gradients: list[Tensor]) -> None:
-        raise NotImplementedError
+        """One step, from the gradients of all parameters."""
 
 
 class SGDGroup(Group):

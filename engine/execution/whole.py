@@ -26,8 +26,6 @@ from engine.loop import Loop, NonFiniteLoss, Taken, Window
 
 BURST = 0.002  # seconds for which steps are taken without a look at the world
 AGREE = {"loss": 1e-3, "weights": 0.05, "state": 0.01}  # how far the function may be from eager, relative to the eager change
-
-
 REPAID_SECONDS = 120.0  # of training left, from which making the function is worth it
 Made = tuple[graph.Call, list[tuple[Callable[[], bool], bool]]]
 
@@ -104,11 +102,8 @@ class Whole:
         if self.loop.optimizer.param_groups is not self._groups:  # a state was loaded
             self._bind()
         if self._tensors.refresh() and any(ask() != answer for ask, answer in self._decided):
-            self._call, self.active, self._tried = (
-                None,
-                False,
-                False,
-            )  # what was zero or none no longer is, or the reverse: another graph
+            self._call = None  # what was zero or none no longer is, or the reverse: another graph
+            self.active = self._tried = False
         return self._call is not None and not _has_hooks(self.loop.optimizer)
 
     def _burst(self, window: Window, ahead: Iterator[Window]) -> tuple[Taken, Window | None]:
