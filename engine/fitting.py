@@ -97,7 +97,7 @@ class Fitting(Epochs):
                 device=str(self.parts.device),
                 device_name=execution.device_name(self.parts.device),
                 precision=self.plan.precision,
-                execution=self.execution,
+                execution="compiled" if self.whole is not None and self.whole.active else self.execution,
                 epochs=self.length.epochs,
                 steps_per_epoch=self.length.steps_per_epoch,
                 total_steps=self.length.steps,

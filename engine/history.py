@@ -157,7 +157,9 @@ class History:
         self.version += 1
 
     def _planned(self, event: SettingChanged) -> None:
-        """The run is longer or shorter than it was when it began."""
+        """The run is longer, shorter or quicker than it was when it began."""
+        if event.field == "training.execution" and self.started is not None:
+            self.started = dataclasses.replace(self.started, execution="compiled" if event.value else "eager")
         if event.field == "training.epochs" and event.value is not None and self.started is not None:
             epochs, each = int(event.value), self.started.steps_per_epoch
             self.started = dataclasses.replace(self.started, epochs=epochs, total_steps=None if each is None else each * epochs)

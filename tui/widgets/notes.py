@@ -14,6 +14,8 @@ def note(event: SettingChanged | Rewound) -> str:
     if isinstance(event, Rewound):
         return f"rewound to {event.to:,}"
     name = event.field.rpartition(".")[2]
+    if name == "execution":
+        return "compiled" if event.value else "eager"
     if event.value is None:
         return f"{name} none"
     if name == "lr" and event.before:
