@@ -136,13 +136,18 @@ class Epochs:
 
     def _train(self) -> tuple[str, str]:
         """Epoch after epoch; how and why it ended."""
-        while self.epoch < self.length.epochs:
-            if self.best.exhausted:
-                return "finished", f"no better {self.best.monitor} in {self.best.waited} validations"
-            if self._spent:
-                break
+        while (over := self._over) is None:
             if not self._train_epoch() or not self._end_epoch():
                 return "stopped", self.control.stopping or "stopped"
+        return over
+
+    @property
+    def _over(self) -> tuple[str, str] | None:
+        """Between two epochs: how and why the run has ended, None while it has not."""
+        if self.epoch < self.length.epochs and self.best.exhausted:
+            return "finished", f"no better {self.best.monitor} in {self.best.waited} validations"
+        if self.epoch < self.length.epochs and not self._spent:
+            return None
         if self.plan.max_steps is None and not self._spent:
             return "finished", f"all {self.length.epochs} epochs done"
         return "finished", f"the budget of {self._budget} is used"
@@ -163,11 +168,7 @@ class Epochs:
 
     def _train_epoch(self) -> bool:
         """The steps of an epoch, from where it was left; whether to go on with its end."""
-        self._epoch_started = time.perf_counter() - self._epoch_seconds
-        self.pace.begin()
-        if self.batch == 0:
-            self.meter.start_epoch(self.step)
-            self._refused = 0
+        self._begin_epoch()
         if self.control.stopping:
             return self._attend()
         if self._halfway_is_due and not self._validate_on_the_way():  # a checkpoint may be from before it
@@ -197,6 +198,13 @@ class Epochs:
             self.loop.room = halt - self.step
         self._report()
         return True
+
+    def _begin_epoch(self) -> None:
+        self._epoch_started = time.perf_counter() - self._epoch_seconds
+        self.pace.begin()
+        if self.batch == 0:
+            self.meter.start_epoch(self.step)
+            self._refused = 0
 
     def _next_halt(self) -> float:
         """The step at which something is due in the middle of an epoch."""

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
@@ -52,28 +52,34 @@ class Fitting(Epochs):
         """
         with execution.Arithmetic(self.plan, self.parts.threads), only_while_waiting(self.control):
             self._lock()
-            ended, reason, failure = self._outcome()
-            if failure is not None:
-                ended, reason = "failed", failure.reason
-                self.parts.optimizer.zero_grad()
-                if self.parts.device.type == "cuda":
-                    torch.cuda.empty_cache()
-            if ended == "stopped" or (failure is not None and failure.sound):
-                self._last = self._snapshot(), False
-            unsaved = self._save_last()
-            if unsaved:
-                ended, reason = "failed", f"{reason}; {unsaved}"
-            return self._end(ended, reason, failure)
+            return self._conclude(*self._outcome(self._begin_and_train))
+
+    def _begin_and_train(self) -> tuple[str, str]:
+        self._start()
+        return self._train_on()
+
+    def _conclude(self, ended: str, reason: str, failure: Failure | None) -> Result:
+        """The last checkpoint and the end, however that came about."""
+        if failure is not None:
+            ended, reason = "failed", failure.reason
+            self.parts.optimizer.zero_grad()
+            if self.parts.device.type == "cuda":
+                torch.cuda.empty_cache()
+        if ended == "stopped" or (failure is not None and failure.sound):
+            self._last = self._snapshot(), False
+        unsaved = self._save_last()
+        if unsaved:
+            ended, reason = "failed", f"{reason}; {unsaved}"
+        return self._end(ended, reason, failure)
 
     def _lock(self) -> None:
         if self.run is not None and (warning := self.run.lock.acquire()):
             self._warnings = (*self._warnings, warning)
 
-    def _outcome(self) -> tuple[str, str, Failure | None]:
+    def _outcome(self, train: Callable[[], tuple[str, str]]) -> tuple[str, str, Failure | None]:
         """Train; how and why it ended. What an error still holds, batches and activations, is let go on return."""
         try:
-            self._start()
-            return *self._train_on(), None
+            return *train(), None
         except StopWaiting:
             return "stopped", self.control.stopping or "stopped", None
         except NonFiniteLoss as error:

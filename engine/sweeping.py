@@ -6,18 +6,19 @@ import math
 import sys
 import traceback
 from collections.abc import Callable, Iterable, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from engine.control import Control
 from engine.errors import EpochalError
-from engine.events import Event
+from engine.events import Event, Message
 from engine.sweep import Member
 
 if TYPE_CHECKING:
     from engine.fitting import Fitting, Result
+    from engine.parts import Parts
     from engine.run import Run
 
 
@@ -107,16 +108,91 @@ class Sweep:
         self._listeners.append((kind, listener))
 
     def fit(self) -> list[Outcome]:
-        """Train all of them; what came of each, in their order. Only a program's own exit comes through."""
-        for i, member in enumerate(self.members):
+        """Train all of them; what came of each, in their order. Only a program's own exit comes through.
+
+        Those that differ only in the optimizer's numbers and the seed take their steps together, where that is possible
+        (`engine.execution.population`); a Message says so, or why not.
+        """
+        for together in self._groups():
             if self.control.stopping:
                 break
-            self._outcomes[i] = self._alone(member)
+            if len(together) > 1:
+                self._together(together)
+            for i in together:
+                if i not in self._outcomes and not self.control.stopping:
+                    self._outcomes[i] = self._alone(self.members[i])
         left_out = self.control.stopping or ""
         return [
             self._outcomes.get(i) or Outcome(member=member, state="left out", reason=left_out)
             for i, member in enumerate(self.members)
         ]
+
+    def _groups(self) -> list[list[int]]:
+        """The positions of those that are alike, in the order of their first."""
+        from engine.execution.population import MOST, alike
+
+        groups: dict[str, list[int]] = {}
+        for i, member in enumerate(self.members):
+            groups.setdefault(alike(member.recipe), []).append(i)
+        return [group[first : first + MOST] for group in groups.values() for first in range(0, len(group), MOST)]
+
+    def _together(self, positions: list[int]) -> None:
+        """Train these as one population, where that is possible. Those without an outcome are to be trained alone."""
+        from engine.execution.population import Misfit, Population, Stack, misfit
+
+        first = self.members[positions[0]]
+        try:
+            if why := misfit(first.recipe):
+                raise Misfit(why)
+            assembled = {i: parts for i in positions if (parts := self._assembled(self.members[i])) is not None}
+            if len(assembled) < 2:
+                return
+            stack = Stack(list(assembled.values()))
+        except Misfit as error:
+            self._say(first, f"{len(positions)} runs are trained one after another, because {error}")
+            return
+        positions, members = list(assembled), [self.members[i] for i in assembled]
+        self._say(first, f"{len(members)} runs are trained together, each step of all as one")
+        trainers: list[Fitting] = []
+        try:
+            for member, parts in zip(members, assembled.values(), strict=True):
+                trainers.append(self._fitting(member, parts))
+        except EpochalError as error:  # no room for their directories
+            for i in positions:
+                self._outcomes[i] = failed(self.members[i], None, str(error))
+            return
+        self.control.lead([trainer.control for trainer in trainers])
+        for i, trainer, result in zip(positions, trainers, Population(trainers, stack).fit(), strict=True):
+            if isinstance(result, Exception):
+                reason = str(result) if isinstance(result, EpochalError) else f"{type(result).__name__}: {result}"
+                self._outcomes[i] = failed(self.members[i], trainer, reason)
+            else:
+                self._outcomes[i] = concluded(self.members[i], trainer, result)
+
+    @staticmethod
+    def _assembled(member: Member) -> Parts | None:
+        """None where something is wrong, which it will say when it is trained alone."""
+        from engine.assemble import assemble
+
+        try:
+            return assemble(member.recipe)
+        except Exception:
+            return None
+
+    def _fitting(self, member: Member, parts: Parts) -> Fitting:
+        """A training of its own, whose steps are taken from outside."""
+        from engine.fitting import Fitting
+        from engine.run import Run, environment
+
+        recipe = member.recipe
+        run = None if self._runs is None else Run.create(self._runs, recipe.name, recipe.to_toml(), environment())
+        plan = replace(recipe.training, execution="eager")  # of what is not a step: nothing is to be compiled for it
+        return self._heard(member, Fitting(parts, plan, recipe.checkpoint, recipe.name, run, None))
+
+    def _say(self, member: Member, text: str) -> None:
+        for kind, listener in self._listeners:
+            if issubclass(Message, kind):
+                listener(member, Message(text=text, level="info"))
 
     def _alone(self, member: Member) -> Outcome:
         trainer = None
@@ -133,7 +209,9 @@ class Sweep:
     def _trainer(self, member: Member) -> Fitting:
         from engine.trainer import Trainer
 
-        trainer = Trainer.from_recipe(member.recipe, runs=self._runs)
+        return self._heard(member, Trainer.from_recipe(member.recipe, runs=self._runs))
+
+    def _heard(self, member: Member, trainer: Fitting) -> Fitting:
         for kind, listener in self._listeners:
             trainer.on(kind, partial(listener, member))
         return trainer

@@ -1,0 +1,515 @@
+"""Population: several trainings that differ only in numbers, each step of all of them as one.
+
+Their weights are the rows of one tensor, and what each training calls its weights and its optimizer's state are views of its
+row: validation, checkpoints and a resume know nothing of the others.
+"""
+
+from __future__ import annotations
+
+import copy
+import sys
+import time
+import traceback
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+import torch
+from torch import Tensor, nn
+from torch.func import functional_call, grad_and_value, vmap
+from torch.fx import GraphModule
+from torch.fx.experimental.proxy_tensor import make_fx
+
+from engine import execution
+from engine.data.batches import ResidentBatches
+from engine.data.order import order
+from engine.epochs import REPORT_SECONDS
+from engine.failures import Failure
+from engine.loop import NonFiniteLoss, Taken
+from engine.parts import Parts
+from engine.recipe import Recipe
+
+if TYPE_CHECKING:
+    from engine.fitting import Fitting, Result
+
+NUMBERS = ("lr", "momentum", "betas", "eps", "weight_decay")  # of the optimizer, in which members may differ
+STATE = {"SGD": ("momentum_buffer",), "Adam": ("exp_avg", "exp_avg_sq"), "AdamW": ("exp_avg", "exp_avg_sq")}
+MOST = 64  # members of one population
+
+
+class Misfit(Exception):
+    """Why these trainings can't be one step; the text goes on after "because"."""
+
+
+def alike(recipe: Recipe) -> str:
+    """The same text for recipes that differ in numbers alone, which are: `NUMBERS` of the optimizer, and the seed."""
+    values = recipe.to_dict()
+    optimizer = {key: value for key, value in values["optimizer"].items() if key not in NUMBERS}
+    return repr({**values, "name": "", "seed": 0, "optimizer": optimizer})
+
+
+def misfit(recipe: Recipe) -> str:
+    """Why a training of this recipe can't be one of a population, "" where nothing in the recipe speaks against it."""
+    plan, optimizer = recipe.training, recipe.to_dict()["optimizer"]
+    if optimizer["name"] not in STATE:
+        return f"the optimizer is {optimizer['name']}, not {', '.join(STATE)}"
+    if used := [key for key in ("amsgrad", "maximize", "dampening", "capturable", "differentiable") if optimizer.get(key)]:
+        return f"optimizer.{used[0]} = {optimizer[used[0]]}"
+    if plan.execution != "auto":
+        return f"training.execution is {plan.execution!r}, not 'auto'"
+    if plan.precision != "float32":
+        return f"training.precision is {plan.precision!r}, not 'float32'"
+    if execution.find_device(plan.device).type != "cpu":
+        return "they are not on the CPU"
+    if plan.non_finite != "stop":
+        return f"training.non_finite is {plan.non_finite!r}, not 'stop'"
+    if used := [name for name, on in (("accumulate", plan.accumulate > 1), ("ema", plan.ema > 0)) if on]:
+        return f"training.{used[0]} is used"
+    return "data.augment is used" if recipe.loading.augment else ""
+
+
+@dataclass(slots=True)
+class _Group:
+    """The columns of one parameter group, and its numbers by name, a column (M, 1) each."""
+
+    columns: slice
+    parameters: slice
+    numbers: dict[str, Tensor]
+
+
+class Stack:
+    """The weights and the optimizers' states of several trainings as one, and the step.
+
+    `parts` must be of recipes that are `alike` and no `misfit`. Raises Misfit where the step of all can't be made, or would not
+    be the step of each.
+    """
+
+    def __init__(self, parts: Sequence[Parts]) -> None:
+        self.parts = list(parts)
+        train = parts[0].train
+        if not isinstance(train, ResidentBatches):
+            raise Misfit("the data is not held in memory")
+        for other in parts[1:]:
+            held = other.train
+            if not (
+                isinstance(held, ResidentBatches) and _equal(held.inputs, train.inputs) and _equal(held.targets, train.targets)
+            ):
+                raise Misfit("their training data is not the same")
+            held.inputs, held.targets = train.inputs, train.targets  # once in memory is enough
+        self.train = train
+        self._model = copy.deepcopy(parts[0].model).train()
+        self._loss = parts[0].loss
+        self._optimizer = type(parts[0].optimizer).__name__
+        self._steps_of: dict[tuple[int, ...], GraphModule] = {}
+        self._gather()
+        self._try()
+        for position in range(len(self.parts)):
+            self._attach(position)
+
+    # The rows
+
+    def _gather(self) -> None:
+        """Copy what the trainings hold into rows."""
+        names = {id(parameter): name for name, parameter in self.parts[0].model.named_parameters()}
+        groups = self.parts[0].optimizer.param_groups
+        order = [parameter for group in groups for parameter in group["params"]]
+        self._names = [names[id(parameter)] for parameter in order]
+        self._shapes = [parameter.shape for parameter in order]
+        self._sizes = [parameter.numel() for parameter in order]
+        rows = [_parameters(parts) for parts in self.parts]
+        self.flat = torch.stack([torch.cat([p.detach().reshape(-1) for p in row]) for row in rows])
+        self.state = {
+            key: torch.stack(
+                [
+                    torch.cat([_held(parts, p, key).reshape(-1) for p in row])
+                    for parts, row in zip(self.parts, rows, strict=True)
+                ]
+            )
+            for key in STATE[self._optimizer]
+        }
+        self.steps = torch.stack(
+            [torch.stack([_counted(parts, p) for p in row]) for parts, row in zip(self.parts, rows, strict=True)]
+        )
+        others = [_others(parts.model, set(self._names)) for parts in self.parts]
+        self.others = {name: torch.stack([each[name].detach() for each in others]) for name in others[0]}
+        self._groups, column, parameter = [], 0, 0
+        for group in groups:
+            size, count = sum(p.numel() for p in group["params"]), len(group["params"])
+            self._groups.append(_Group(slice(column, column + size), slice(parameter, parameter + count), {}))
+            column, parameter = column + size, parameter + count
+        self.read_numbers()
+
+    def read_numbers(self) -> None:
+        """Take in what schedules and live changes have set."""
+        for g, group in enumerate(self._groups):
+            held = [parts.optimizer.param_groups[g] for parts in self.parts]
+            for name in NUMBERS:
+                if name == "betas" and "betas" in held[0]:
+                    for i in (0, 1):
+                        group.numbers[f"beta{i + 1}"] = _column(each["betas"][i] for each in held)
+                elif name in held[0]:
+                    group.numbers[name] = _column(each[name] for each in held)
+
+    def _attach(self, position: int) -> None:
+        """Let a training's weights and state be views of its row."""
+        parts = self.parts[position]
+        row = _parameters(parts)
+        views = self._split(self.flat[position])
+        states = {key: self._split(held[position]) for key, held in self.state.items()}
+        for k, parameter in enumerate(row):
+            parameter.data = views[k]
+            held = {key: values[k] for key, values in states.items()}
+            if self._optimizer == "SGD":
+                held = held if _momentum(parts, parameter) else {}
+            else:
+                held["step"] = self.steps[position, k]
+            parts.optimizer.state[parameter] = held
+        for name, tensor in _others(parts.model, set(self._names)).items():
+            tensor.data = self.others[name][position]
+        parts.optimizer._opt_called = True  # type: ignore[attr-defined]  # a scheduler asks whether steps are taken
+
+    def leave(self, positions: Sequence[int]) -> None:
+        """Give these trainings what is theirs; the others move together."""
+        for position in positions:
+            parts = self.parts[position]
+            for parameter in _parameters(parts):
+                parameter.data = parameter.data.clone()
+                held = parts.optimizer.state[parameter]
+                parts.optimizer.state[parameter] = {key: value.clone() for key, value in held.items()}
+            for tensor in _others(parts.model, set(self._names)).values():
+                tensor.data = tensor.data.clone()
+        self.parts = [parts for position, parts in enumerate(self.parts) if position not in positions]
+        if self.parts:
+            self._gather()
+            for position in range(len(self.parts)):
+                self._attach(position)
+
+    def _split(self, row: Tensor) -> list[Tensor]:
+        return [part.view(shape) for part, shape in zip(row.split(self._sizes), self._shapes, strict=True)]
+
+    # The step
+
+    def batch(self, indices: Tensor) -> tuple[Tensor, Tensor]:
+        """The samples of each training's own `indices` (M, B)."""
+        chosen = indices.reshape(-1)
+        inputs, targets = self.train.inputs.index_select(0, chosen), self.train.targets.index_select(0, chosen)
+        return inputs.view(*indices.shape, *inputs.shape[1:]), targets.view(*indices.shape, *targets.shape[1:])
+
+    def gradients(self, inputs: Tensor, targets: Tensor) -> tuple[Tensor, Tensor]:
+        """The losses (M,) and the gradients in rows. Buffers such as running means move on."""
+        losses, gradients = self._step(inputs, targets)(self.flat, self.others, inputs, targets)
+        return losses, gradients
+
+    def _step(self, inputs: Tensor, targets: Tensor) -> GraphModule:
+        """The step for batches of this shape as a list of torch's operations, without vmap's cost for each."""
+        step = self._steps_of.get(tuple(inputs.shape))
+        if step is None:
+
+            def whole(flat: Tensor, others: dict[str, Tensor], inputs: Tensor, targets: Tensor) -> tuple[Tensor, Tensor]:
+                return self._all(flat, others, inputs, targets)
+
+            others = {name: held.clone() for name, held in self.others.items()}  # tracing computes, and moves buffers
+            step = self._steps_of[tuple(inputs.shape)] = _slim(make_fx(whole)(self.flat, others, inputs, targets))
+        return step
+
+    def _all(self, flat: Tensor, others: dict[str, Tensor], inputs: Tensor, targets: Tensor) -> tuple[Tensor, Tensor]:
+        parts = zip(self._names, flat.split(self._sizes, 1), self._shapes, strict=True)
+        weights = {name: part.view(-1, *shape) for name, part, shape in parts}
+
+        def loss(weights: Mapping[str, Tensor], others: Mapping[str, Tensor], inputs: Tensor, targets: Tensor) -> Tensor:
+            return self._loss(functional_call(self._model, {**weights, **others}, (inputs,)), targets)
+
+        gradients, losses = vmap(grad_and_value(loss))(weights, others, inputs, targets)
+        return losses, torch.cat([gradients[name].reshape(len(flat), -1) for name in self._names], 1)
+
+    @staticmethod
+    def broken(losses: Tensor, gradients: Tensor) -> list[int]:
+        """Which trainings have a loss or a gradient that is not finite."""
+        found = torch.zeros(())
+        torch._amp_foreach_non_finite_check_and_unscale_([losses, gradients], found, torch.ones(()))
+        if found.item() == 0:
+            return []
+        finite = losses.isfinite() & gradients.isfinite().all(1)
+        return (~finite).nonzero().flatten().tolist()
+
+    def clip(
+        self, gradients: Tensor, norm: Sequence[float | None], value: Sequence[float | None], measure: bool
+    ) -> Tensor | None:
+        """Keep each training's gradients within its own bounds; their norms before that, where somebody asks."""
+        norms = None
+        if measure or any(limit is not None for limit in norm):
+            norms = gradients.norm(dim=1)
+            limits = torch.tensor([float("inf") if limit is None else limit for limit in norm])
+            gradients.mul_((limits / (norms + 1e-6)).clamp_(max=1.0)[:, None])  # as torch.nn.utils.clip_grad_norm_
+        if any(limit is not None for limit in value):
+            bound = _column(float("inf") if limit is None else limit for limit in value)
+            torch.clamp(gradients, -bound, bound, out=gradients)
+        return norms
+
+    def update(self, gradients: Tensor) -> None:
+        """One step of each training's optimizer, with its own numbers."""
+        self.steps += 1
+        for group in self._groups:
+            weights, of_group = self.flat[:, group.columns], gradients[:, group.columns]
+            states = [held[:, group.columns] for held in self.state.values()]
+            count = self.steps[:, group.parameters][:, :1]
+            (self._sgd if self._optimizer == "SGD" else self._adam)(group, weights, of_group, count, *states)
+
+    def _sgd(self, group: _Group, weights: Tensor, gradients: Tensor, count: Tensor, buffer: Tensor) -> None:
+        numbers = group.numbers
+        gradients.addcmul_(weights, numbers["weight_decay"])
+        buffer.mul_(numbers["momentum"]).add_(gradients)
+        step = buffer
+        if self.parts[0].optimizer.defaults["nesterov"]:
+            step = gradients.addcmul_(buffer, numbers["momentum"])
+        weights.addcmul_(step, -numbers["lr"])
+
+    def _adam(self, group: _Group, weights: Tensor, gradients: Tensor, count: Tensor, mean: Tensor, square: Tensor) -> None:
+        numbers = group.numbers
+        lr, beta1, beta2 = numbers["lr"], numbers["beta1"], numbers["beta2"]
+        if self._optimizer == "AdamW" or self.parts[0].optimizer.defaults.get("decoupled_weight_decay"):
+            weights.mul_(1 - lr * numbers["weight_decay"])
+        else:
+            gradients.addcmul_(weights, numbers["weight_decay"])
+        mean.lerp_(gradients, 1 - beta1)
+        square.mul_(beta2).addcmul_(gradients * (1 - beta2), gradients)
+        root = square.sqrt().div_((1 - beta2**count).sqrt()).add_(numbers["eps"])
+        weights.addcdiv_(mean * (-lr / (1 - beta1**count)), root)
+
+    # Whether it is the step of each
+
+    def _try(self) -> None:
+        """Hold the step of all to the step of each, on a real batch and on copies. Raises Misfit."""
+        samples = min(self.train.batch_size, self.train.samples)
+        inputs, targets = self.batch(torch.arange(samples).expand(len(self.parts), -1))
+        alone = [self._alone(parts, inputs[i], targets[i]) for i, parts in enumerate(self.parts)]
+        others = {name: held.clone() for name, held in self.others.items()}
+        try:
+            losses, gradients = self._step(inputs, targets)(self.flat, others, inputs, targets)
+        except Exception as error:  # of any kind: the user's model, and what torch can't vectorize
+            says = (str(error).splitlines() or [type(error).__name__])[0]
+            raise Misfit(f"the model can't be vectorized ({says[:200]})") from error
+        for i, wanted in enumerate(alone):
+            held = [others[name][i] for name in others]
+            if not all(map(_close, [losses[i], *self._split(gradients[i]), *held], wanted)):
+                raise Misfit("the vectorized step is not the step of each alone")
+
+    def _alone(self, parts: Parts, inputs: Tensor, targets: Tensor) -> list[Tensor]:
+        """The loss of one training, its gradients and what of the model moves on by itself."""
+        model, random = copy.deepcopy(parts.model).train(), torch.get_rng_state()
+        before = _plain_values(model)
+        loss = self._loss(model(inputs), targets)
+        if not torch.equal(torch.get_rng_state(), random):
+            torch.set_rng_state(random)
+            raise Misfit("the model draws random numbers (dropout), others than each alone would")
+        if changed := [name for name, value in _plain_values(model).items() if before.get(name) != value]:
+            raise Misfit(f"the model changes its own {changed[0]} while it computes")
+        weights = dict(model.named_parameters())
+        gradients = torch.autograd.grad(loss, [weights[name] for name in self._names], allow_unused=True)
+        if any(gradient is None for gradient in gradients):
+            raise Misfit("the model has a parameter that the loss does not depend on")
+        return [loss.detach(), *gradients, *_others(model, set(self._names)).values()]
+
+
+class Population:
+    """Several trainings, step by step together. Each ends by itself; an error of one ends that one alone."""
+
+    def __init__(self, members: Sequence[Fitting], stack: Stack) -> None:
+        self.members = list(members)  # those that still train, as the rows of the stack
+        self.stack = stack
+        self._everyone = list(members)
+        self._results: dict[int, Result | Exception] = {}  # by id
+        self._next_report = 0.0
+        for member in members:
+            member.execution = f"population of {len(members)}"
+
+    def fit(self) -> list[Result | Exception]:
+        """Train all to their ends. For each what came of it, in their order: a Result, or the error of the user's code."""
+        first = self.members[0]
+        with execution.Arithmetic(first.plan, first.parts.threads):
+            self._each(_begin)
+            while self.members:
+                self._each(lambda member: member._over)
+                if self.members:
+                    self._epoch()
+        return [self._results[id(member)] for member in self._everyone]
+
+    def _epoch(self) -> None:
+        train = self.stack.train
+        self._each(_begin_epoch)
+        if not self.members:
+            return
+        self.stack.read_numbers()
+        orders = {
+            id(member): order(train.samples, _seed(member.parts), member.epoch + 1, train.shuffle) for member in self.members
+        }
+        together = torch.stack([orders[id(member)] for member in self.members])
+        halt = min(member._next_halt() for member in self.members)
+        for first in train._firsts(0):
+            if len(together) != len(self.members):  # some have left
+                together = torch.stack([orders[id(member)] for member in self.members])
+            self._step(together[:, first : first + train.batch_size])
+            asked = any(member.control.pending for member in self.members)
+            if asked or time.perf_counter() >= self._next_report or any(m.step >= halt for m in self.members[:1]):
+                self._each(self._look)
+                self._next_report = time.perf_counter() + REPORT_SECONDS
+                if self.members:
+                    self.stack.read_numbers()
+                    halt = min(member._next_halt() for member in self.members)
+            if not self.members:
+                return
+        self._each(self._end_epoch)
+
+    def _step(self, indices: Tensor) -> None:
+        inputs, targets = self.stack.batch(indices)
+        losses, gradients = self.stack.gradients(inputs, targets)
+        if broken := self.stack.broken(losses, gradients):
+            sound = [i for i in range(len(self.members)) if i not in broken]
+            failing = {id(self.members[i]): losses[i].item() for i in broken}
+            self._each(lambda member: _fail(failing.get(id(member))))
+            losses, gradients, targets = losses[sound], gradients[sound], targets[sound]
+            if not self.members:
+                return
+        members = self.members
+        loops = [member.loop for member in members]
+        norms = self.stack.clip(
+            gradients,
+            [loop.clip_norm for loop in loops],
+            [loop.clip_value for loop in loops],
+            any(loop.measure_norm for loop in loops),
+        )
+        self.stack.update(gradients)
+        samples, plain = targets.shape[1], members[0].parts.count is torch.numel
+        each = targets[0].numel() if plain else 0
+        scheduled = False
+        for i, (member, loss) in enumerate(zip(members, losses.unbind(), strict=True)):
+            lr = member.parts.optimizer.param_groups[0]["lr"]
+            count = each if plain else member.parts.count(targets[i])
+            member.batch += 1
+            member.step += 1
+            member.meter.add(Taken(loss, count, 1, samples, lr, None if norms is None else norms[i]))
+            if member.loop.after_step is not None:
+                member.loop.after_step()
+                scheduled = True
+        if scheduled:
+            self.stack.read_numbers()
+
+    def _look(self, member: Fitting) -> tuple[str, str] | None:
+        """Between two steps: state, and do what is asked for or due. How and why the training ends, if it does."""
+        member._report()
+        if member.control.pending and not member._attend():
+            return _stopped(member)
+        if member._spent:
+            return self._end_epoch(member) or member._over
+        if member._halfway_is_due and not member._validate_on_the_way():
+            return _stopped(member)
+        return None
+
+    def _end_epoch(self, member: Fitting) -> tuple[str, str] | None:
+        member._report()
+        return None if member._end_epoch() else _stopped(member)
+
+    def _each(self, work: Callable[[Fitting], tuple[str, str] | None]) -> None:
+        """Do this for each that still trains. Those that it ends, or whose error it raises, leave."""
+        left: list[tuple[int, tuple[str, str, Failure | None] | Exception]] = []
+        for position, member in enumerate(self.members):
+            try:
+                outcome = member._outcome(lambda member=member: work(member) or ("", ""))  # type: ignore[misc]
+            except Exception as error:  # of the user's code; it is on the record
+                traceback.print_exc(file=sys.stderr)
+                left.append((position, error))
+            else:
+                if outcome[0]:
+                    left.append((position, outcome))
+        if not left:
+            return
+        members = self.members
+        self.members = [member for position, member in enumerate(members) if position not in dict(left)]
+        self.stack.leave([position for position, _ in left])
+        for position, ended in left:
+            member = members[position]
+            self._results[id(member)] = ended if isinstance(ended, Exception) else member._conclude(*ended)
+
+
+def _begin(member: Fitting) -> None:
+    member._lock()
+    member._start()
+
+
+def _begin_epoch(member: Fitting) -> tuple[str, str] | None:
+    member._begin_epoch()
+    return _stopped(member) if member.control.stopping and not member._attend() else None
+
+
+def _stopped(member: Fitting) -> tuple[str, str]:
+    return "stopped", member.control.stopping or "stopped"
+
+
+def _fail(loss: float | None) -> None:
+    if loss is not None:
+        raise NonFiniteLoss(loss)
+
+
+def _seed(parts: Parts) -> int:
+    assert isinstance(parts.train, ResidentBatches)
+    return parts.train.seed
+
+
+def _equal(one: Tensor, other: Tensor) -> bool:
+    return one.shape == other.shape and torch.equal(one, other)
+
+
+def _parameters(parts: Parts) -> list[nn.Parameter]:
+    return [parameter for group in parts.optimizer.param_groups for parameter in group["params"]]
+
+
+def _others(model: nn.Module, trained: set[str]) -> dict[str, Tensor]:
+    """Frozen parameters and buffers."""
+    everything = (*model.named_parameters(), *model.named_buffers())
+    return {name: tensor for name, tensor in everything if name not in trained}
+
+
+def _held(parts: Parts, parameter: nn.Parameter, key: str) -> Tensor:
+    """The optimizer's state of that name; zeros before the first step."""
+    held: Tensor | None = parts.optimizer.state[parameter].get(key)
+    return torch.zeros_like(parameter.detach()) if held is None else held
+
+
+def _counted(parts: Parts, parameter: nn.Parameter) -> Tensor:
+    step: Tensor = parts.optimizer.state[parameter].get("step", torch.zeros(()))
+    return step
+
+
+def _momentum(parts: Parts, parameter: nn.Parameter) -> float:
+    groups = parts.optimizer.param_groups
+    return next(float(group["momentum"]) for group in groups if any(parameter is each for each in group["params"]))
+
+
+def _column(values: Iterable[float]) -> Tensor:
+    return torch.tensor([float(value) for value in values])[:, None]
+
+
+def _slim(step: GraphModule) -> GraphModule:
+    """Without the calls that only concern gradients of gradients."""
+    for node in list(step.graph.nodes):
+        if node.target is torch.ops.aten.detach.default:
+            node.replace_all_uses_with(node.args[0])
+            step.graph.erase_node(node)
+    step.graph.eliminate_dead_code()
+    step.recompile()
+    return step
+
+
+def _plain_values(model: nn.Module) -> dict[str, Any]:
+    """What modules hold beside tensors, as far as it can be compared."""
+    return {
+        f"{name}.{key}".lstrip("."): value
+        for name, module in model.named_modules()
+        for key, value in vars(module).items()
+        if isinstance(value, bool | int | float | str | tuple)
+    }
+
+
+def _close(one: Tensor, other: Tensor) -> bool:
+    scale = other.abs().max().item() if other.numel() else 0.0
+    return bool(((one - other).abs() <= 1e-3 * scale + 1e-6).all())
