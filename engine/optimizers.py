@@ -57,7 +57,7 @@ def build_optimizer(entry: Entry, arguments: Mapping[str, Any], model: nn.Module
             groups.append({"params": [p for p in members if id(p) in undecayed], **differing, "weight_decay": 0.0})
         groups = [group for group in groups if group["params"]]
         plain = len(groups) == 1 and set(groups[0]) == {"params"}
-        optimizer: Optimizer = one.build(given, groups[0]["params"] if plain else groups)
+        optimizer: Optimizer = one.build({**_fused(one, given, model), **given}, groups[0]["params"] if plain else groups)
         return optimizer
 
     if not entry.partner:
@@ -74,6 +74,18 @@ def build_optimizer(entry: Entry, arguments: Mapping[str, Any], model: nn.Module
         return first
     rest = {key.removeprefix("adam_"): value for key, value in options.items() if key.startswith("adam_")}
     return Pair(first, build(catalog.find("optimizer", entry.partner), rest, lambda p: id(p) not in chosen))
+
+
+def _fused(entry: Entry, given: Mapping[str, Any], model: nn.Module) -> dict[str, Any]:
+    """On a GPU torch's fused kernel, where there is one and nobody chose otherwise: one launch, and it obeys the guard.
+
+    Not on the CPU, where its last bits are others than those of torch's usual loop.
+    """
+    known = {field.key for field in entry.fields}
+    on_gpu = all(parameter.device.type == "cuda" for parameter in model.parameters())
+    chosen = any(given.get(key) is not None for key in ("fused", "foreach")) or bool(given.get("differentiable"))
+    sparse = any(getattr(module, "sparse", False) for module in model.modules())
+    return {"fused": True} if "fused" in known and on_gpu and not chosen and not sparse else {}
 
 
 class Pair(Optimizer):
