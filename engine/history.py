@@ -60,6 +60,17 @@ class Series:
             points.append(point)
             self._in_last = 1
 
+    @property
+    def each(self) -> tuple[int, int]:
+        """How many appended points one point holds, and how many the last one does so far."""
+        return self._each, self._in_last
+
+    @property
+    def newest(self) -> tuple[int, Point] | None:
+        """How many points there are, and the last: both are as before only where nothing was appended."""
+        points = self._points
+        return (len(points), points[-1]) if points else None
+
     def columns(self) -> tuple[list[int], list[float], list[float], list[float]]:
         """Copies of steps, means, lows and highs, all of one length."""
         points = self._points.copy()
@@ -105,7 +116,13 @@ class History:
         self.failed_save: CheckpointFailed | None = None  # the last checkpoint asked for, if the disk did not take it
         self.settings: list[SettingChanged] = []
         self.rewinds: list[Rewound] = []
+        self.holds: list[RunPaused | RunContinued | RunStarted] = []  # and starts of later processes
         self.messages: list[Message] = []
+        self.clock = (
+            Series()
+        )  # step by step the seconds of training so far (the `high` is that after the step), pauses left out
+        self._ticked: float | None = None  # when the clock was read last; None while it stands
+        self._seconds = 0.0
         self.series: dict[str, Series] = {}  # "train/loss" by points of steps, "val/…" by validations, "lr"
 
     @property
@@ -146,15 +163,28 @@ class History:
                 self.rewinds.append(event)
             case RunStarted():
                 self.started, self.ended, self.paused = event, None, False
+                self._ticked = event.time
+                if event.step:
+                    self.holds.append(event)
             case RunPaused():
                 self.paused = True
+                self._tick(event.time)
+                self._ticked = None
+                self.holds.append(event)
             case RunContinued():
                 self.paused = False
+                self._ticked = event.time
+                self.holds.append(event)
             case Message():
                 self.messages.append(event)
             case RunEnded():
                 self.ended = event
         self.version += 1
+
+    def _tick(self, now: float) -> None:
+        if self._ticked is not None:
+            self._seconds += max(0.0, now - self._ticked)
+            self._ticked = now
 
     def _planned(self, event: SettingChanged) -> None:
         """The run is longer, shorter or quicker than it was when it began."""
@@ -182,6 +212,8 @@ class History:
 
     def _trained(self, event: Trained) -> None:
         loss, rate = self.curve("train/loss"), self.curve("lr")
+        self._tick(event.time)
+        self.clock.append(event.step, self._seconds)
         for k, mean in enumerate(event.loss):
             step = min(event.first + (k + 1) * event.every - 1, event.step)
             loss.append(step, mean, event.low[k] if event.low else None, event.high[k] if event.high else None)

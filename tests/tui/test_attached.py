@@ -262,7 +262,7 @@ def boom(*_, **__):
     raise ZeroDivisionError("in my pane")
 
 
-@pytest.mark.parametrize("where", ["_plot", "draw_line", "on_resize"])
+@pytest.mark.parametrize("where", ["_make", "draw_line", "on_resize"])
 async def test_f7_a_pane_that_fails_is_out_of_use_and_the_rest_goes_on(
     console: Console, engine: ScriptedEngine, monkeypatch, where: str
 ):

@@ -23,6 +23,7 @@ from tui.keys import bindings
 from tui.screens.base import Base, KeyLine
 from tui.screens.edit import EditScreen
 from tui.session import Session
+from tui.widgets import export
 from tui.widgets.chart import Chart
 from tui.widgets.device import DevicePane
 from tui.widgets.epochs import EpochLog
@@ -246,11 +247,50 @@ class TrainScreen(Base):
         chart = self.query_one(Chart)
         chart.guarded(chart.toggle_log)
 
+    def action_across(self) -> None:
+        """Count something else along the x axis."""
+        chart = self.query_one(Chart)
+        chart.guarded(chart.cycle_across)
+
+    def action_recent(self) -> None:
+        """The whole run or its newest part."""
+        chart = self.query_one(Chart)
+        chart.guarded(chart.toggle_recent)
+
+    def action_outliers(self) -> None:
+        """Clip outliers, or don't."""
+        chart = self.query_one(Chart)
+        chart.guarded(chart.toggle_clip)
+
+    def action_zoom(self, step: int) -> None:
+        """In (1) or out (-1)."""
+        chart = self.query_one(Chart)
+        chart.guarded(chart.zoom, 0.5 if step > 0 else 2.0)
+
+    def action_pan(self, step: int) -> None:
+        """Right (1) or left (-1)."""
+        chart = self.query_one(Chart)
+        chart.guarded(chart.pan, step / 4)
+
+    def action_cursor(self, step: int) -> None:
+        """Right (1), left (-1) or away (0)."""
+        chart = self.query_one(Chart)
+        chart.guarded(*(chart.move_cursor, step) if step else (chart.drop_cursor,))
+
+    def action_write(self) -> None:
+        """Write what is drawn to the run's directory, else to the working directory."""
+        try:
+            written = export.write(self.query_one(Chart).figure, self.shown.path)
+        except OSError as error:
+            self.notify(f"the chart can't be written: {error}", severity="error", markup=False)
+        else:
+            self.notify("written: " + " and ".join(map(str, written)), markup=False)
+
     async def action_proposal(self) -> None:
-        """Open the form with the recipe as it would have worked."""
+        """Open the form with the recipe as it would have worked; where there is none, clip outliers."""
         ended = self.shown.history.ended
         if ended is None or not ended.proposal or not self.shown.values:
-            self.notify("there is no proposal here")
+            self.action_outliers()
             return
         values = with_fields(self.shown.values, ended.proposal)
         said = ", ".join(f"{field} {value}" for field, value in ended.proposal.items())

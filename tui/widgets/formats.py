@@ -47,6 +47,11 @@ def clock(seconds: float | None) -> str:
     return f"{hours}:{minute:02}:{second:02}" if hours else f"{minute}:{second:02}"
 
 
+def moment(seconds: float, span: float) -> str:
+    """A moment within a `span` of so many seconds: as `clock`, but `4.25s` where that would not tell neighbours apart."""
+    return f"{seconds:.4g}s" if span < 10 else clock(seconds)
+
+
 def took(seconds: float) -> str:
     """How long something took: as `clock`, but `0.21s` below a second."""
     return f"{max(seconds, 0):.2f}s" if seconds < 0.995 else clock(max(seconds, 1))
@@ -66,7 +71,7 @@ def short(value: float) -> str:
 _PLAIN = {
     **dict.fromkeys(map(ord, "┌┐└┘├┤┬┴┼"), "+"),
     **dict.fromkeys(map(ord, "█▉▊▋▌▍▎▏"), "#"),
-    **{ord(fancy): ascii for fancy, ascii in zip("★●◌‖✓■✗▸…–—·─│•×°²▲", "*oo=+#x>~--.-|*xo2^", strict=True)},
+    **{ord(fancy): ascii for fancy, ascii in zip("★●◌‖✓■✗▸…–—·─│•×°²▲┊↑↓◆", "*oo=+#x>~--.-|*xo2^|^vC", strict=True)},
 }
 
 

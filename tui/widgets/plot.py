@@ -11,7 +11,7 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from itertools import groupby
 
-from tui.widgets.formats import plain
+from tui.widgets.formats import moment, plain
 from tui.widgets.rows import Row
 
 LIMIT = 1e12
@@ -25,6 +25,7 @@ class Curve:
     x: Sequence[float]
     y: Sequence[float]
     role: str
+    character: str = ""  # that a line is made of where there is no braille
 
 
 @dataclass(frozen=True, slots=True)
@@ -51,35 +52,68 @@ def draw(
     *,
     left: float | None = None,
     right: float | None = None,
+    limits: tuple[float, float] | None = None,
     log_y: bool = False,
+    across: str = "step",
+    cursor: float | None = None,
     braille: bool = True,
 ) -> list[Row]:
     """`height` rows of `width` cells. Dots lie under lines, later lines over earlier ones, marks on top.
 
-    The x axis spans `left` to `right`, or what the curves span. Points that are not finite, and with `log_y` those that are
-    not positive, are gaps; values beyond ±1e12 are drawn at that limit.
+    The x axis spans `left` to `right`, or what the curves span, the y axis `limits`, or what the curves span. Points that are
+    not finite, and with `log_y` those that are not positive, are gaps; values beyond the limits, or beyond ±1e12, are drawn at
+    the edge. `across` is what x counts: "step", "epoch" or "time" in seconds. `cursor` is a dotted line over the whole height.
     """
     if width < LABEL + 4 or height < 4:
         return _text([], width, height)
-    xs = [x for curve in (*lines, *dots) for x in curve.x if math.isfinite(x)]
-    x_axis = _Axis.over([*xs, *(edge for edge in (left, right) if edge is not None)] or [0.0], exact=True)
-    ys = [y for curve in (*lines, *dots) for y in curve.y if _drawable(y, log_y)]
-    if not ys:
+    x_axis, y_axis = axes((*lines, *dots), left, right, limits, log_y)
+    if y_axis is None:
         return _text([""] * ((height - 1) // 2) + ["nothing to draw yet".center(width)], width, height)
-    y_axis = _Axis.over(ys, log=log_y)
     try:
-        rows = _plotext(lines, dots, marks, width, height, x_axis, y_axis, braille)
+        rows = _plotext(lines, dots, marks, width, height, x_axis, y_axis, braille, across, cursor)
     except Exception as error:  # plotext checks little of its own: say what it said, the console goes on
         return _text([f"the chart could not be drawn: {error}"], width, height)
     return rows if len(rows) == height else _text(["the chart could not be drawn"], width, height)
+
+
+def axes(
+    curves: Sequence[Curve], left: float | None, right: float | None, limits: tuple[float, float] | None, log_y: bool
+) -> tuple[Axis, Axis | None]:
+    """The axes that `draw` gives these curves; without y axis where there is nothing to draw."""
+    xs = [x for curve in curves for x in curve.x if math.isfinite(x)]
+    x_axis = Axis.over([*xs, *(edge for edge in (left, right) if edge is not None)] or [0.0], exact=True)
+    ys = limits or [y for curve in curves for y in curve.y if _drawable(y, log_y)]
+    return x_axis, Axis.over(ys, log=log_y) if ys else None
 
 
 def _drawable(y: float, log: bool) -> bool:
     return math.isfinite(y) and (y > 0 or not log)
 
 
+_CLOCK = (
+    1,
+    2,
+    5,
+    10,
+    15,
+    30,
+    60,
+    120,
+    300,
+    600,
+    900,
+    1800,
+    3600,
+    7200,
+    10800,
+    21600,
+    43200,
+    86400,
+)  # seconds between two ticks
+
+
 @dataclass(frozen=True, slots=True)
-class _Axis:
+class Axis:
     """A range with limits at round numbers. `low` and `high` are decimal logarithms when `log`."""
 
     low: float
@@ -87,7 +121,7 @@ class _Axis:
     log: bool = False
 
     @classmethod
-    def over(cls, values: Iterable[float], *, log: bool = False, exact: bool = False) -> _Axis:
+    def over(cls, values: Iterable[float], *, log: bool = False, exact: bool = False) -> Axis:
         values = [min(max(value, -LIMIT), LIMIT) for value in values]
         low, high = min(values), max(values)
         if log:
@@ -107,6 +141,14 @@ class _Axis:
         """Where in [0, 1] a value lies."""
         value = min(max(value, -LIMIT), LIMIT)
         return min(max(((math.log10(value) if self.log else value) - self.low) / (self.high - self.low), 0.0), 1.0)
+
+    def times(self, count: int) -> list[tuple[float, str]]:
+        """As `ticks`, of seconds written as a clock does."""
+        step = next(
+            (s for s in _CLOCK if s * count >= self.high - self.low), 86400 * _round_step((self.high - self.low) / 864e4)
+        )
+        first, last = math.ceil(self.low / step - 1e-9), math.floor(self.high / step + 1e-9)
+        return [(self.position(k * step), moment(k * step, self.high - self.low)) for k in range(first, last + 1)]
 
     def ticks(self, count: int, least: float = 0.0) -> list[tuple[float, str]]:
         """About `count` positions with their labels, at 1, 2 or 5 times a power of ten, `least` apart."""
@@ -180,7 +222,7 @@ def _text(lines: Sequence[str], width: int, height: int) -> list[Row]:
     return rows + [[(" " * width, "")] for _ in range(height - len(rows))]
 
 
-def _pieces(curve: Curve, x_axis: _Axis, y_axis: _Axis) -> Iterable[tuple[list[float], list[float]]]:
+def _pieces(curve: Curve, x_axis: Axis, y_axis: Axis) -> Iterable[tuple[list[float], list[float]]]:
     """The curve's unbroken parts, as positions."""
     xs: list[float] = []
     ys: list[float] = []
@@ -207,13 +249,15 @@ def _plotext(
     marks: Sequence[Mark],
     width: int,
     height: int,
-    x_axis: _Axis,
-    y_axis: _Axis,
+    x_axis: Axis,
+    y_axis: Axis,
     braille: bool,
+    across: str,
+    cursor: float | None,
 ) -> list[Row]:
     from plotext._figure import _figure_class  # its own figure: the module's global one is shared by all
 
-    roles = list(dict.fromkeys([*(curve.role for curve in (*dots, *lines)), *(mark.role for mark in marks)]))
+    roles = list(dict.fromkeys([*(curve.role for curve in (*dots, *lines)), *(mark.role for mark in marks), "faint"]))
     color = {role: code for code, role in enumerate(roles, 1)}  # a palette number stands for a role until read back
     figure = _figure_class()
     figure._limit_size(False, False)
@@ -225,19 +269,24 @@ def _plotext(
     figure.ylim(0, 1)
     y_ticks = y_axis.ticks(max(2, height // 3))
     figure.yticks([at for at, _ in y_ticks], [text.rjust(LABEL) for _, text in y_ticks])
-    x_ticks = x_axis.ticks(max(2, columns(width) // 14), least=1)  # steps are whole
+    many = max(2, columns(width) // 14)
+    x_ticks = x_axis.times(many) if across == "time" else x_axis.ticks(many, least=across == "step")  # steps are whole
     figure.xticks([at for at, _ in x_ticks], [text for _, text in x_ticks])
+    if cursor is not None:
+        here = _cell(x_axis.position(cursor), columns(width), 2 if braille else 1)
+        rows = [row / max(1, height - 3) for row in range(height - 2)]
+        figure.scatter([here] * len(rows), rows, marker="┊", color=color["faint"])
     for curves, plot, mark in ((dots, figure.scatter, "."), (lines, figure.plot, "")):
         for curve in curves:
-            marker = "braille" if braille else mark or ("o" if curve.role == "val" else "+")
+            marker = "braille" if braille else mark or curve.character or ("o" if curve.role == "val" else "+")
             for xs, ys in _pieces(curve, x_axis, y_axis):
                 plot(xs, ys, marker=marker, color=color[curve.role])
     groups: dict[tuple[str, str], list[tuple[float, float]]] = {}
     for item in marks:
         if math.isfinite(item.x) and (item.y is None or _drawable(item.y, y_axis.log)):
-            across = _cell(x_axis.position(item.x), columns(width), 2 if braille else 1)
+            over = _cell(x_axis.position(item.x), columns(width), 2 if braille else 1)
             up = 0.0 if item.y is None else _cell(y_axis.position(item.y), height - 2, 4 if braille else 1)
-            groups.setdefault((item.text, item.role), []).append((across, up))
+            groups.setdefault((item.text, item.role), []).append((over, up))
     for (text, role), places in groups.items():
         figure.scatter([x for x, _ in places], [y for _, y in places], marker=text, color=color[role])
     figure._set_sizes()

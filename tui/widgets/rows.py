@@ -20,7 +20,20 @@ from tui.widgets.formats import plain, plain_terminal
 
 Row = list[tuple[str, str]]  # pieces of (text, role); a role is one of ROLES or "" for ordinary text
 
-ROLES = ("train", "val", "mark", "faint", "ghost", "strong", "label", "good", "warn", "bad", "bar")
+ROLES = (
+    "train",
+    "val",
+    "mark",
+    "faint",
+    "ghost",
+    "strong",
+    "label",
+    "good",
+    "warn",
+    "bad",
+    "bar",
+    *(f"run{n}" for n in range(1, 6)),
+)
 
 
 def length(row: Row) -> int:
@@ -68,9 +81,19 @@ class Rows(ScrollView):
         & .rows--good { color: $text-success; }
         & .rows--warn { color: $text-warning; }
         & .rows--bad { color: $text-error; text-style: bold; }
+        & .rows--run1 { color: #a3e635; }
+        & .rows--run2 { color: #fb923c; }
+        & .rows--run3 { color: #818cf8; }
+        & .rows--run4 { color: #f87171; }
+        & .rows--run5 { color: #e2e8f0; }
         & .rows--bar { color: $primary; }
         &:light .rows--train { color: #0e7490; }
         &:light .rows--val { color: #a21caf; }
+        &:light .rows--run1 { color: #4d7c0f; }
+        &:light .rows--run2 { color: #c2410c; }
+        &:light .rows--run3 { color: #4338ca; }
+        &:light .rows--run4 { color: #b91c1c; }
+        &:light .rows--run5 { color: #334155; }
         &:light .rows--mark { color: #a16207; }
         &:light .rows--ghost { color: #0e7490 60%; }
     }
