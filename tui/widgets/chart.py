@@ -192,7 +192,7 @@ class Chart(Pane):
         self._drawn = key
         width, height = self.size
         self._figure = figure = self._make()
-        self.set_title(f"1 Chart ── {figure.heading(width - 12)}")
+        self.set_title(f"1 Chart ── {figure.heading(width - 15)}")
         legend = [figure.legend(width)] if height >= LEGEND_FROM else []
         reading = figure.reading(width, 2 if height >= 2 * LEGEND_FROM else 1)
         self.set_rows([*legend, *figure.rows(width, height - len(legend) - len(reading)), *reading])

@@ -186,8 +186,13 @@ class Figure:
             words.append(("outliers clipped", "clipped"))
         if len(self.runs) > 1:
             words.append((f"{len(self.runs)} runs",) * 2)
-        whole = " · ".join(long for long, _ in words)
-        return whole if len(whole) <= width else " · ".join(short for _, short in words)
+        for kind in (0, 1):
+            text = " · ".join(word[kind] for word in words)
+            if len(text) <= width:
+                return text
+        if self.across.kind in self.part:  # which says it already
+            words = [word for word in words if not word[1].startswith("by ")]
+        return " · ".join(short for _, short in words)[: max(width, 0)]
 
     def best(self, history: History) -> tuple[EpochEnded | Validated, float] | None:
         """Where a run was best, with its value of the metric shown."""
@@ -389,7 +394,7 @@ def round_up(value: float, total: float | None) -> float:
     value = max(value, 1e-6)
     power = 10.0 ** math.floor(math.log10(value))
     end = next(m * power for m in (1, 1.2, 1.5, 2, 2.5, 3, 4, 5, 6, 8, 10, 12) if m * power >= value * (1 - 1e-12))
-    return min(end, total) if total is not None and total >= value else end
+    return min(end, total) if total is not None and total >= value else max(end, value)
 
 
 def recent(newest: float, kind: str) -> tuple[float, float]:
@@ -398,7 +403,7 @@ def recent(newest: float, kind: str) -> tuple[float, float]:
     power = 10.0 ** math.floor(math.log10(wanted))
     span = next(m * power for m in (5, 2, 1) if m * power <= wanted * (1 + 1e-9))
     right = math.ceil(newest / (span / 10) - 1e-9) * span / 10
-    return max(0.0, right - span), max(right, span)
+    return max(0.0, right - span), max(right, span, newest)
 
 
 def _count(span: float, kind: str) -> str:
