@@ -11,9 +11,13 @@ Asked = dict[str, str | None]  # recipe, runs, attach
 
 def main(argv: list[str] | None = None) -> int:
     """`epochal [RECIPE.toml]`, `epochal console [RECIPE.toml] [--runs DIR]` and `epochal attach [RUN] [--runs DIR]` open the
-    console; without a terminal, or with `attach --plain`, the same is done with plain rows. Everything else is the command
-    line's. Returns the exit status."""
+    console; without a terminal, or with `attach --plain`, the same is done with plain rows. `epochal plot RUN…` draws the chart
+    as text. Everything else is the command line's. Returns the exit status."""
     arguments = list(sys.argv[1:] if argv is None else argv)
+    if arguments[:1] == ["plot"]:
+        from tui.plot_command import main as plot
+
+        return plot(arguments[1:])
     terminal = os.isatty(0) and os.isatty(1)
     asked = _attach(arguments) if arguments[:1] == ["attach"] else _console(arguments)
     if asked is None or ("attach" in asked and not terminal):

@@ -24,7 +24,7 @@ def make_parser(prog: str) -> Parser:
     """The parser of all commands. `prog` is how the program was called."""
     parser = _parser(prog=prog, description="Train PyTorch models from recipes, exactly and resumably.")
     if prog == "epochal":
-        parser.epilog = "epochal alone, or epochal RECIPE.toml, opens the console."
+        parser.epilog = "epochal alone, or epochal RECIPE.toml, opens the console; epochal plot RUN… draws its chart as text."
     parser.add_argument("--version", action=_Version, nargs=0, help="print the version and exit")
     parser.set_defaults(prog=prog, run_command=None)
     commands = parser.add_subparsers(title="commands", metavar="COMMAND", parser_class=Parser)

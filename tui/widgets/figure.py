@@ -208,7 +208,20 @@ class Figure:
         return trace.letter or ("•" if trace.role == "val" else "━")
 
     def legend(self, width: int) -> Row:
-        """What each line is and where it is now, and what each mark says."""
+        """What each line is and where it is now, and what each mark says; of that the most important."""
+        return [(" ", ""), *fit(width - 2, self._pieces(), "   ")]
+
+    def legend_rows(self, width: int) -> list[Row]:
+        """The same, all of it, on as many lines as it takes."""
+        pieces = self._pieces()
+        rows: list[Row] = []
+        while pieces:
+            here = _that_fit(pieces, width - 2)
+            rows.append([(" ", ""), *fit(width - 2, here)])
+            pieces = pieces[len(here) :]
+        return rows
+
+    def _pieces(self) -> list[tuple[int, Row]]:
         write = rate if self.metric == "lr" else number
         pieces: list[tuple[int, Row]] = []
         for trace in self.traces:
@@ -236,7 +249,7 @@ class Figure:
         if any(curve.role == "ghost" for curve in self.dots):
             what = "mean and extremes of each column" if self.smoothing else "extremes of each column"
             pieces.append((4, [("· ", "ghost"), (what, "label")]))
-        return [(" ", ""), *fit(width - 2, pieces, "   ")]
+        return pieces
 
     def reading(self, width: int, lines: int) -> list[Row]:
         """The exact values under the cursor, on as many lines as they need, at most so many."""
