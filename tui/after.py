@@ -10,6 +10,7 @@ from types import FrameType
 
 from engine.cli.output import lasting
 from engine.cli.rows import Rows
+from tui.attention import Attention
 from tui.session import Session
 from tui.terminal import lead
 
@@ -44,7 +45,7 @@ class Stops:
             os.kill(os.getpid(), number)
 
 
-def wait(session: Session, stops: Stops, status: int | None = None) -> int:
+def wait(session: Session, stops: Stops, attention: Attention, status: int | None = None) -> int:
     """Print a row an epoch as the command line does, until the run ends. What a lost terminal no longer takes is dropped.
 
     Returns `status` if given (a signal came earlier), else 130 or 143 for one that came here, else the run's.
@@ -55,6 +56,7 @@ def wait(session: Session, stops: Stops, status: int | None = None) -> int:
         started = False
         while True:
             ended = session.join(SECONDS)  # asked before the last look: nothing is missed
+            attention.look(session)
             history = session.history
             if history.started is not None and not started:
                 rows(history.started)
@@ -72,13 +74,17 @@ def wait(session: Session, stops: Stops, status: int | None = None) -> int:
             err.line(f"epochal: {problem.message}")
         if session.failure:
             err.line(session.failure.rstrip())
+        attention.finish()
+        for sentence in attention.problems:
+            err.line(f"epochal: {sentence}")
     if status is not None:
         return status
     return 128 + stops.received if stops.received is not None else session.exit_status
 
 
-def outlive(session: Session, stops: Stops) -> None:
-    """Be there until the run ends, with nobody to tell. One that is paused stays paused, and is saved now."""
+def outlive(session: Session, stops: Stops, attention: Attention) -> None:
+    """Be there until the run ends, with nobody to tell but a command or webhook. One that is paused stays paused, and is saved
+    now."""
     if session.control.paused:
         session.control.checkpoint()
     logged = session.path is not None
@@ -86,3 +92,8 @@ def outlive(session: Session, stops: Stops) -> None:
         if not logged and session.path is not None:  # the run has begun only now
             lead(session.path / "output.log", 1, 2)
             logged = True
+        attention.look(session)
+    attention.look(session)
+    attention.finish()
+    for sentence in attention.problems:
+        print(f"epochal: {sentence}", file=sys.stderr, flush=True)

@@ -6,12 +6,14 @@ import asyncio
 import os
 import shlex
 import signal
+import time
 from collections.abc import Mapping
 from functools import partial
 from pathlib import Path
 from typing import Any, ClassVar, TextIO
 
 from rich.console import Console as RichConsole
+from textual import events
 from textual.app import App
 from textual.binding import BindingType
 from textual.command import DiscoveryHit, Hit, Hits, Provider
@@ -19,6 +21,7 @@ from textual.screen import Screen
 from textual.theme import Theme
 
 from engine.errors import EpochalError
+from tui.attention import PRESENT, Attention
 from tui.driver import LastingDriver
 from tui.keys import bindings, keys
 from tui.launch import Launcher
@@ -112,6 +115,8 @@ class Console(App[str]):
         self.preload = Preload(engine)
         self.session: Session | None = None
         self.view = View()  # of every chart
+        self.attention = Attention(self._to_terminal, self._present)
+        self._touched = time.monotonic()  # when a key was pressed last
         self.form = FormScreen(engine, self.preload, values, source)
         self._opens_on = attach
         self._leaving: str | None = None  # set while the app waits for the run's end to close
@@ -146,6 +151,7 @@ class Console(App[str]):
         if self._opens_on is not None:
             self.follow(self._opens_on)
             self._opens_on = None
+        self.set_interval(1.0, self._attend)
 
     def load(self) -> None:
         """The form is there: load torch, unless the console is being opened on a run, which needs none."""
@@ -155,6 +161,33 @@ class Console(App[str]):
     def repaint(self) -> None:
         """Paint the whole screen: the terminal missed something."""
         self._display(self.screen, self.screen._compositor.render_update(full=True))
+
+    # attention
+
+    async def on_event(self, event: events.Event) -> None:
+        if isinstance(event, events.Key | events.MouseEvent):
+            self._touched = time.monotonic()
+        await super().on_event(event)
+
+    def _present(self) -> bool:
+        """Whether somebody is at the keyboard, and this is the window that they see."""
+        return self.app_focus and time.monotonic() - self._touched < PRESENT
+
+    def _to_terminal(self, codes: str) -> None:
+        if self._driver is not None:
+            self._driver.write(codes)
+            self._driver.flush()
+
+    def _attend(self) -> None:
+        """Call for what happened in the run of this console, and in those that are attached to."""
+        from tui.followed import Followed
+        from tui.screens.train import TrainScreen
+
+        shown = [screen.shown for screen in self.screen_stack if isinstance(screen, TrainScreen)]
+        followed = [run for run in shown if isinstance(run, Followed)]
+        self.attention.look(*([self.session] if self.session is not None else []), *followed)
+        while self.attention.problems:
+            self.notify(self.attention.problems.popleft(), severity="warning", markup=False)
 
     # runs
 

@@ -54,6 +54,7 @@ def open_console(launcher: Launcher, *, recipe: str | None = None, runs: str | N
         except Exception:  # the screen's end may fail as well: the training has to live on
             failure, answer = traceback.format_exc(), "crash"
         session = app.session
+        app.attention.write = lambda codes: None  # there is no screen any more
         stops = Stops(session) if session else None  # at once: a Ctrl-C right now is for the run
         if answer not in ("kill", *STATUS) and not os.isatty(0):
             answer = "hangup"
@@ -71,12 +72,12 @@ def open_console(launcher: Launcher, *, recipe: str | None = None, runs: str | N
         with contextlib.suppress(OSError):
             os.setsid()
         launcher.release(goes_on(session, engine), status)
-        outlive(session, stops)
+        outlive(session, stops, app.attention)
     elif answer == "kill" and session.alive:
         print("epochal: killed without saving", file=sys.stderr, flush=True)
         os._exit(status)
     else:
-        status = wait(session, stops, status or None)
+        status = wait(session, stops, app.attention, status or None)
     loop.close()  # not before: this puts the signals' defaults back
     return status
 

@@ -324,5 +324,6 @@ def test_a_paused_run_that_is_left_is_saved_and_stays_paused(engine: ScriptedEng
             return Session.join(session, 10)
         return Session.join(session, seconds)
 
-    outlive(SimpleNamespace(control=session.control, path=None, join=join), SimpleNamespace())
+    nobody = SimpleNamespace(look=lambda run: None, finish=lambda: None, problems=())
+    outlive(SimpleNamespace(control=session.control, path=None, join=join), SimpleNamespace(), nobody)
     assert session.history.state == "stopped" and session.history.checkpoints
