@@ -54,6 +54,10 @@ class Job:
         self._directory.cleanup()
         return status, out, err
 
+    def so_far(self) -> str:
+        """What it wrote to standard output by now."""
+        return self._out.read_text("utf-8", "replace")
+
     def cancel(self) -> None:
         """End it and what it started."""
         with contextlib.suppress(ProcessLookupError):

@@ -51,6 +51,17 @@ KEYS: tuple[Key, ...] = (
     ),
     Key("dry-run", "P", "P", "Dry run", "some real steps, on copies", ("form",), "dry_run", "dry run"),
     Key(
+        "find-lr",
+        "L",
+        "L",
+        "Find a learning rate",
+        "loss over a growing rate, on a copy",
+        ("form",),
+        "find_lr",
+        "find lr",
+    ),
+    Key("script", "Y", "Y", "Script", "plain PyTorch of it, and the command that repeats it", ("form", "train"), "script"),
+    Key(
         "filter",
         "slash",
         "/",
@@ -112,6 +123,7 @@ KEYS: tuple[Key, ...] = (
     Key("validate", "v", "v", "Validate now", "after the step under way", ("train",), "validate", "validate"),
     Key("detach", "d", "d", "Detach", "leave the terminal; training goes on", ("train",), "app.detach", "detach"),
     Key("edit", "e", "e", "Change live", "learning rate, limits, length: from the next step on", ("train",), "edit", "edit"),
+    Key("verdict", "exclamation_mark", "!", "Explain the verdict", "and the change it proposes", ("train",), "verdict"),
     Key("metric-next", "m", "m M", "Next, previous metric", "what the chart draws", ("train", "over"), "metric(1)", "metric"),
     Key("metric-previous", "M", "M", "Previous metric", "", ("train",), "metric(-1)", palette=False),
     Key(

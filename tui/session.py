@@ -21,7 +21,9 @@ from engine.events import Message, RunEnded, RunStarted
 from engine.history import History
 from tui.background import Starting
 from tui.dry_run import DryRun
+from tui.finding import Finding
 from tui.terminal import Output
+from tui.writing import Writing
 
 
 class Trains(Protocol):
@@ -53,6 +55,8 @@ class Engine:
     """The console's one door to the engine. Every method imports what it needs when it is called."""
 
     check: Sequence[str] = (sys.executable, "-P", "-m", "engine", "check")  # the command of a dry run
+    find_command: Sequence[str] = (sys.executable, "-P", "-m", "engine", "find-lr")
+    export_command: Sequence[str] = (sys.executable, "-P", "-m", "engine", "export")
     train_command: Sequence[str] = (sys.executable, "-P", "-m", "engine", "train")
 
     def __init__(self, runs: Path | None = None) -> None:
@@ -94,6 +98,14 @@ class Engine:
     def dry_run(self, values: Mapping[str, Any]) -> DryRun:
         """A dry run of these values, started."""
         return DryRun(self.check, values)
+
+    def find_lr(self, values: Mapping[str, Any]) -> Finding:
+        """A learning-rate range test of these values, started."""
+        return Finding(self.find_command, values)
+
+    def script(self, values: Mapping[str, Any]) -> Writing:
+        """The plain script of these values, about to be written."""
+        return Writing(self.export_command, values)
 
     def train(self, values: Mapping[str, Any], control: Control) -> Trains:
         """A trainer for a new run. Raises RecipeError."""

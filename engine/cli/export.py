@@ -14,6 +14,7 @@ def export(arguments: argparse.Namespace, out: Stream, err: Stream) -> int:
     if not arguments.script:
         raise EpochalError("export needs to know what is wanted: --script")
     recipe, edited = _recipe(arguments)
+    from engine.export import write
     from engine.export.script import script
     from engine.recipe import Recipe
 
@@ -40,14 +41,3 @@ def _recipe(arguments: argparse.Namespace) -> tuple[Path, str]:
         raise EpochalError(f"{run.path} has no recipe: it trained objects that were made in Python")
     changes = [f"{event.field} after step {event.step}" for event in load_history(run).settings]
     return run.recipe_path, ", ".join(changes)
-
-
-def write(path: Path | str, text: str) -> None:
-    """Write a text to a file that is not there yet. EpochalError where that can't be."""
-    try:
-        with Path(path).open("x", encoding="utf-8") as file:
-            file.write(text)
-    except FileExistsError:
-        raise EpochalError(f"{path} is there already: name another file") from None
-    except OSError as error:
-        raise EpochalError(f"{path} can't be written: {error.strerror}") from None

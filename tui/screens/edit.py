@@ -29,15 +29,16 @@ class EditScreen(ModalScreen[tuple[Change, ...]]):
         Binding("down", "to_list", "to the list", show=False),
     ]
 
-    def __init__(self, values: Mapping[str, Any], history: History) -> None:
+    def __init__(self, values: Mapping[str, Any], history: History, proposed: str = "lr=x0.5") -> None:
         super().__init__()
+        self._proposed = proposed
         self._now = now(values, history)
 
     def compose(self) -> ComposeResult:
         with Vertical(classes="box") as box:
             box.border_title = "Change from the next step on"
             box.border_subtitle = "Enter changes · Esc leaves all as it is"
-            yield Input("lr=x0.5", compact=True, id="change")
+            yield Input(self._proposed, compact=True, id="change")
             yield Static(HINT, classes="line", markup=False)
             yield Static("", classes="error", markup=False)
             yield OptionList(*(Option(self._line(field), id=field) for field in FIELDS), compact=True)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import traceback
 from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
 from typing import Any, ClassVar
 
 from textual import events, on
@@ -19,10 +20,12 @@ from engine.errors import Problem
 from tui.background import Begun, Starting
 from tui.dry_run import DryRun, Found
 from tui.form.dry_pane import DryPane
+from tui.form.finder_pane import FinderPane
 from tui.form.model import FormModel, sentences
 from tui.form.rows import Choice, Group, Heading, Line, Row
 from tui.keys import bindings
 from tui.screens.base import Base, KeyLine
+from tui.screens.script import ScriptScreen, repeating
 from tui.session import Engine, Preload
 
 
@@ -61,6 +64,7 @@ class FormScreen(Base):
                 for group in self.model.groups:
                     yield Group(self.model, group)
             yield DryPane()
+            yield FinderPane()
         yield Static(id="hint", markup=False)
         yield KeyLine("form")
 
@@ -232,6 +236,7 @@ class FormScreen(Base):
         pane = self.query_one(DryPane)
         if pane.display and self._dry is None:
             pane.outdated()
+        self.query_one(FinderPane).outdated()
 
     async def _sync_others(self, section: str) -> None:
         for group in self.query(Group):
@@ -280,7 +285,8 @@ class FormScreen(Base):
     def action_leave(self) -> None:
         """Out of the field; when nothing is being edited: end or close the dry run, else show all fields again."""
         field, pane = self.query_one("#filter", Input), self.query_one(DryPane)
-        if pane.display and self.focused in (None, pane):
+        finder = self.query_one(FinderPane)
+        if (pane.display and self.focused in (None, pane)) or (finder.display and self.focused in (None, finder)):
             self._close_pane()
             return
         if self.focused is None or self.focused is field:
@@ -326,12 +332,56 @@ class FormScreen(Base):
             self.show_problems(())
         else:
             pane = self.query_one(DryPane)
-            if self.focused is not pane:
-                self._before = self.focused
+            self._make_room(pane)
             self._dry = self.engine.dry_run(self.model.values)
             await pane.begin()
             pane.focus()
             self._polling = self.set_interval(0.2, self._look_at_dry_run)
+
+    def _make_room(self, pane: Widget) -> None:
+        """One pane at a time stands beside the fields; the keyboard goes back to where it was before."""
+        before = self.focused if self.focused is not pane else self._before
+        if self.query_one(DryPane).display or self.query_one(FinderPane).display:
+            before = self._before
+            self._close_pane()
+        self._before = before
+
+    def action_find_lr(self) -> None:
+        """Train a copy with a growing rate, in a process of its own, and draw its loss."""
+        pane = self.query_one(FinderPane)
+        if self._typing_a_name():
+            self.call_after_refresh(self.action_find_lr)
+        elif pane.working:
+            self.notify("a search is under way; Esc cancels it")
+        elif self.model.problems():
+            self.show_problems(())
+        else:
+            self._make_room(pane)
+            pane.begin(self.engine.find_lr(self.model.values))
+            pane.focus()
+
+    @on(FinderPane.Refused)
+    def _not_tested(self, event: FinderPane.Refused) -> None:
+        self._close_pane()
+        self.show_problems(event.problems)
+
+    @on(FinderPane.Chosen)
+    def _rate_chosen(self, event: FinderPane.Chosen) -> None:
+        self._close_pane()
+        line = self.line("optimizer.lr")
+        line.query_one(".editor", Input).value = f"{event.lr:g}"
+        line.focus_editor()
+
+    def action_script(self) -> None:
+        """Show the plain script of what is filled in, and the command that trains it."""
+        if self._typing_a_name():
+            self.call_after_refresh(self.action_script)
+        elif self.model.problems():
+            self.show_problems(())
+        else:
+            values = self.model.values
+            where = Path(f"{values.get('name', 'recipe')}.py")
+            self.app.push_screen(ScriptScreen(self.engine, values, where, repeating(values)))
 
     def _look_at_dry_run(self) -> None:
         if self._dry is None:
@@ -357,10 +407,12 @@ class FormScreen(Base):
             self._dry.cancel()
             self._dry = None
             self._polling.stop()
-        pane, before = self.query_one(DryPane), self._before
-        if pane.has_focus:
-            self.set_focus(before if before is not None and before.is_attached and before.focusable else None)
-        pane.display = False
+        before = self._before
+        for pane in (self.query_one(DryPane), self.query_one(FinderPane)):
+            if pane.has_focus:
+                self.set_focus(before if before is not None and before.is_attached and before.focusable else None)
+            pane.display = False
+        self.query_one(FinderPane).close()
 
     def action_start(self) -> None:
         """Check everything; train, or go to the first field that is wrong."""

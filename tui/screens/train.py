@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import platform
+import shlex
 import time
 from collections.abc import Mapping
+from pathlib import Path
 from typing import Any, ClassVar
 
 from textual import events, on
@@ -18,10 +20,13 @@ from textual.widgets import Static
 from engine.changes import Change
 from engine.control import Control
 from engine.history import History
+from engine.verdict import verdict
 from tui.followed import Followed, Remote
 from tui.keys import bindings
 from tui.screens.base import Base, KeyLine
 from tui.screens.edit import EditScreen
+from tui.screens.script import ScriptScreen, repeating
+from tui.screens.verdict import VerdictScreen
 from tui.session import Session
 from tui.widgets import export
 from tui.widgets.chart import Chart
@@ -33,6 +38,7 @@ from tui.widgets.progress import RunProgress, TitleLine, Trouble
 from tui.widgets.recipe_pane import RecipePane
 from tui.widgets.rows import Rows
 from tui.widgets.summary import Summary
+from tui.widgets.verdict import VerdictLine
 
 SECONDS = 0.25  # between two looks at the history
 SLOWEST = 2.0
@@ -80,6 +86,7 @@ class TrainScreen(Base):
             with Horizontal(id="middle"):
                 yield EpochLog()
                 yield Summary()
+            yield VerdictLine()
             yield OutputPane()
         yield KeyLine("train")
 
@@ -128,7 +135,7 @@ class TrainScreen(Base):
         if isinstance(self.shown, Followed):
             self._place(self.shown.place)
         for rows in self.query(Rows):
-            if rows.is_on_screen or isinstance(rows, Summary | Trouble):  # those that come and go
+            if rows.is_on_screen or isinstance(rows, Summary | Trouble | VerdictLine):  # those that come and go
                 rows.guarded(rows.show, history)
 
     def _place(self, place: tuple[str, int] | None) -> None:
@@ -220,11 +227,33 @@ class TrainScreen(Base):
             control.validate()
             self.notify("validating after this step")
 
-    def action_edit(self) -> None:
+    def action_edit(self, proposed: str = "lr=x0.5") -> None:
         """Change values of the plan from the next step on."""
         if control := self._control():
             values = self.console_app.engine.complete(self.shown.values) if self.shown.values else {}
-            self.app.push_screen(EditScreen(values, self.shown.history), lambda changes: self._change(control, changes or ()))
+            screen = EditScreen(values, self.shown.history, proposed)
+            self.app.push_screen(screen, lambda changes: self._change(control, changes or ()))
+
+    def action_verdict(self) -> None:
+        """Explain what the run's history says of it, and make the change ready that it proposes."""
+        found = verdict(self.shown.history)
+        if found is None:
+            self.notify("there is nothing to say of this run yet")
+            return
+        change = found.change if self.shown.history.ended is None else ""
+        self.app.push_screen(VerdictScreen(found, change), lambda wanted: self.action_edit(change) if wanted else None)
+
+    def action_script(self) -> None:
+        """Show the plain script of this run, and the command that repeats it."""
+        if not self.shown.values:
+            self.notify("this run has no recipe: it trained objects that were made in Python")
+            return
+        path = self.shown.path
+        command = f"epochal train {shlex.quote(str(path / 'recipe.toml'))}" if path else repeating(self.shown.values)
+        edits = ", ".join(f"{event.field} after step {event.step}" for event in self.shown.history.settings)
+        note = f"This is the recipe as it was. The run was changed on its way: {edits}." if edits else ""
+        where = Path(f"{path.name if path else self.shown.values.get('name', 'recipe')}.py")
+        self.app.push_screen(ScriptScreen(self.console_app.engine, self.shown.values, where, command, note))
 
     def _change(self, control: Control | Remote, changes: tuple[Change, ...]) -> None:
         for change in changes:

@@ -62,11 +62,12 @@ def draw(
 
     The x axis spans `left` to `right`, or what the curves span, the y axis `limits`, or what the curves span. Points that are
     not finite, and with `log_y` those that are not positive, are gaps; values beyond the limits, or beyond ±1e12, are drawn at
-    the edge. `across` is what x counts: "step", "epoch" or "time" in seconds. `cursor` is a dotted line over the whole height.
+    the edge. `across` is what x counts: "step", "epoch", "time" in seconds, or a learning "rate", on a logarithmic axis.
+    `cursor` is a dotted line over the whole height.
     """
     if width < LABEL + 4 or height < 4:
         return _text([], width, height)
-    x_axis, y_axis = axes((*lines, *dots), left, right, limits, log_y)
+    x_axis, y_axis = axes((*lines, *dots), left, right, limits, log_y, log_x=across == "rate")
     if y_axis is None:
         return _text([""] * ((height - 1) // 2) + ["nothing to draw yet".center(width)], width, height)
     try:
@@ -77,11 +78,16 @@ def draw(
 
 
 def axes(
-    curves: Sequence[Curve], left: float | None, right: float | None, limits: tuple[float, float] | None, log_y: bool
+    curves: Sequence[Curve],
+    left: float | None,
+    right: float | None,
+    limits: tuple[float, float] | None,
+    log_y: bool,
+    log_x: bool = False,
 ) -> tuple[Axis, Axis | None]:
     """The axes that `draw` gives these curves; without y axis where there is nothing to draw."""
     xs = [x for curve in curves for x in curve.x if math.isfinite(x)]
-    x_axis = Axis.over([*xs, *(edge for edge in (left, right) if edge is not None)] or [0.0], exact=True)
+    x_axis = Axis.over([*xs, *(edge for edge in (left, right) if edge is not None)] or [0.0], log=log_x, exact=True)
     ys = limits or [y for curve in curves for y in curve.y if _drawable(y, log_y)]
     return x_axis, Axis.over(ys, log=log_y) if ys else None
 

@@ -1,0 +1,39 @@
+"""What the verdict means, and the change that it proposes."""
+
+from __future__ import annotations
+
+from typing import ClassVar
+
+from textual.app import ComposeResult
+from textual.binding import Binding, BindingType
+from textual.containers import Vertical
+from textual.screen import ModalScreen
+from textual.widgets import Static
+
+from engine.verdict import Verdict
+
+
+class VerdictScreen(ModalScreen[bool]):
+    """Answers whether the proposed change is to be made ready."""
+
+    BINDINGS: ClassVar[list[BindingType]] = [
+        Binding("escape,q,exclamation_mark", "dismiss(False)", "Close", show=False),
+        Binding("enter,e", "take", "Make the change ready", show=False),
+    ]
+
+    def __init__(self, verdict: Verdict, change: str) -> None:
+        super().__init__()
+        self._verdict, self._change = verdict, change
+
+    def compose(self) -> ComposeResult:
+        with Vertical(classes="box") as box:
+            box.border_title = "Verdict"
+            box.border_subtitle = f"Enter opens the change {self._change} · Esc closes" if self._change else "Esc closes"
+            yield Static(self._verdict.text, classes="line said", markup=False)
+            yield Static(self._verdict.why, classes="line", markup=False)
+            if self._change:
+                yield Static(f"Proposed: {self._change}, from the next step on.", classes="keys", markup=False)
+
+    def action_take(self) -> None:
+        """Close; with a change, it is to be opened."""
+        self.dismiss(bool(self._change))

@@ -1,0 +1,42 @@
+"""The verdict's line: what the run's history says of it; not there while it says nothing."""
+
+from __future__ import annotations
+
+from typing import ClassVar
+
+from textual.binding import Binding, BindingType
+
+from engine.history import History
+from engine.verdict import Verdict, verdict
+from tui.widgets.rows import Rows
+
+LOOKS = {"improving": ("✓", "good"), "plateau": ("—", "warn"), "diverging": ("✗", "bad")}  # others: a warning
+SECONDS = 2.0  # of training between two looks at the curve in the middle of an epoch
+
+
+class VerdictLine(Rows, can_focus=True):
+    """One line; Enter or `!` explains it."""
+
+    DEFAULT_CSS = """
+    VerdictLine { height: 1; overflow: hidden hidden; display: none; &:focus { background: $primary 25%; } }
+    """
+    BINDINGS: ClassVar[list[BindingType]] = [Binding("enter", "screen.verdict", "explain it", show=False)]
+
+    def __init__(self) -> None:
+        super().__init__()
+        self._seen: tuple[object, ...] = ()
+        self.verdict: Verdict | None = None
+
+    def show(self, history: History) -> None:
+        """Look again where something has changed that the verdict rests on."""
+        now = history.progress
+        seen = (id(history), len(history.epochs), len(history.settings), len(history.rewinds), history.ended,
+                now and now.elapsed // SECONDS)  # fmt: skip
+        if seen == self._seen:
+            return
+        self._seen = seen
+        self.verdict = verdict(history)
+        self.display = self.verdict is not None
+        if self.verdict is not None:
+            symbol, role = LOOKS.get(self.verdict.kind, ("!", "warn"))
+            self.set_rows([[(f" {symbol} ", role), (self.verdict.text, ""), ("   ! explains", "faint")]])
