@@ -25,6 +25,8 @@ from tui.attention import PRESENT, Attention
 from tui.driver import LastingDriver
 from tui.keys import bindings, keys
 from tui.launch import Launcher
+from tui.listing import Listing
+from tui.others import Others
 from tui.screens.base import Base
 from tui.screens.form import FormScreen
 from tui.session import Engine, Preload, Session
@@ -117,6 +119,9 @@ class Console(App[str]):
         self.view = View()  # of every chart
         self.attention = Attention(self._to_terminal, self._present)
         self._touched = time.monotonic()  # when a key was pressed last
+        self.listing = Listing()  # of the runs
+        self.ghost: Others | None = None  # the run that the one on the screen is compared with
+        self.ghost_chosen = False  # whether the person said so: a fork is else compared with its parent
         self.form = FormScreen(engine, self.preload, values, source)
         self._opens_on = attach
         self._leaving: str | None = None  # set while the app waits for the run's end to close
@@ -199,6 +204,10 @@ class Console(App[str]):
         """Go on with a run and show it."""
         self._show(Session(self.engine, self.output)).resume(path, epochs, values)
 
+    def fork_run(self, path: Path, step: int, values: Mapping[str, Any]) -> None:
+        """Begin a new run at a checkpoint of another, and show it."""
+        self._show(Session(self.engine, self.output)).fork(path, step, values)
+
     def _show(self, session: Session) -> Session:
         from tui.screens.train import TrainScreen
 
@@ -222,6 +231,13 @@ class Console(App[str]):
             self.notify(f"{path.name} can't be read: {error}", severity="error", markup=False)
             return
         self.push_screen(TrainScreen(followed))
+
+    def compare_with(self, path: Path | None) -> None:
+        """Make this run the ghost of the one on the screen, or have none."""
+        if self.ghost is not None:
+            self.ghost.close()
+        self.ghost = None if path is None else Others(self.engine, [path])
+        self.ghost_chosen = True
 
     def ended(self, session: Session) -> None:
         """The train screen saw that its session's thread has ended."""

@@ -11,8 +11,9 @@ import threading
 import traceback
 from collections import deque
 from collections.abc import Callable, Mapping, Sequence
+from functools import cached_property
 from pathlib import Path
-from typing import Any, Protocol
+from typing import TYPE_CHECKING, Any, Protocol
 
 from engine.catalog.fields import Section
 from engine.control import Control
@@ -24,6 +25,9 @@ from tui.dry_run import DryRun
 from tui.finding import Finding
 from tui.terminal import Output
 from tui.writing import Writing
+
+if TYPE_CHECKING:
+    from engine.run.scores import Scores
 
 
 class Trains(Protocol):
@@ -120,6 +124,13 @@ class Engine:
 
         return Trainer.resume(path, epochs=epochs, control=control)
 
+    def fork(self, path: Path, step: int, values: Mapping[str, Any], control: Control) -> Trains:
+        """A trainer for a new run that begins at a checkpoint of another. Raises as `resume`."""
+        from engine.recipe import Recipe
+        from engine.trainer import Trainer
+
+        return Trainer.fork(path, Recipe.from_dict(dict(values)), step=step, runs=self.root, control=control)
+
     @property
     def root(self) -> Path:
         """The directory of all runs."""
@@ -132,6 +143,54 @@ class Engine:
         from engine.run import Run
 
         return Run.list(self.root)
+
+    @cached_property
+    def scores(self) -> Scores:
+        """What every run reached, for the thread that lists them."""
+        from engine.run.scores import Scores
+
+        return Scores()
+
+    def checkpoints(self, path: Path) -> list[tuple[int, str]]:
+        """The steps of a run's checkpoints, the newest first, and which is "last" or "best"."""
+        from engine.run import manage
+
+        return manage.steps(path)
+
+    def tag(self, path: Path, text: str) -> None:
+        """Keep a line of text with a run. RunError."""
+        from engine.run import Run, manage
+
+        manage.tag(Run(path), text)
+
+    def rename(self, path: Path, name: str) -> Path:
+        """Give a run another name; where it is then. RunError."""
+        from engine.run import Run, manage
+
+        return manage.rename(Run(path), name).path
+
+    def delete(self, path: Path) -> None:
+        """Remove a run that is not at work. RunError."""
+        from engine.run import Run, manage
+
+        manage.delete(Run(path))
+
+    def parent_of(self, path: Path) -> Path | None:
+        """The directory of the run that this one was forked from, if it is still there."""
+        from engine.run.about import about
+
+        of = Path(about(path).parent_path)
+        return of if of.name and of.is_dir() else None
+
+    def with_settings(self, values: Mapping[str, Any], settings: Sequence[str]) -> dict[str, Any]:
+        """A recipe's values after `optimizer.lr=3e-4` and the like. Raises RecipeError for every mistake in the result."""
+        from engine.catalog import problems
+        from engine.settings import apply_settings
+
+        changed = apply_settings(values, settings)
+        if found := problems(changed):
+            raise RecipeError(found)
+        return changed
 
     def find(self, which: str) -> Path:
         """The directory of a run by its path, name or a part of it; for "" of the newest at work, else the newest."""
@@ -228,6 +287,11 @@ class Session:
         """Go on with a run; `values` is its recipe, for the screen."""
         self.values = values or {}
         self._begin(lambda: self._engine.resume(path, epochs, self.control))
+
+    def fork(self, path: Path, step: int, values: Mapping[str, Any]) -> None:
+        """Begin a new run, with this recipe, at a checkpoint of another."""
+        self.values = values
+        self._begin(lambda: self._engine.fork(path, step, values, self.control))
 
     @property
     def alive(self) -> bool:

@@ -114,21 +114,22 @@ def _table(values: Mapping[str, Any], key: str) -> Mapping[str, Any]:
 
 
 def in_short(differs: Mapping[str, Any]) -> str:
-    """In a few words: "cnn · lr 3e-4 · batch_size 64". The number of epochs has a column of its own."""
+    """In a few words: "cnn · lr 3e-4 · batch_size 64". Epochs, parent and checkpoints have places of their own."""
     words = []
     for key, value in differs.items():
-        name = key.rpartition(".")[2]
-        if key != "training.epochs":
-            words.append(str(value) if name == "name" else f"{name} {_shown(value)}")
+        section, _, name = key.rpartition(".")
+        if key not in ("training.epochs", "training.weights") and section != "checkpoint":
+            words.append(str(value) if name == "name" else f"{name} {shown(value)}")
     return " · ".join(words)
 
 
-def _shown(value: Any) -> str:
+def shown(value: Any) -> str:
+    """A value as a person writes it."""
     if isinstance(value, bool):
         return "on" if value else "off"
     if isinstance(value, float):
         mantissa, e, exponent = f"{value:.6g}".partition("e")
         return f"{mantissa}e{int(exponent)}" if e else mantissa
     if isinstance(value, list):
-        return ",".join(map(_shown, value))
+        return ",".join(map(shown, value))
     return str(value)

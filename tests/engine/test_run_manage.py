@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 from pathlib import Path
 
 import pytest
@@ -10,9 +11,11 @@ import pytest
 from engine import Recipe, Run, Trainer
 from engine.cli import main
 from engine.errors import RunError
+from engine.events import EpochEnded
 from engine.run import files, manage
 from engine.run.about import in_short
 from engine.run.choose import arranged, smaller_is_better
+from engine.run.scores import Scores
 from engine.settings import differences
 
 
@@ -147,3 +150,25 @@ def test_on_the_command_line(tmp_path: Path, capsys: pytest.CaptureFixture[str])
     assert ["second" in line for line in capsys.readouterr().out.splitlines()] == [False, True, False]
     assert main(["runs", "--filter", "third", *root]) == 0
     assert f"none of the 2 runs in {tmp_path} fits" in capsys.readouterr().out
+
+
+def test_the_best_of_any_metric_is_read_from_the_journal_as_it_grows(tmp_path: Path) -> None:
+    run = made(tmp_path, state="running")
+    scores = Scores()
+    assert scores.best(run.path, "val/accuracy", smaller=False) is None
+
+    def ended(epoch: int, loss: float, accuracy: float) -> None:
+        metrics = {"train/loss": 1.0, "val/loss": loss, "val/accuracy": accuracy}
+        run.journal.append(EpochEnded(epoch=epoch, step=epoch, metrics=metrics, lr=0.1, seconds=1.0, best=True))
+
+    ended(1, 0.5, 0.7)
+    ended(2, math.nan, 0.9)
+    assert scores.best(run.path, "val/accuracy", smaller=False) == (0.9, 2)
+    assert scores.best(run.path, "val/loss", smaller=True) == (0.5, 1)
+    ended(3, 0.4, 0.8)
+    run.journal.close()
+    assert scores.best(run.path, "val/accuracy", smaller=False) == (0.9, 2)
+    assert scores.best(run.path, "val/loss", smaller=True) == (0.4, 3)
+    files.replace(run.journal.path, run.path / "old")
+    ended(1, 0.6, 0.6)
+    assert scores.best(run.path, "val/accuracy", smaller=False) == (0.6, 1), "another journal: what was read does not count"

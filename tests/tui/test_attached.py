@@ -149,7 +149,7 @@ async def test_the_list_is_kept_up_without_losing_the_cursor(console: Console, e
         assert console.screen._at().endswith("iris")
         engine.runs_there = engine.runs_there[2:]
         await until(lambda: len(cells(console)) == 1)
-        assert len(cells(console)[0]) == 6, "no host, when all is here"
+        assert len(cells(console)[0]) == 7, "no host, when all is here"
 
 
 # started in the background

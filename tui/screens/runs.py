@@ -1,38 +1,36 @@
-"""All runs below the runs' directory: look at one, or go on with it."""
+"""All runs below the runs' directory: look at one, go on with it, begin another from it, compare, keep order."""
 
 from __future__ import annotations
 
-import contextlib
-import platform
+import re
 import threading
-from collections.abc import Sequence
+from collections import deque
+from collections.abc import Callable, Mapping, Sequence
+from functools import partial
+from pathlib import Path
 from typing import Any, ClassVar
 
+from rich.text import Text
+from textual import on
 from textual.app import ComposeResult
 from textual.binding import BindingType
 from textual.content import Content
 from textual.coordinate import Coordinate
-from textual.widgets import DataTable, Static
+from textual.widgets import DataTable, Input, Static
 
 from engine.errors import EpochalError
 from tui.keys import bindings
+from tui.listing import LIVE, elsewhere, told
+from tui.screens.ask import AskFork, AskText, Confirm
 from tui.screens.base import Base, KeyLine
 from tui.screens.quit import AskEpochs
-from tui.widgets.formats import clock, number
 
-SYMBOLS = {
-    "starting": "◌", "running": "●", "paused": "‖", "finished": "✓", "stopped": "■", "failed": "✗", "died": "✗",
-    "unreadable": "?",
-}  # fmt: skip
-
-
-LIVE = ("starting", "running", "paused")
 SECONDS = 2.0  # between two readings of the directories
-COLUMNS = ("", "run", "state", "epoch", "best", "trained")
+_AGAIN = "torch is being loaded: once more in a moment"
 
 
 class RunsScreen(Base):
-    """A table of runs, those at work first, then the newest.
+    """A table of runs, those at work first, then the newest, until the person sorts it otherwise.
 
     It is read again every two seconds, by a thread: there may be many directories, on a slow file system.
     """
@@ -42,15 +40,22 @@ class RunsScreen(Base):
 
     def compose(self) -> ComposeResult:
         yield Static(id="title", markup=False)
+        yield Input(self.console_app.listing.text, placeholder="words of name, state, tag or recipe", compact=True, id="filter")
         yield DataTable(cursor_type="row", zebra_stripes=False)
         yield Static("", id="empty", markup=False)
+        yield Static("", id="about", markup=False)
         yield KeyLine("runs")
 
     def on_mount(self) -> None:
-        self._runs: dict[str, Any] = {}
-        self._shown: list[list[str]] | None = None  # the cells
-        self._found: list[Any] | None = None  # by the thread
+        self._all: Sequence[Any] = ()
+        self._best: Mapping[Any, tuple[float, int]] = {}
+        self._runs: dict[str, Any] = {}  # those in the table
+        self._marked: set[str] = set()
+        self._shown: tuple[list[str], list[list[str]]] | None = None  # heads and cells
+        self._found: tuple[Sequence[Any], Mapping[Any, tuple[float, int]], str | None] | None = None  # by the thread
         self._reading: threading.Thread | None = None
+        self._said: deque[tuple[str, str]] = deque()  # by threads: what came of it, and how bad that is
+        self.query_one("#filter").display = bool(self.console_app.listing.text)
         self.query_one(DataTable).focus()
         self.set_interval(SECONDS / 8, self._look)
         self.set_interval(SECONDS, self._read)
@@ -58,12 +63,16 @@ class RunsScreen(Base):
     def on_screen_resume(self) -> None:
         self.action_reload()
 
+    # reading
+
     def action_reload(self) -> None:
         """Read the runs' directories again; the cursor stays on its run."""
         try:
-            self._show(self.console_app.engine.list_runs())
+            self._all = self.console_app.engine.list_runs()
         except EpochalError as error:
             self.notify(str(error), severity="error", markup=False)
+        self._show()
+        self._read()
 
     def _read(self) -> None:
         if self.is_current and (self._reading is None or not self._reading.is_alive()):
@@ -71,55 +80,93 @@ class RunsScreen(Base):
             self._reading.start()
 
     def _list(self) -> None:
-        with contextlib.suppress(EpochalError):  # told where the person asks for it
-            self._found = self.console_app.engine.list_runs()
+        engine, listing = self.console_app.engine, self.console_app.listing
+        try:
+            runs = engine.list_runs()
+        except EpochalError:  # told where the person asks for it
+            return
+        metric, smaller = listing.metric, listing.smaller(runs)
+        best = {run.path: engine.scores.best(run.path, metric, smaller=smaller) for run in runs} if metric else {}
+        self._found = runs, {path: value for path, value in best.items() if value is not None}, metric
 
     def _look(self) -> None:
-        if self._found is not None:
-            found, self._found = self._found, None
-            self._show(found)
-
-    def _show(self, runs: Sequence[Any]) -> None:
-        at, before = self._at(), list(self._runs)
-        self._runs = {str(run.path): run for run in runs}
-        hosts = any(_elsewhere(run) for run in runs)
-        rows = [_cells(run) + ([_elsewhere(run)] if hosts else []) for run in runs]
-        table = self.query_one(DataTable)
-        heads = [*COLUMNS, *(["host"] if hosts else [])]
-        if rows == self._shown and before == list(self._runs):
+        if not self.is_current:  # under another one, or about to go
             return
-        if before == list(self._runs) and len(table.columns) == len(heads):
-            for y, (old, new) in enumerate(zip(self._shown or [], rows, strict=True)):
+        while self._said:
+            text, severity = self._said.popleft()
+            self.notify(text, severity=severity, markup=False)  # type: ignore[arg-type]
+            self.action_reload()
+        if self._found is not None:
+            (self._all, best, metric), self._found = self._found, None
+            if metric == self.console_app.listing.metric:
+                self._best = best
+            else:  # chosen while the thread was at work
+                self._read()
+            self._show()
+
+    # showing
+
+    def _show(self) -> None:
+        listing = self.console_app.listing
+        at, before = self._at(), list(self._runs)
+        chosen = listing.arranged(self._all, self._best)
+        self._runs = {str(run.path): run for run in chosen}
+        self._marked &= {str(run.path) for run in self._all}
+        ghost = str(self.console_app.ghost.paths[0]) if self.console_app.ghost is not None else ""
+        heads = listing.heads(chosen)
+        rows = [listing.cells(run, chosen, self._best, self._marked, ghost) for run in chosen]
+        if (heads, rows) != self._shown or before != list(self._runs):
+            self._draw(at, before, heads, rows)
+            self._shown = heads, rows
+        self._entitle()
+        self._tell()
+
+    def _draw(self, at: str, before: list[str], heads: list[str], rows: list[list[str]]) -> None:
+        table = self.query_one(DataTable)
+        old_heads, old_rows = self._shown or ([], [])
+        if before == list(self._runs) and heads == old_heads:
+            for y, (old, new) in enumerate(zip(old_rows, rows, strict=True)):
                 for x, cell in enumerate(new):
                     if cell != old[x]:
-                        table.update_cell_at(Coordinate(y, x), cell, update_width=True)
-        else:
-            top = table.scroll_y
-            table.clear(columns=True)
-            table.add_columns(*heads)
-            for key, cells in zip(self._runs, rows, strict=True):
-                table.add_row(*cells, key=key)
-            if at in self._runs:
-                table.move_cursor(row=list(self._runs).index(at), scroll=False)
-                table.scroll_to(y=top, animate=False, force=True)
-                table.call_after_refresh(table.move_cursor, row=list(self._runs).index(at))
-        self._shown = rows
-        self._entitle()
+                        table.update_cell_at(Coordinate(y, x), Text(cell), update_width=True)
+            return
+        top = table.scroll_y
+        table.clear(columns=True)
+        table.add_columns(*heads)
+        for key, cells in zip(self._runs, rows, strict=True):
+            table.add_row(*map(Text, cells), key=key)
+        if at in self._runs:
+            table.move_cursor(row=list(self._runs).index(at), scroll=False)
+            table.scroll_to(y=top, animate=False, force=True)
+            table.call_after_refresh(table.move_cursor, row=list(self._runs).index(at))
 
     def _entitle(self) -> None:
-        count = len(self._runs)
-        live = sum(run.state in LIVE for run in self._runs.values())
+        listing, count, there = self.console_app.listing, len(self._runs), len(self._all)
+        live = sum(run.state in LIVE for run in self._all)
+        of = f"{count} of {there}" if count != there else f"{count}"
         self.query_one("#title", Static).update(
             Content.assemble(
                 (" epochal", "bold $primary"),
                 ("  runs", "bold"),
-                (f" · {count} in {self.console_app.engine.root}", "$text-muted"),
+                (f" · {of} in {self.console_app.engine.root}", "$text-muted"),
                 (f" · {live} at work" if live else "", "$text-success"),
+                (f" · {len(self._marked)} marked" if self._marked else "", "$text-accent"),
+                (f" · by {listing.order}{', reversed' * listing.reverse}" if listing.order else "", "$text-muted"),
             )
         )
         empty = self.query_one("#empty", Static)
-        empty.update("\n  No run yet. n opens the form, r there starts one.")
+        empty.update(
+            "\n  No run fits the filter: Esc takes it away."
+            if there
+            else "\n  No run yet. n opens the form, r there starts one."
+        )
         empty.display, self.query_one(DataTable).display = not count, bool(count)
+
+    def _tell(self) -> None:
+        """Say of the run under the cursor what has no room in its row."""
+        run = self._runs.get(self._at())
+        first, second = told(run) if run is not None else ("", "")
+        self.query_one("#about", Static).update(Content.assemble((f" {first}\n", ""), (f" {second}", "$text-muted")))
 
     def _at(self) -> str:
         """The path of the run under the cursor."""
@@ -128,23 +175,128 @@ class RunsScreen(Base):
             return ""
         return str(table.coordinate_to_cell_key(table.cursor_coordinate).row_key.value)
 
+    @property
+    def _run(self) -> Any:
+        """The run under the cursor, or None."""
+        return self._runs.get(self._at())
+
+    def _chosen(self) -> list[Any]:
+        """The marked runs as they stand in the list, else the one under the cursor."""
+        marked = [run for run in self._all if str(run.path) in self._marked]
+        return marked or [run for run in (self._run,) if run is not None]
+
+    @on(DataTable.RowHighlighted)
+    def _moved(self) -> None:
+        if self.is_current:
+            self._tell()
+
+    # the list
+
+    def action_filter(self) -> None:
+        """Open the filter."""
+        field = self.query_one("#filter", Input)
+        field.display = True
+        self.set_focus(field)
+
+    @on(Input.Changed, "#filter")
+    def _filtered(self, event: Input.Changed) -> None:
+        self.console_app.listing.text = event.value
+        self._show()
+
+    @on(Input.Submitted, "#filter")
+    def _entered(self) -> None:
+        self.query_one("#filter").display = bool(self.console_app.listing.text)
+        self.query_one(DataTable).focus()
+
+    def action_leave(self) -> None:
+        """Out of the filter, and without it; from the table, without the marks."""
+        field = self.query_one("#filter", Input)
+        if self.focused is not field and not field.value:
+            self._marked.clear()
+        field.value, field.display = "", False
+        self.query_one(DataTable).focus()
+        self._show()
+
+    def action_sort(self) -> None:
+        """Sort by the next column."""
+        self.console_app.listing.next_order()
+        self._show()
+
+    def action_reverse(self) -> None:
+        """The other way round."""
+        listing = self.console_app.listing
+        listing.reverse = not listing.reverse
+        self._show()
+
+    def action_metric(self, step: int) -> None:
+        """Show the best of another metric."""
+        self.console_app.listing.next_metric(step, self._all)
+        self._best = {}
+        self._show()
+        self._read()
+
+    def action_mark(self) -> None:
+        """Mark the run, or take the mark away, and go on to the next."""
+        if at := self._at():
+            self._marked ^= {at}
+            self._show()
+            self.query_one(DataTable).action_cursor_down()
+
+    # looking
+
     def on_data_table_row_selected(self) -> None:
         self.action_open()
 
     def action_open(self) -> None:
-        """Look at the run under the cursor; at one that is at work, follow it."""
-        if run := self._runs.get(self._at()):
+        """Look at the run under the cursor; at one that is at work, follow it. Marked ones are drawn on one chart."""
+        if self._marked:
+            self.action_overlay()
+        elif run := self._run:
             self.console_app.follow(run.path)
+
+    def action_overlay(self) -> None:
+        """Draw the marked runs on one chart."""
+        from tui.screens.overlay import OverlayScreen
+
+        if runs := self._chosen():
+            self.app.push_screen(OverlayScreen([run.path for run in runs]))
+
+    def action_compare(self) -> None:
+        """In what the recipes differ: of the marked ones, of one and that under the cursor, or of this one and the default."""
+        from tui.screens.differences import DifferencesScreen
+
+        runs = self._chosen()
+        if len(runs) == 1 and self._run is not None and self._run not in runs:
+            runs.append(self._run)
+        recipes = [(run.name, values) for run in runs if (values := self._recipe(run))]
+        if len(recipes) < len(runs) or not runs:
+            return
+        if len(runs) == 1:
+            if not self._loaded():
+                return
+            recipes.insert(0, ("default", self.console_app.engine.complete({})))
+        self.app.push_screen(DifferencesScreen(recipes))
+
+    def action_ghost(self) -> None:
+        """Draw this run faint behind the one that is on the screen, or no longer."""
+        run = self._run
+        if run is None:
+            return
+        now = self.console_app.ghost
+        taken = now is not None and now.paths[0] == run.path
+        self.console_app.compare_with(None if taken else run.path)
+        self.notify("no ghost" if taken else f"{run.name} is the ghost of the run on the screen", markup=False)
+        self._show()
+
+    # going on
 
     def action_resume(self) -> None:
         """Go on with the run under the cursor."""
-        run = self._runs.get(self._at())
-        if run is None:
+        run = self._run
+        if run is None or self._busy():
             return
-        if self.console_app.training:
-            self.notify("a run is training: t goes back to it, s there stops it", severity="warning")
-        elif run.state in LIVE:
-            where = f" on {run.host}" if _elsewhere(run) else ""
+        if run.state in LIVE:
+            where = f" on {run.host}" if elsewhere(run) else ""
             said = f"{run.name} is being trained by process {run.pid}{where}: Enter attaches to it"
             self.notify(said, severity="warning", markup=False)
         elif run.state == "finished":
@@ -153,26 +305,115 @@ class RunsScreen(Base):
             self._resume(run, None)
 
     def _resume(self, run: Any, epochs: int | None) -> None:
-        try:
-            values = self.console_app.engine.recipe_of(run.path)
-        except (EpochalError, OSError, ValueError) as error:
-            self.notify(f"{run.name} can't be read: {error}", severity="error")
-            return
-        if not values:
-            self.notify(f"{run.name} has no recipe: it was made by a program and is resumed by it", severity="warning")
+        if (values := self._recipe(run)) is None:
             return
         if epochs is not None:
             values.setdefault("training", {})["epochs"] = epochs
         self.console_app.resume_run(run.path, epochs, values)
 
+    def action_fork(self) -> None:
+        """Begin a new run at one of its checkpoints."""
+        run = self._run
+        if run is None or self._busy() or (values := self._recipe(run)) is None or not self._loaded():
+            return
+        steps = self.console_app.engine.checkpoints(run.path)
+        if not steps:
+            self.notify(f"{run.name} has no checkpoint yet", severity="warning", markup=False)
+            return
 
-def _elsewhere(run: Any) -> str:
-    """The host of a run at work, where it is not this one."""
-    return run.host if run.state in LIVE and run.host != platform.node() else ""
+        def changed(text: str) -> Mapping[str, Any]:
+            return self.console_app.engine.with_settings(values, settings(text))
+
+        def begin(answer: tuple[int, Mapping[str, Any]] | None) -> None:
+            if answer is not None:
+                self.console_app.fork_run(run.path, *answer)
+
+        self.app.push_screen(AskFork(run.name, steps, changed), begin)
+
+    async def action_recipe(self) -> None:
+        """Open the form with its recipe."""
+        if (run := self._run) is not None and (values := self._recipe(run)) is not None:
+            await self.console_app.propose(values, f"as in {run.name}")
+
+    def _busy(self) -> bool:
+        if self.console_app.training:
+            self.notify("a run is training: t goes back to it, s there stops it", severity="warning")
+        return self.console_app.training
+
+    def _loaded(self) -> bool:
+        """Whether torch is there; else it is being loaded from now on, and the person is told."""
+        preload = self.console_app.preload
+        preload.start()
+        if not preload.ready.is_set():
+            self.notify(_AGAIN)
+        return preload.ready.is_set()
+
+    def _recipe(self, run: Any) -> dict[str, Any] | None:
+        """Its recipe's values; None, and the person is told, where there is none."""
+        try:
+            values = self.console_app.engine.recipe_of(run.path)
+        except (EpochalError, OSError, ValueError) as error:
+            self.notify(f"{run.name} can't be read: {error}", severity="error", markup=False)
+            return None
+        if not values:
+            self.notify(f"{run.name} has no recipe: it was made by a program and is resumed by it", severity="warning")
+        return values or None
+
+    # order
+
+    def action_tag(self) -> None:
+        """Give it a tag."""
+        if run := self._run:
+            said = "A line of text that stays with the run; empty takes it away."
+            act = partial(self.console_app.engine.tag, run.path)
+            self.app.push_screen(AskText(f"Tag {run.name}", said, run.tag), self._then(act))
+
+    def action_rename(self) -> None:
+        """Give its directory another name."""
+        if run := self._run:
+            act = partial(self.console_app.engine.rename, run.path)
+            said = "Another name for its directory; the time at the beginning stays."
+            self.app.push_screen(AskText(f"Rename {run.name}", said, re.sub(r"^\d{8}-\d{6}-", "", run.name)), self._then(act))
+
+    def _then(self, act: Callable[[str], object]) -> Callable[[str | None], None]:
+        def done(text: str | None) -> None:
+            if text is not None:
+                try:
+                    act(text)
+                except EpochalError as error:
+                    self.notify(str(error), severity="error", markup=False)
+                self.action_reload()
+
+        return done
+
+    def action_delete(self) -> None:
+        """Delete the marked runs, or the one under the cursor, after a question."""
+        runs = self._chosen()
+        live = [run.name for run in runs if run.state in LIVE]
+        if live:
+            self.notify(f"{live[0]} is being trained and can't be deleted", severity="warning", markup=False)
+        elif runs:
+            title = "Delete this run?" if len(runs) == 1 else f"Delete these {len(runs)} runs?"
+            names = [run.name for run in runs[:8]] + ([f"and {len(runs) - 8} more"] if len(runs) > 8 else [])
+            lines = [*names, "", "With its checkpoints, its curves and its log." if len(runs) == 1 else
+                     "With their checkpoints, their curves and their logs."]  # fmt: skip
+            self.app.push_screen(Confirm(title, lines), lambda sure: self._delete([run.path for run in runs]) if sure else None)
+
+    def _delete(self, paths: Sequence[Path]) -> None:
+        self._marked.clear()
+
+        def work() -> None:
+            for path in paths:
+                try:
+                    self.console_app.engine.delete(path)
+                except EpochalError as error:
+                    self._said.append((str(error), "error"))
+                else:
+                    self._said.append((f"{path.name} is deleted", "information"))
+
+        threading.Thread(target=work, name="epochal-delete", daemon=True).start()
 
 
-def _cells(run: Any) -> list[str]:
-    value = run.best.get(run.monitor) if run.best else None
-    best = f"{run.monitor.replace('/', ' ')} {number(value)} at {run.best['epoch']:.0f}" if value is not None else "–"
-    of = f"/{run.epochs}" if run.epochs else ""
-    return [SYMBOLS.get(run.state, "?"), run.name, run.state, f"{run.epoch}{of}", best, clock(run.seconds)]
+def settings(text: str) -> list[str]:
+    """`optimizer.lr=3e-4 model.hidden=[64, 32]` as its settings."""
+    return re.split(r"\s+(?=[A-Za-z_][\w.]*=)", text.strip()) if text.strip() else []

@@ -19,16 +19,19 @@ from textual.widgets import Static
 
 from engine.changes import Change
 from engine.control import Control
+from engine.errors import EpochalError
 from engine.history import History
 from engine.verdict import verdict
 from tui.followed import Followed, Remote
 from tui.keys import bindings
+from tui.others import Others
+from tui.screens.ask import AskRun
 from tui.screens.base import Base, KeyLine
+from tui.screens.charting import ChartKeys
 from tui.screens.edit import EditScreen
 from tui.screens.script import ScriptScreen, repeating
 from tui.screens.verdict import VerdictScreen
 from tui.session import Session
-from tui.widgets import export
 from tui.widgets.chart import Chart
 from tui.widgets.device import DevicePane
 from tui.widgets.epochs import EpochLog
@@ -55,7 +58,7 @@ PANES: dict[int, tuple[str, type[Widget]]] = {
 LAST = 6  # is there once the run has ended
 
 
-class TrainScreen(Base):
+class TrainScreen(ChartKeys, Base):
     """One run. Polls, never waits; repaints what changed; stays open at the end with the summary."""
 
     NAME = "train"
@@ -69,6 +72,7 @@ class TrainScreen(Base):
         self._read = shown.output_start  # of the printed text
         self._page = 1
         self._over = False
+        self._origin: Others | None = None  # of a fork, to be drawn with it
         self._spent = time.thread_time()
 
     def compose(self) -> ComposeResult:
@@ -103,6 +107,8 @@ class TrainScreen(Base):
     def on_unmount(self) -> None:
         if isinstance(self.shown, Followed):
             self.shown.close()
+        if self._origin is not None:
+            self._origin.close()
 
     # drawing
 
@@ -112,7 +118,9 @@ class TrainScreen(Base):
         # All this thread did since the last look: drawing, painting, keys. It ran while the training could not.
         cost = self._spent - began
         history = self.shown.history
-        seen = (id(history), history.version, self._page, self.size)
+        ghost = self._ghost()
+        beside = [(name, other.version) for name, other in ghost]
+        seen = (id(history), history.version, self._page, self.size, beside)
         if self.is_current and seen != self._seen:
             self._seen = seen
             with self.app.batch_update():
@@ -134,9 +142,26 @@ class TrainScreen(Base):
             self.query_one("#tabs", Static).update(self._tabs())
         if isinstance(self.shown, Followed):
             self._place(self.shown.place)
+        ghost = self._ghost()
+        self.query_one(Chart).others = ghost
+        self.query_one(EpochLog).other = ghost[0][1] if ghost else None
         for rows in self.query(Rows):
             if rows.is_on_screen or isinstance(rows, Summary | Trouble | VerdictLine):  # those that come and go
                 rows.guarded(rows.show, history)
+
+    def _ghost(self) -> tuple[tuple[str, History], ...]:
+        """The run that this one is compared with: the one that the person chose, else the parent of a fork."""
+        app, path = self.console_app, self.shown.path
+        if not app.ghost_chosen and self._origin is None and path is not None and self.shown.history.started is not None:
+            of = app.engine.parent_of(path)
+            self._origin = Others(app.engine, [of] if of is not None else [])
+        chosen = app.ghost if app.ghost_chosen else self._origin
+        return tuple(other for other in chosen.named if path is None or other[0] != path.name) if chosen is not None else ()
+
+    @property
+    def chart_path(self) -> Path | None:
+        """Where a chart of this run is written."""
+        return self.shown.path
 
     def _place(self, place: tuple[str, int] | None) -> None:
         """Say which process trains the run that is attached to."""
@@ -261,60 +286,6 @@ class TrainScreen(Base):
         if changes:
             self.notify("after this step: " + ", ".join(map(str, changes)))
 
-    def action_metric(self, step: int) -> None:
-        """Draw another metric."""
-        chart = self.query_one(Chart)
-        chart.guarded(chart.cycle_metric, step)
-
-    def action_smooth(self, step: int) -> None:
-        """More (1), less (-1) or no (0) smoothing."""
-        chart = self.query_one(Chart)
-        chart.guarded({1: chart.smooth_more, -1: chart.smooth_less, 0: chart.smooth_none}[step])
-
-    def action_log(self) -> None:
-        """Logarithmic y axis, on or off."""
-        chart = self.query_one(Chart)
-        chart.guarded(chart.toggle_log)
-
-    def action_across(self) -> None:
-        """Count something else along the x axis."""
-        chart = self.query_one(Chart)
-        chart.guarded(chart.cycle_across)
-
-    def action_recent(self) -> None:
-        """The whole run or its newest part."""
-        chart = self.query_one(Chart)
-        chart.guarded(chart.toggle_recent)
-
-    def action_outliers(self) -> None:
-        """Clip outliers, or don't."""
-        chart = self.query_one(Chart)
-        chart.guarded(chart.toggle_clip)
-
-    def action_zoom(self, step: int) -> None:
-        """In (1) or out (-1)."""
-        chart = self.query_one(Chart)
-        chart.guarded(chart.zoom, 0.5 if step > 0 else 2.0)
-
-    def action_pan(self, step: int) -> None:
-        """Right (1) or left (-1)."""
-        chart = self.query_one(Chart)
-        chart.guarded(chart.pan, step / 4)
-
-    def action_cursor(self, step: int) -> None:
-        """Right (1), left (-1) or away (0)."""
-        chart = self.query_one(Chart)
-        chart.guarded(*(chart.move_cursor, step) if step else (chart.drop_cursor,))
-
-    def action_write(self) -> None:
-        """Write what is drawn to the run's directory, else to the working directory."""
-        try:
-            written = export.write(self.query_one(Chart).figure, self.shown.path)
-        except OSError as error:
-            self.notify(f"the chart can't be written: {error}", severity="error", markup=False)
-        else:
-            self.notify("written: " + " and ".join(map(str, written)), markup=False)
-
     async def action_proposal(self) -> None:
         """Open the form with the recipe as it would have worked; where there is none, clip outliers."""
         ended = self.shown.history.ended
@@ -324,6 +295,21 @@ class TrainScreen(Base):
         values = with_fields(self.shown.values, ended.proposal)
         said = ", ".join(f"{field} {value}" for field, value in ended.proposal.items())
         await self.console_app.propose(values, f"as in {self.shown.path.name if self.shown.path else 'the run'}, but {said}")
+
+    def action_ghost(self) -> None:
+        """Choose a run to compare this one with."""
+
+        def chosen(path: Path | str | None) -> None:
+            if path is not None:
+                self.console_app.compare_with(path if isinstance(path, Path) else None)
+
+        own = self.shown.path.name if self.shown.path is not None else ""
+        try:
+            runs = self.console_app.engine.list_runs()
+        except EpochalError as error:
+            self.notify(str(error), severity="error", markup=False)
+            return
+        self.app.push_screen(AskRun([run.path for run in runs if run.name != own]), chosen)
 
     def _control(self) -> Control | Remote | None:
         """The run's control, or None, and then the person is told why."""

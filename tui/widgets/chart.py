@@ -30,6 +30,7 @@ class Chart(Pane):
     def __init__(self, view: View | None = None, *, id: str | None = None, classes: str | None = None) -> None:
         super().__init__(id=id, classes=classes)
         self.view = view or View()
+        self.run = ""  # its name, where there are others
         self.others: tuple[tuple[str, History], ...] = ()  # more runs by name; `update_chart` after a change
         self.window: tuple[float, float] | None = None  # first and last step of the part shown, None for all or the newest
         self.cursor: float | None = None  # a step
@@ -135,7 +136,7 @@ class Chart(Pane):
     def _whole(self) -> float:
         """Where the axis of the whole run ends, in steps."""
         view = View(self.view.metric, self.view.smoothing, self.view.log, self.view.across)
-        figure = compose([("", self._history), *self.others], self.metric, view, self.size.width, traces=self._traces)
+        figure = compose([(self.run, self._history), *self.others], self.metric, view, self.size.width, traces=self._traces)
         return figure.across.back(figure.right)
 
     # the cursor
@@ -176,7 +177,7 @@ class Chart(Pane):
 
     def _make(self) -> Figure:
         return compose(
-            [("", self._history), *self.others], self.metric, self.view, max(1, self.size.width), window=self.window,
+            [(self.run, self._history), *self.others], self.metric, self.view, max(1, self.size.width), window=self.window,
             cursor=self.cursor, ascii=self._ascii, traces=self._traces,
         )  # fmt: skip
 

@@ -27,6 +27,8 @@ class EpochLog(Pane):
     def __init__(self, *, id: str | None = None, classes: str | None = None) -> None:
         super().__init__(id=id, classes=classes)
         self._history = History()
+        self.other: History | None = None  # a run that this one is compared with
+        self._ghost: dict[int, float] = {}  # what decides which epoch is best, by epoch of that run
         self._begin()
 
     def _begin(self) -> None:
@@ -43,6 +45,9 @@ class EpochLog(Pane):
         if history is not self._history or (shown and history.epochs[shown - 1 : shown] != self._done[-1:]):  # went back
             self._history = history
             self._begin()
+        if (ghost := self._of_ghost()) != self._ghost:
+            self._ghost = ghost
+            self._begin()
         if self.is_mounted and self.is_on_screen:
             self._update()
 
@@ -57,13 +62,14 @@ class EpochLog(Pane):
         self._done += self._history.epochs[shown:]
         self._best = max((i for i in range(shown, len(self._done)) if self._done[i].best), default=before)
         names = _metrics([dict.fromkeys(self._names, 0.0), *(row.metrics for row in self._done[shown:])])
-        live = _live(self._history, len(names))
+        live = _live(self._history, len(names) + bool(self._ghost))
         tight = 1 + sum(self._widths) + 3 * (len(self._widths) - 1) > self.scrollable_content_region.width > 0
         if names == self._names and live == self._live and shown == len(self._done) and tight == self._tight:
             return
         self._live = live
         fresh = self._cells(names, shown) + ([live] if live else [])
-        widths = [max(map(len, column)) for column in zip(_heads(names), *fresh, strict=True)]
+        heads = self._heads(names)
+        widths = [max(map(len, column)) for column in zip(heads, *fresh, strict=True)]
         if (
             names != self._names
             or tight != self._tight
@@ -71,9 +77,7 @@ class EpochLog(Pane):
         ):
             known = self._widths if names == self._names else [0] * len(widths)
             fresh = self._cells(names) + ([live] if live else [])
-            self._widths = [
-                max(known[i], *map(len, column)) for i, column in enumerate(zip(_heads(names), *fresh, strict=True))
-            ]
+            self._widths = [max(known[i], *map(len, column)) for i, column in enumerate(zip(heads, *fresh, strict=True))]
             self._names, self._tight = names, tight
             self.set_rows([self._heading(), *(self._row(i, cells) for i, cells in enumerate(fresh))])
             return
@@ -89,18 +93,39 @@ class EpochLog(Pane):
         before = self._done[first - 1].step if first else 0
         rows = []
         for row in self._done[first:last]:
-            rows.append(_cells(row, names, notes_between(self._history, before, row.step)))
+            notes = notes_between(self._history, before, row.step)
+            rows.append(_cells(row, names, notes, self._difference(row) if self._ghost else None))
             before = row.step
         return rows
 
+    def _of_ghost(self) -> dict[int, float]:
+        if self.other is None or self._history.started is None:
+            return {}
+        name = self._history.started.monitor
+        return {row.epoch: row.metrics[name] for row in self.other.epochs if name in row.metrics}
+
+    def _difference(self, row: EpochEnded) -> str:
+        """What the epoch has more than that of the ghost; nothing where that has none."""
+        monitor = self._history.started.monitor if self._history.started else ""
+        if row.epoch not in self._ghost or monitor not in row.metrics:
+            return ""
+        more = row.metrics[monitor] - self._ghost[row.epoch]
+        return f"{'-' if more < 0 else '+'}{number(abs(more))}"
+
+    def _heads(self, names: Sequence[str]) -> list[str]:
+        heads = _heads(names)
+        return [*heads[:-3], "Δghost", *heads[-3:]] if self._ghost else heads
+
     def _heading(self) -> Row:
         roles = ["train", *("val" if name.startswith("val/") else "" for name in self._names)]
-        return self._aligned(_heads(self._names), ["label", *roles, "label", "label", "label"])
+        heads = self._heads(self._names)
+        return self._aligned(heads, ["label", *roles, *["label"] * (len(heads) - len(roles) - 1)])
 
     def _row(self, i: int, cells: list[str]) -> Row:
         best = i == self._best
         role = "strong" if best else ""
-        roles = [role or "label", *[role] * (1 + len(self._names)), "label", "label", "label"]
+        values = 1 + len(self._names) + bool(self._ghost)
+        roles = [role or "label", *[role] * values, "label", "label", "label"]
         if best:
             cells = [*cells[:-1], " · ".join(filter(None, ["best", cells[-1]]))]
         return self._aligned(cells, roles, " ★ " if best else "   ")
@@ -129,12 +154,13 @@ def _metrics(rows: Sequence[Mapping[str, float]]) -> list[str]:
     return sorted(names or ["val/loss"], key=lambda name: name != "val/loss")
 
 
-def _cells(row: EpochEnded, names: Sequence[str], notes: Sequence[str]) -> list[str]:
+def _cells(row: EpochEnded, names: Sequence[str], notes: Sequence[str], difference: str | None) -> list[str]:
     values = [number(row.metrics[name]) if name in row.metrics else "–" for name in names]
     return [
         str(row.epoch),
         number(row.metrics.get("train/loss")),
         *values,
+        *([] if difference is None else [difference]),
         rate(row.lr),
         took(row.seconds),
         " · ".join(dict.fromkeys([*notes, *row.notes])),
