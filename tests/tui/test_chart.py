@@ -17,7 +17,10 @@ from textual.app import App, ComposeResult
 from engine.events import RunContinued, RunPaused, SettingChanged, Trained
 from engine.history import History, Series
 from tests.tui import scripted
+from tests.tui.conftest import ScriptedEngine, ready, until
 from tests.tui.scripted import screen_lines, screen_text
+from tui.app import Console
+from tui.screens.train import TrainScreen
 from tui.widgets import export
 from tui.widgets.chart import Chart
 from tui.widgets.curves import Smoothed, View, decimate, inliers, smooth
@@ -345,3 +348,37 @@ def test_other_runs_have_a_letter_a_colour_and_their_own_values():
     assert "train one 1" in legend and "a train two 2" in legend and "2 runs" in figure.heading(200)
     assert figure.right >= 80
     assert [set(at.mean) for at in figure.columns] == [{1.0}, {2.0}]
+
+
+# by key
+
+
+async def test_the_keys_of_the_chart(console: Console, engine: ScriptedEngine, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    engine.events = scripted.running_history_events(at=3)
+    async with console.run_test(size=(120, 40)) as pilot:
+        await ready(console)
+        await pilot.press("r")
+        await until(lambda: isinstance(console.screen, TrainScreen) and "val/loss" in console.session.history.series)
+        await pilot.press("1")  # the pane has the keyboard: the arrows are the cursor's all the same
+        await pilot.pause()
+        chart, view = console.screen.query_one(Chart), console.view
+        await pilot.press("x", "o")
+        assert (view.across, view.clip) == ("epoch", True)
+        await pilot.press("O", "x", "x", "f")
+        assert (view.across, view.clip, view.recent) == ("step", False, True)
+        await pilot.press("z")
+        zoomed = chart.window
+        await pilot.press("h")
+        assert chart.window[0] < zoomed[0]
+        await pilot.press("l")
+        assert chart.window == pytest.approx(zoomed)
+        await pilot.press("Z", "f")
+        assert chart.window is None and not view.recent
+        await pilot.press("left", "left")
+        assert chart.cursor is not None and chart.cursor < 980
+        await pilot.press("right", "escape")
+        assert chart.cursor is None
+        await pilot.press("w")
+        await until(lambda: (tmp_path / "chart-loss.csv").exists() and (tmp_path / "chart-loss.svg").exists())
+        assert any("written: chart-loss.csv and chart-loss.svg" in told.message for told in console._notifications)
