@@ -91,7 +91,7 @@ def _overfitting(epochs: Sequence[EpochEnded]) -> Verdict | None:
     if tail - low < 2 * GAIN * abs(low) or not rising or train - last.metrics["train/loss"] < 2 * GAIN * abs(train):
         return None
     text = (
-        f"overfitting since epoch {best.epoch}: val loss {_share(last.metrics['val/loss'], low)} from {_number(low)}, "
+        f"overfitting since epoch {best.epoch}: val loss {_risen(last.metrics['val/loss'], low)}, "
         f"train loss {_share(last.metrics['train/loss'], train)}"
     )
     return Verdict("overfitting", text, _WHY["overfitting"], "patience=3")
@@ -182,6 +182,13 @@ def _finite(row: EpochEnded, name: str) -> bool:
 def _share(after: float, before: float) -> str:
     """ "+9 %" """
     return f"{(after - before) / abs(before) * 100:+.0f} %" if before else f"{after - before:+.3g}"
+
+
+def _risen(after: float, before: float) -> str:
+    """ "+9 % from 0.412", or "21 times 0.4056" """
+    if before > 0 and after > 3 * before:
+        return f"{after / before:.0f} times {_number(before)}"
+    return f"{_share(after, before)} from {_number(before)}"
 
 
 def _number(value: float) -> str:

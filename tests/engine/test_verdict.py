@@ -79,6 +79,11 @@ def test_overfitting_names_the_epoch() -> None:
     assert text.startswith("overfitting: overfitting since epoch 4: val loss +20 % from 0.5, train loss -")
 
 
+def test_a_loss_that_multiplied_is_no_percentage() -> None:
+    text = said(history(falling(8), [1.5, 0.5, 0.7, 2.0, 4.0, 8.0, 9.0, 10.0]))
+    assert "since epoch 2: val loss 20 times 0.5, train loss -" in text
+
+
 @pytest.mark.parametrize("val", [[1.5, 1.0, 0.7, 0.5, 0.506, 0.503, 0.507, 0.502], [1.5, 1.0, 0.7, 0.5, 0.9, 0.6, 0.55, 0.49]])
 def test_noise_is_not_overfitting(val: list[float]) -> None:
     assert "overfitting" not in said(history(falling(8), val))
