@@ -11,7 +11,7 @@ import sys
 import time
 import traceback
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from itertools import accumulate
 from typing import TYPE_CHECKING, Any
 
 import torch
@@ -66,15 +66,6 @@ def misfit(recipe: Recipe) -> str:
     if used := [name for name, on in (("accumulate", plan.accumulate > 1), ("ema", plan.ema > 0)) if on]:
         return f"training.{used[0]} is used"
     return "data.augment is used" if recipe.loading.augment else ""
-
-
-@dataclass(slots=True)
-class _Group:
-    """The columns of one parameter group, and its numbers by name, a column (M, 1) each."""
-
-    columns: slice
-    parameters: slice
-    numbers: dict[str, Tensor]
 
 
 class Stack:
@@ -132,23 +123,16 @@ class Stack:
         )
         others = [_others(parts.model, set(self._names)) for parts in self.parts]
         self.others = {name: torch.stack([each[name].detach() for each in others]) for name in others[0]}
-        self._groups, column, parameter = [], 0, 0
-        for group in groups:
-            size, count = sum(p.numel() for p in group["params"]), len(group["params"])
-            self._groups.append(_Group(slice(column, column + size), slice(parameter, parameter + count), {}))
-            column, parameter = column + size, parameter + count
-        self.read_numbers()
-
-    def read_numbers(self) -> None:
-        """Take in what schedules and live changes have set."""
-        for g, group in enumerate(self._groups):
-            held = [parts.optimizer.param_groups[g] for parts in self.parts]
-            for name in NUMBERS:
-                if name == "betas" and "betas" in held[0]:
-                    for i in (0, 1):
-                        group.numbers[f"beta{i + 1}"] = _column(each["betas"][i] for each in held)
-                elif name in held[0]:
-                    group.numbers[name] = _column(each[name] for each in held)
+        ends = list(accumulate(map(_size, groups)))
+        firsts = [0, *accumulate(len(group["params"]) for group in groups)]
+        self._columns = [slice(end - size, end) for end, size in zip(ends, map(_size, groups), strict=True)]
+        self._rows = [
+            [
+                (self.flat[i, columns], [held[i, columns] for held in self.state.values()], self.steps[i, first])
+                for columns, first in zip(self._columns, firsts, strict=False)
+            ]
+            for i in range(len(self.parts))
+        ]
 
     def _attach(self, position: int) -> None:
         """Let a training's weights and state be views of its row."""
@@ -247,34 +231,54 @@ class Stack:
         return norms
 
     def update(self, gradients: Tensor) -> None:
-        """One step of each training's optimizer, with its own numbers."""
+        """One step of each training's optimizer, with its own numbers as they stand: torch's fused kernels, a row at a time."""
         self.steps += 1
-        for group in self._groups:
-            weights, of_group = self.flat[:, group.columns], gradients[:, group.columns]
-            states = [held[:, group.columns] for held in self.state.values()]
-            count = self.steps[:, group.parameters][:, :1]
-            (self._sgd if self._optimizer == "SGD" else self._adam)(group, weights, of_group, count, *states)
+        for parts, row, of_row in zip(self.parts, self._rows, gradients.unbind(), strict=True):
+            for group, columns, (weights, state, steps) in zip(parts.optimizer.param_groups, self._columns, row, strict=True):
+                update = self._sgd if self._optimizer == "SGD" else self._adam
+                update(group, [weights], [of_row[columns]], [[held] for held in state], [steps])
 
-    def _sgd(self, group: _Group, weights: Tensor, gradients: Tensor, count: Tensor, buffer: Tensor) -> None:
-        numbers = group.numbers
-        gradients.addcmul_(weights, numbers["weight_decay"])
-        buffer.mul_(numbers["momentum"]).add_(gradients)
-        step = buffer
-        if self.parts[0].optimizer.defaults["nesterov"]:
-            step = gradients.addcmul_(buffer, numbers["momentum"])
-        weights.addcmul_(step, -numbers["lr"])
+    @staticmethod
+    def _sgd(
+        group: dict[str, Any], weights: list[Tensor], gradients: list[Tensor], state: list[list[Tensor]], _: list[Tensor]
+    ) -> None:
+        torch._fused_sgd_(
+            weights,
+            gradients,
+            state[0] if group["momentum"] else [],
+            weight_decay=group["weight_decay"],
+            momentum=group["momentum"],
+            lr=group["lr"],
+            dampening=0.0,
+            nesterov=group["nesterov"],
+            maximize=False,
+            is_first_step=False,  # the buffer is zeros then, which comes to the same
+        )
 
-    def _adam(self, group: _Group, weights: Tensor, gradients: Tensor, count: Tensor, mean: Tensor, square: Tensor) -> None:
-        numbers = group.numbers
-        lr, beta1, beta2 = numbers["lr"], numbers["beta1"], numbers["beta2"]
-        if self._optimizer == "AdamW" or self.parts[0].optimizer.defaults.get("decoupled_weight_decay"):
-            weights.mul_(1 - lr * numbers["weight_decay"])
-        else:
-            gradients.addcmul_(weights, numbers["weight_decay"])
-        mean.lerp_(gradients, 1 - beta1)
-        square.mul_(beta2).addcmul_(gradients * (1 - beta2), gradients)
-        root = square.sqrt().div_((1 - beta2**count).sqrt()).add_(numbers["eps"])
-        weights.addcdiv_(mean * (-lr / (1 - beta1**count)), root)
+    def _adam(
+        self,
+        group: dict[str, Any],
+        weights: list[Tensor],
+        gradients: list[Tensor],
+        state: list[list[Tensor]],
+        steps: list[Tensor],
+    ) -> None:
+        decoupled = self._optimizer == "AdamW" or group.get("decoupled_weight_decay")
+        (torch._fused_adamw_ if decoupled else torch._fused_adam_)(
+            weights,
+            gradients,
+            state[0],
+            state[1],
+            [],
+            steps,
+            lr=group["lr"],
+            beta1=group["betas"][0],
+            beta2=group["betas"][1],
+            weight_decay=group["weight_decay"],
+            eps=group["eps"],
+            amsgrad=False,
+            maximize=False,
+        )
 
     # Whether it is the step of each
 
@@ -339,7 +343,6 @@ class Population:
         self._each(_begin_epoch)
         if not self.members:
             return
-        self.stack.read_numbers()
         orders = {
             id(member): order(train.samples, _seed(member.parts), member.epoch + 1, train.shuffle) for member in self.members
         }
@@ -354,7 +357,6 @@ class Population:
                 self._each(self._look)
                 self._next_report = time.perf_counter() + REPORT_SECONDS
                 if self.members:
-                    self.stack.read_numbers()
                     halt = min(member._next_halt() for member in self.members)
             if not self.members:
                 return
@@ -381,7 +383,6 @@ class Population:
         self.stack.update(gradients)
         samples, plain = targets.shape[1], members[0].parts.count is torch.numel
         each = targets[0].numel() if plain else 0
-        scheduled = False
         for i, (member, loss) in enumerate(zip(members, losses.unbind(), strict=True)):
             lr = member.parts.optimizer.param_groups[0]["lr"]
             count = each if plain else member.parts.count(targets[i])
@@ -390,9 +391,6 @@ class Population:
             member.meter.add(Taken(loss, count, 1, samples, lr, None if norms is None else norms[i]))
             if member.loop.after_step is not None:
                 member.loop.after_step()
-                scheduled = True
-        if scheduled:
-            self.stack.read_numbers()
 
     def _look(self, member: Fitting) -> tuple[str, str] | None:
         """Between two steps: state, and do what is asked for or due. How and why the training ends, if it does."""
@@ -457,6 +455,10 @@ def _seed(parts: Parts) -> int:
 
 def _equal(one: Tensor, other: Tensor) -> bool:
     return one.shape == other.shape and torch.equal(one, other)
+
+
+def _size(group: dict[str, Any]) -> int:
+    return sum(parameter.numel() for parameter in group["params"])
 
 
 def _parameters(parts: Parts) -> list[nn.Parameter]:
