@@ -24,7 +24,7 @@ from tui.screens.train import TrainScreen
 from tui.widgets import export
 from tui.widgets.chart import Chart
 from tui.widgets.curves import Smoothed, View, decimate, inliers, smooth
-from tui.widgets.figure import Across, compose, exact, recent, round_up
+from tui.widgets.figure import Across, Traces, compose, exact, recent, round_up
 
 LOSSES = st.lists(st.floats(1e-3, 1e3) | st.just(math.nan), min_size=1, max_size=200)
 
@@ -128,6 +128,14 @@ def test_merged_points_count_for_as_many_as_they_stand_for():
     values = [2.0] * 64 + [1.0] * 64
     merged = Smoothed(0.98).of(range(16, 129, 16), values[::16], (16, 16))
     assert merged == pytest.approx(smooth(values, 0.98)[15::16])
+
+
+def test_another_metric_of_the_same_steps_has_its_own_smoothed_line():
+    history, traces = history_with([1.0] * 50), Traces()
+    for step in range(1, 51):
+        history.curve("train/accuracy").append(step, 0.5)
+    lines = [compose([("", history)], metric, View(), 80, traces=traces).traces[0].smoothed for metric in ("loss", "accuracy")]
+    assert [set(map(float, line)) for line in lines] == [{1.0}, {0.5}]
 
 
 # the x axis

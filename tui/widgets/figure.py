@@ -84,7 +84,7 @@ class Traces:
     """The curves of some runs. Each is smoothed once, on all of its points, and so is the same in every part of the axis."""
 
     def __init__(self) -> None:
-        self._smoothed: dict[tuple[str, str], Smoothed] = {}
+        self._smoothed: dict[tuple[str, str], tuple[Series, Smoothed]] = {}
 
     def of(self, runs: Sequence[tuple[str, History]], metric: str, view: View) -> list[Trace]:
         """The first run's training and validation, one curve of each other run: validation if it has that."""
@@ -106,9 +106,10 @@ class Traces:
         steps, mean, low, high = curve.columns()
         smoothed: list[float] = []
         if weight and name == "train":
-            smoother = self._smoothed.get((run, name))
-            if smoother is None or smoother.weight != weight:
-                smoother = self._smoothed[run, name] = Smoothed(weight)
+            source, smoother = self._smoothed.get((run, name), (None, Smoothed(weight)))
+            if source is not curve or smoother.weight != weight:  # of another metric, or of a run started over
+                smoother = Smoothed(weight)
+            self._smoothed[run, name] = curve, smoother
             smoothed = smoother.of(steps, mean, each)
         if any(later < earlier for earlier, later in pairwise(steps)):  # after a rewind
             order = sorted(range(len(steps)), key=steps.__getitem__)
