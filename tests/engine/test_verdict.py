@@ -4,11 +4,15 @@ from __future__ import annotations
 
 import math
 import random
+import time
 from collections.abc import Callable, Sequence
 from dataclasses import replace
 
 import pytest
+import torch
+from torch import nn
 
+from engine import Trainer
 from engine.changes import parse_change
 from engine.events import EpochEnded, Progress, RunEnded, RunStarted, SettingChanged, Trained
 from engine.history import History
@@ -151,3 +155,31 @@ def test_odd_numbers_are_no_error(make: Callable[[], History]) -> None:
 def test_every_change_can_be_made() -> None:
     found = [verdict(history([3.0, 9.0, 40.0])), verdict(history([2.3 * 0.99**epoch for epoch in range(6)]))]
     assert all(item is not None and parse_change(item.change).times for item in found)
+
+
+class Slow(torch.utils.data.Dataset):
+    """Loads far longer than a step takes."""
+
+    def __len__(self) -> int:
+        return 64
+
+    def __getitem__(self, index: int) -> tuple[torch.Tensor, torch.Tensor]:
+        time.sleep(0.005)
+        return torch.zeros(2), torch.tensor(index % 2)
+
+
+@pytest.mark.parametrize("slow", [True, False])
+def test_a_real_run_knows_what_it_waited_for(slow: bool) -> None:
+    net = nn.Linear(2, 2)
+    trainer = Trainer(
+        model=net,
+        loss=nn.CrossEntropyLoss(),
+        optimizer=torch.optim.SGD(net.parameters(), lr=0.1),
+        train=Slow() if slow else (torch.zeros(64, 2), torch.arange(64) % 2),
+        epochs=1,
+        device="cpu",
+    )
+    waited: list[float | None] = []
+    trainer.on(Progress, lambda event: waited.append(event.waited))
+    trainer.fit()
+    assert waited[-1] is None if not slow else waited[-1] > 0.5
