@@ -138,7 +138,8 @@ class Sweep:
 
     def _together(self, positions: list[int]) -> None:
         """Train these as one population, where that is possible. Those without an outcome are to be trained alone."""
-        from engine.execution.population import Misfit, Population, Stack, misfit
+        from engine.execution.population import Population, misfit
+        from engine.execution.stack import Misfit, Stack
 
         first = self.members[positions[0]]
         try:
