@@ -236,6 +236,7 @@ class Fitting(Epochs):
         from engine.run import load_history
 
         applied: list[float] = []
+        run.checkpoints.tidy()
         if run.checkpoints.list():
             saved = run.checkpoints.read("last")
             snapshot.restore(saved, self.parts, self.loop)

@@ -51,6 +51,7 @@ def resume(arguments: argparse.Namespace, out: Stream, err: Stream) -> int:
         else:
             sentence += f"; to train more: {arguments.prog} resume {shlex.quote(str(run.path))} --epochs {2 * ended.epoch}"
         (err if arguments.json else out).line(sentence)
+        run.conclude()
         return 0
     run.refuse_if_training()
 

@@ -85,7 +85,7 @@ class Checkpoints:
         if not self.directory.exists():
             files.make_directory(self.directory)
             files.sync(self.directory.parent)
-        self._tidy()
+        self.tidy()
         try:
             self._refuse_without_space(tensors, encoded)
             new = self._write_aside(final.name, tensors, encoded)
@@ -106,7 +106,7 @@ class Checkpoints:
                 self._warn(f"old checkpoints can't be removed from {self.directory}: {error.strerror}")
         finally:
             with contextlib.suppress(OSError):  # a disk that fails here as well is tidied by the next write
-                self._tidy()
+                self.tidy()
         return final
 
     def take_warnings(self) -> builtins.list[str]:
@@ -195,7 +195,7 @@ class Checkpoints:
                 files.replace(path, gone)
                 files.remove(gone)
 
-    def _tidy(self) -> None:
+    def tidy(self) -> None:
         """Remove what a killed writer left; put back what it was about to replace."""
         for path in self.directory.glob(".*"):
             name = path.with_name(path.name.removeprefix(_OLD))

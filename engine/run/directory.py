@@ -99,6 +99,14 @@ class Run:
         if status["state"] in ALIVE and not here:
             raise RunError(f"{self.path} is being trained by process {status['pid']} on {status['host']}")
 
+    def conclude(self) -> None:
+        """Write what the journal says of the end into the status, where the process was killed before it could."""
+        status = self.status.read(self.status.path)
+        words = _words_of_the_dead(self.path) if status["state"] == "died" else {}
+        if words:
+            kept = {key: status[key] for key in ("epochs", "monitor", "mode", "started")}
+            self.status.write(**{**kept, **words})
+
     def tell(self, ask: str, **values: Any) -> None:
         """Ask the process that trains this run for "pause", "resume", "stop" (reason=…), "checkpoint", "validate" or "set"
         (field=…, value=…, times=…, see `engine.changes`). It is done after the step under way.

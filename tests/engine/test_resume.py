@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 from pathlib import Path
 from typing import Any
 
@@ -214,3 +215,17 @@ def test_ones_own_objects_continue_in_their_run_dir(digits: tuple[torch.Tensor, 
         epochs=5,
     )
     assert plain.same(second.parts.model.state_dict(), model.state_dict())
+
+
+def test_a_resume_with_nothing_left_to_do_tidies_up(whole: Trainer, tmp_path: Path) -> None:
+    """What a writer leaves that was killed while it removed an old checkpoint, after the last one was there."""
+    assert whole.run is not None
+    run = tmp_path / "run"
+    shutil.copytree(whole.run.path, run, symlinks=True, ignore=shutil.ignore_patterns(".lock"))
+    gone = run / "checkpoints" / ".gone-step-00000012"
+    gone.mkdir()
+    (gone / "state.json").write_text("{}")
+    assert Trainer.resume(run).fit().state == "finished"
+    assert not gone.exists() and plain.same(
+        Run.open(run).checkpoints.read("last").tensors["model"], whole.parts.model.state_dict()
+    )

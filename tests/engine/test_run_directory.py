@@ -289,6 +289,12 @@ def test_a_run_that_was_killed_after_its_last_line_has_ended(tmp_path: Path) -> 
         run.journal.close()
     (summary,) = Run.list(tmp_path)
     assert (summary.state, summary.step, summary.best, summary.reason) == ("finished", 5, {"epoch": 1.0}, "all 1 epochs done")
+    assert run.status.read(run.status.path)["state"] == "died"
+    (run.path / ".status.json.new").write_text("what the process was about to write")
+    run.conclude()
+    assert run.status.read(run.status.path)["state"] == "finished"
+    assert Run.list(tmp_path)[0].best == summary.best
+    assert not (run.path / ".status.json.new").exists()
 
 
 # History and weight
