@@ -272,6 +272,7 @@ class Epochs:
         self.reporter.state(
             EpochEnded(epoch=self.epoch, step=self.step, metrics=metrics, lr=lr, seconds=seconds, best=best, notes=notes)
         )
+        self.meter.start_epoch(self.step)  # a checkpoint of this step is the same, made now or at the next epoch's beginning
         if self.saver is None:
             return True
         if cut is not None or self.epoch == self.length.epochs or self.best.exhausted or self._spent:

@@ -229,3 +229,16 @@ def test_a_resume_with_nothing_left_to_do_tidies_up(whole: Trainer, tmp_path: Pa
     assert not gone.exists() and plain.same(
         Run.open(run).checkpoints.read("last").tensors["model"], whole.parts.model.state_dict()
     )
+
+
+def test_a_stop_before_the_first_step_of_an_epoch_writes_the_same_checkpoint_again(whole: Trainer, tmp_path: Path) -> None:
+    stopped = Trainer.from_recipe(recipe(), runs=tmp_path)
+    stopped.on(EpochEnded, lambda event: stopped.control.stop() if event.epoch == 1 else None)
+    stopped.fit()
+    assert stopped.run is not None and whole.run is not None and stopped.step == STEPS
+    again, before = (run.checkpoints.read(STEPS).state for run in (stopped.run, whole.run))
+    for state in (again, before):
+        for clock in ("elapsed", "epoch_seconds"):
+            del state[clock]
+        del state["best"]["row"]["seconds"]
+    assert again == before
