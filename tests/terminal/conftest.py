@@ -27,7 +27,9 @@ threads = 1
 [checkpoint]
 min_seconds = 0.0
 """
-SLOW = QUICK.replace("epochs = 2", "epochs = 4") + "[data]\nbatch_size = 1\n"  # a few seconds
+SLOW = (
+    QUICK.replace("epochs = 2", "epochs = 4") + '[data]\nbatch_size = 1\n[model]\nname = "mlp"\nhidden = [1024, 1024]\n'
+)  # some seconds
 LONG = """
 name = "long"
 [data]
