@@ -45,7 +45,6 @@ if TYPE_CHECKING:
 REPORT_SECONDS = 0.25  # between two looks at the device's sums: what screens get, and what a GPU is waited for
 FP16_REFUSALS = 50  # in a row: the scaler's factor is at its end then
 POINTS = 10_000  # of the training curve in a run of known length
-RETRY_SECONDS = 2.0  # between two attempts to write the last checkpoint
 
 
 class Epochs:
