@@ -15,9 +15,10 @@ from engine.errors import EpochalError, RunError, nearest
 from engine.history import History
 from tui.widgets import export
 from tui.widgets.curves import ACROSS, View
-from tui.widgets.figure import Figure, compose, curves_of, metrics_of
+from tui.widgets.figure import Figure, compose
 from tui.widgets.formats import plain
 from tui.widgets.rows import Row
+from tui.widgets.traces import curves_of, metrics_of
 
 _COLORS = {
     "train": "36", "val": "35", "mark": "33;1", "faint": "2", "ghost": "36;2", "strong": "1", "label": "2", "warn": "33",

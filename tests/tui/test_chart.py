@@ -24,7 +24,8 @@ from tui.screens.train import TrainScreen
 from tui.widgets import export
 from tui.widgets.chart import Chart
 from tui.widgets.curves import Smoothed, View, decimate, inliers, smooth
-from tui.widgets.figure import Across, Traces, compose, exact, recent, round_up
+from tui.widgets.figure import compose, exact, recent, round_up
+from tui.widgets.traces import Across, Traces
 
 LOSSES = st.lists(st.floats(1e-3, 1e3) | st.just(math.nan), min_size=1, max_size=200)
 

@@ -4,10 +4,7 @@ from __future__ import annotations
 
 import re
 import threading
-from collections import deque
-from collections.abc import Callable, Mapping, Sequence
-from functools import partial
-from pathlib import Path
+from collections.abc import Mapping, Sequence
 from typing import Any, ClassVar
 
 from rich.text import Text
@@ -21,15 +18,16 @@ from textual.widgets import DataTable, Input, Static
 from engine.errors import EpochalError
 from tui.keys import bindings
 from tui.listing import LIVE, elsewhere, told
-from tui.screens.ask import AskFork, AskText, Confirm
-from tui.screens.base import Base, KeyLine
+from tui.screens.ask import AskFork
+from tui.screens.base import KeyLine
+from tui.screens.ordering import Ordering
 from tui.screens.quit import AskEpochs
 
 SECONDS = 2.0  # between two readings of the directories
 _AGAIN = "torch is being loaded: once more in a moment"
 
 
-class RunsScreen(Base):
+class RunsScreen(Ordering):
     """A table of runs, those at work first, then the newest, until the person sorts it otherwise.
 
     It is read again every two seconds, by a thread: there may be many directories, on a slow file system.
@@ -50,11 +48,9 @@ class RunsScreen(Base):
         self._all: Sequence[Any] = ()
         self._best: Mapping[Any, tuple[float, int]] = {}
         self._runs: dict[str, Any] = {}  # those in the table
-        self._marked: set[str] = set()
         self._shown: tuple[list[str], list[list[str]]] | None = None  # heads and cells
         self._found: tuple[Sequence[Any], Mapping[Any, tuple[float, int]], str | None] | None = None  # by the thread
         self._reading: threading.Thread | None = None
-        self._said: deque[tuple[str, str]] = deque()  # by threads: what came of it, and how bad that is
         self.query_one("#filter").display = bool(self.console_app.listing.text)
         self.query_one(DataTable).focus()
         self.set_interval(SECONDS / 8, self._look)
@@ -358,60 +354,6 @@ class RunsScreen(Base):
         if not values:
             self.notify(f"{run.name} has no recipe: it was made by a program and is resumed by it", severity="warning")
         return values or None
-
-    # order
-
-    def action_tag(self) -> None:
-        """Give it a tag."""
-        if run := self._run:
-            said = "A line of text that stays with the run; empty takes it away."
-            act = partial(self.console_app.engine.tag, run.path)
-            self.app.push_screen(AskText(f"Tag {run.name}", said, run.tag), self._then(act))
-
-    def action_rename(self) -> None:
-        """Give its directory another name."""
-        if run := self._run:
-            act = partial(self.console_app.engine.rename, run.path)
-            said = "Another name for its directory; the time at the beginning stays."
-            self.app.push_screen(AskText(f"Rename {run.name}", said, re.sub(r"^\d{8}-\d{6}-", "", run.name)), self._then(act))
-
-    def _then(self, act: Callable[[str], object]) -> Callable[[str | None], None]:
-        def done(text: str | None) -> None:
-            if text is not None:
-                try:
-                    act(text)
-                except EpochalError as error:
-                    self.notify(str(error), severity="error", markup=False)
-                self.action_reload()
-
-        return done
-
-    def action_delete(self) -> None:
-        """Delete the marked runs, or the one under the cursor, after a question."""
-        runs = self._chosen()
-        live = [run.name for run in runs if run.state in LIVE]
-        if live:
-            self.notify(f"{live[0]} is being trained and can't be deleted", severity="warning", markup=False)
-        elif runs:
-            title = "Delete this run?" if len(runs) == 1 else f"Delete these {len(runs)} runs?"
-            names = [run.name for run in runs[:8]] + ([f"and {len(runs) - 8} more"] if len(runs) > 8 else [])
-            lines = [*names, "", "With its checkpoints, its curves and its log." if len(runs) == 1 else
-                     "With their checkpoints, their curves and their logs."]  # fmt: skip
-            self.app.push_screen(Confirm(title, lines), lambda sure: self._delete([run.path for run in runs]) if sure else None)
-
-    def _delete(self, paths: Sequence[Path]) -> None:
-        self._marked.clear()
-
-        def work() -> None:
-            for path in paths:
-                try:
-                    self.console_app.engine.delete(path)
-                except EpochalError as error:
-                    self._said.append((str(error), "error"))
-                else:
-                    self._said.append((f"{path.name} is deleted", "information"))
-
-        threading.Thread(target=work, name="epochal-delete", daemon=True).start()
 
 
 def settings(text: str) -> list[str]:

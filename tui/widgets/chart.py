@@ -6,9 +6,10 @@ from typing import ClassVar
 
 from engine.history import History
 from tui.widgets.curves import ACROSS, View
-from tui.widgets.figure import Across, Figure, Traces, compose, metrics_of
+from tui.widgets.figure import Figure, compose
 from tui.widgets.plot import columns
 from tui.widgets.rows import Pane
+from tui.widgets.traces import Across, Traces, metrics_of
 
 SMOOTHING = (0.0, 0.3, 0.6, 0.8, 0.9, 0.95, 0.98, 0.99, 0.995, 0.999)
 LEGEND_FROM = 8  # rows from which one goes to the legend

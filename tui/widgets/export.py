@@ -10,8 +10,9 @@ from collections.abc import Iterator
 from html import escape
 from pathlib import Path
 
-from tui.widgets.figure import Across, Figure, Trace
+from tui.widgets.figure import Figure
 from tui.widgets.plot import Axis, Curve
+from tui.widgets.traces import Across, Trace
 
 WIDTH, HEIGHT = 960, 540
 LEFT, RIGHT, TOP, BOTTOM = 70, 20, 56, 40  # margins

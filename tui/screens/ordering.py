@@ -1,0 +1,91 @@
+"""Keeping order among runs: tag, rename, delete."""
+
+from __future__ import annotations
+
+import re
+import threading
+from abc import abstractmethod
+from collections import deque
+from collections.abc import Callable, Sequence
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+from engine.errors import EpochalError
+from tui.listing import LIVE
+from tui.screens.ask import AskText, Confirm
+from tui.screens.base import Base
+
+
+class Ordering(Base):
+    """Its actions are for the run under the cursor, or for those that are marked."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self._marked: set[str] = set()
+        self._said: deque[tuple[str, str]] = deque()  # by threads: what came of it, and how bad that is
+
+    @property
+    @abstractmethod
+    def _run(self) -> Any:
+        """The run under the cursor, or None."""
+
+    @abstractmethod
+    def _chosen(self) -> list[Any]:
+        """The marked runs, else the one under the cursor."""
+
+    @abstractmethod
+    def action_reload(self) -> None:
+        """Read the runs' directories again."""
+
+    def action_tag(self) -> None:
+        """Give it a tag."""
+        if run := self._run:
+            said = "A line of text that stays with the run; empty takes it away."
+            act = partial(self.console_app.engine.tag, run.path)
+            self.app.push_screen(AskText(f"Tag {run.name}", said, run.tag), self._then(act))
+
+    def action_rename(self) -> None:
+        """Give its directory another name."""
+        if run := self._run:
+            act = partial(self.console_app.engine.rename, run.path)
+            said = "Another name for its directory; the time at the beginning stays."
+            self.app.push_screen(AskText(f"Rename {run.name}", said, re.sub(r"^\d{8}-\d{6}-", "", run.name)), self._then(act))
+
+    def _then(self, act: Callable[[str], object]) -> Callable[[str | None], None]:
+        def done(text: str | None) -> None:
+            if text is not None:
+                try:
+                    act(text)
+                except EpochalError as error:
+                    self.notify(str(error), severity="error", markup=False)
+                self.action_reload()
+
+        return done
+
+    def action_delete(self) -> None:
+        """Delete the marked runs, or the one under the cursor, after a question."""
+        runs = self._chosen()
+        live = [run.name for run in runs if run.state in LIVE]
+        if live:
+            self.notify(f"{live[0]} is being trained and can't be deleted", severity="warning", markup=False)
+        elif runs:
+            title = "Delete this run?" if len(runs) == 1 else f"Delete these {len(runs)} runs?"
+            names = [run.name for run in runs[:8]] + ([f"and {len(runs) - 8} more"] if len(runs) > 8 else [])
+            lines = [*names, "", "With its checkpoints, its curves and its log." if len(runs) == 1 else
+                     "With their checkpoints, their curves and their logs."]  # fmt: skip
+            self.app.push_screen(Confirm(title, lines), lambda sure: self._delete([run.path for run in runs]) if sure else None)
+
+    def _delete(self, paths: Sequence[Path]) -> None:
+        self._marked.clear()
+
+        def work() -> None:
+            for path in paths:
+                try:
+                    self.console_app.engine.delete(path)
+                except EpochalError as error:
+                    self._said.append((str(error), "error"))
+                else:
+                    self._said.append((f"{path.name} is deleted", "information"))
+
+        threading.Thread(target=work, name="epochal-delete", daemon=True).start()
