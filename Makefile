@@ -4,7 +4,7 @@ VENV ?= .venv
 BIN = $(VENV)/bin
 INSTALL = $(BIN)/python -m pip install --quiet -c constraints.txt
 
-.PHONY: run test lint format clean torture bench bench-peers bench-peers-here scoreboard scoreboard-here
+.PHONY: run test lint format clean torture bench bench-gpu bench-peers bench-peers-here scoreboard scoreboard-here
 
 run: $(VENV)/installed
 	@$(BIN)/epochal
@@ -30,6 +30,9 @@ torture: $(VENV)/installed-test
 # Steps a second beside the tutorial's loop: a table in Markdown. With peers: other trainers too, in their own environment.
 bench: $(VENV)/installed
 	@$(BIN)/python -m tests.benchmarks.race
+
+bench-gpu: $(VENV)/installed
+	@$(BIN)/python -m tests.benchmarks.race --device cuda --peers
 
 bench-peers:
 	@$(MAKE) --no-print-directory bench-peers-here VENV=.venv-peers
