@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 LIMIT = 1000  # members of one sweep
 
 _NUMBER = r"[+-]?(?:\d[\d_]*\.?\d*|\.\d+)(?:[eE][+-]?\d+)?"
-_RANGE = re.compile(rf"({_NUMBER})\.\.({_NUMBER})(?:x(\d+))?")
+_RANGE = re.compile(rf"({_NUMBER})\s*\.\.\s*({_NUMBER})(?:\s*x\s*(\d+))?")
 _OPENING, _CLOSING = "[{(", "]})"
 
 

@@ -186,7 +186,8 @@ class Sweep:
         from engine.run import Run, environment
 
         recipe = member.recipe
-        run = None if self._runs is None else Run.create(self._runs, recipe.name, recipe.to_toml(), environment())
+        known = environment() | {"differs": recipe.differs()}
+        run = None if self._runs is None else Run.create(self._runs, recipe.name, recipe.to_toml(), known)
         plan = replace(recipe.training, execution="eager")  # of what is not a step: nothing is to be compiled for it
         return self._heard(member, Fitting(parts, plan, recipe.checkpoint, recipe.name, run, None))
 

@@ -63,7 +63,7 @@ class Background:
             if isinstance(stream, io.TextIOWrapper):
                 stream.reconfigure(line_buffering=True)  # in order with what C code prints
 
-    def begun(self, run: Run | None) -> None:
+    def begun(self, run: Run | None, **besides: object) -> None:
         """The run has begun: what is printed goes into its output.log from here on, and the other process may end."""
         assert run is not None
         with self._printed, self._log(run.output_path) as log:
@@ -73,7 +73,7 @@ class Background:
                 log.write(os.pread(self._printed.fileno(), os.fstat(self._printed.fileno()).st_size, 0))
             self._lead(log.fileno())
         with contextlib.suppress(OSError):  # it did not wait
-            os.write(self._writing, json.dumps({"run": str(run.path), "pid": os.getpid()}).encode() + b"\n")
+            os.write(self._writing, json.dumps({"run": str(run.path), "pid": os.getpid(), **besides}).encode() + b"\n")
         os.close(self._writing)
 
     @staticmethod
@@ -130,6 +130,9 @@ class Background:
         if not arguments.quiet:
             out.line(f"process   {told['pid']}, in the background")
             out.line(f"attach    {arguments.prog} attach {shlex.quote(str(told['run']))}")
+            if "job" in told:
+                where = f" --runs {shlex.quote(arguments.runs)}" if arguments.runs else ""
+                out.line(f"sweep     {arguments.prog} queue{where}; {arguments.prog} queue{where} stop {told['job']}")
 
     @contextlib.contextmanager
     def _passing_signals(self) -> Iterator[None]:

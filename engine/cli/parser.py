@@ -50,9 +50,12 @@ def make_parser(prog: str) -> Parser:
     _recipe_options(sweep)
     _runs_option(sweep)
     sweep.add_argument("--list", action="store_true", help="print the combinations and train nothing")
+    sweep.add_argument("--background", action="store_true", help=_BACKGROUND.replace("run has", "first run has"))
     quiet = sweep.add_mutually_exclusive_group()
     quiet.add_argument("--json", action="store_true", help="print what came of each as one JSON list, the best first")
     quiet.add_argument("--quiet", action="store_true", help="print only the table")
+
+    _queue(command("queue", "engine.cli.queue", "train recipes one after another, in the background", _QUEUE))
 
     resume = command("resume", "engine.cli.train", "go on with a run from its last checkpoint", _RESUME)
     resume.add_argument("run", metavar="RUN", nargs="?", default="last", help=_RUN)
@@ -126,11 +129,56 @@ def make_parser(prog: str) -> Parser:
     return parser
 
 
+def _queue(parser: argparse.ArgumentParser) -> None:
+    _runs_option(parser)
+    parser.set_defaults(action="list", json=False)
+    actions = parser.add_subparsers(title="actions", metavar="ACTION", dest="action", parser_class=Parser)
+
+    def action(name: str, help: str | None, description: str = "") -> argparse.ArgumentParser:
+        shown: dict[str, Any] = {"help": help} if help else {}  # without it the action is not listed
+        made: argparse.ArgumentParser = actions.add_parser(
+            name, description=description or help, allow_abbrev=False, formatter_class=_Formatter, **shown
+        )
+        made.add_argument("--runs", metavar="DIR", default=argparse.SUPPRESS, help=_RUNS)
+        return made
+
+    add = action("add", "put recipes, a sweep, or runs to be gone on with into the queue, and let it begin", _QUEUE_ADD)
+    add.add_argument("what", metavar="RECIPE.toml | FIELD=VALUES", nargs="*", help=_QUEUED)
+    add.add_argument(
+        "--resume", action="append", default=[], metavar="RUN", help="go on with this run; may be given many times"
+    )
+    add.add_argument("--first", action="store_true", help="before all that wait")
+    add.add_argument("--hold", action="store_true", help="only add: begin nothing where nobody works on the queue")
+    _recipe_options(add)
+    action("list", "list the queue: also what `queue` alone does").add_argument("--json", action="store_true", help="as JSON")
+    for name, help in (("remove", "take jobs out that are not under way"), ("retry", "have stopped or failed jobs wait again")):
+        action(name, help).add_argument("jobs", metavar="JOB", nargs="+", type=_count, help="its number")
+    move = action("move", "begin a job earlier or later")
+    move.add_argument("job", metavar="JOB", type=_count, help="its number")
+    move.add_argument("step", metavar="STEP", type=int, help="so many places later; -1: one earlier, -1000: first of all")
+    action("clear", "take out the jobs that have ended; their runs stay")
+    start = action("start", "work on the queue, in a process that outlives this terminal; also after hold and stop")
+    start.add_argument("--foreground", action="store_true", help="here, until nothing waits; Ctrl-C stops with a checkpoint")
+    action("hold", "begin nothing else; what is under way goes on")
+    stop = action("stop", "stop what is under way with a checkpoint, and hold the queue; start goes on from there")
+    stop.add_argument(
+        "jobs", metavar="JOB", nargs="*", type=_count, help="only these, for good: the queue goes on with the next"
+    )
+    action("work", None)
+    action("train", None).add_argument("job", type=_count)
+
+
 _TRAIN = """Train a recipe: one row an epoch, and on a terminal a live line below.
 Exit status: 0 finished, 1 the training failed, 2 a mistake in the recipe or the arguments, 130 and 143 stopped by Ctrl-C or
 SIGTERM with the step finished and a checkpoint written; a second signal ends at once. A hang-up does not stop it."""
 _SWEEP = """Train a recipe once for each combination of the values, each a run of its own, and end with a table, the best
 first. One that fails does not stop the others; Ctrl-C or SIGTERM ends the sweep with a checkpoint of what is under way."""
+_QUEUE = """Jobs are trained one after another by a worker process that needs no terminal. A recipe is frozen when it is
+queued; one that fails does not stop the rest. A job whose process is killed goes on from its last checkpoint when the queue
+is started."""
+_QUEUE_ADD = """Put recipes into the queue, each a job; with FIELD=VALUES each recipe becomes one sweep. A worker begins at once
+unless one is there, or the queue is held. Own code that a recipe names is read when its job begins, in this directory."""
+_QUEUED = "recipes (left out: an MLP on the digits); fields with values, as for sweep, make a sweep of each"
 _AXES = """the recipe (left out: an MLP on the digits), then fields with their values: optimizer.lr=1e-4,1e-3, seed=0..7, or
 optimizer.lr=1e-4..1e-1x16 for 16 values on a logarithmic scale"""
 _BACKGROUND = """train in a process of its own, which outlives this terminal: return when the run has begun, and print where it
@@ -156,6 +204,7 @@ _FIND_LR = """Look for a learning rate: a copy of the model is trained with a ra
 until the loss comes apart. Nothing is written. Exit status 2 when something is wrong with the recipe."""
 _EXPORT = """Write a recipe, or that of a run, as a script of plain PyTorch that depends on torch and the data's library alone
 and on a CPU prints the same losses to the last bit. What such a script can't say is one sentence that names the field."""
+_RUNS = "where runs are kept; left out: $EPOCHAL_RUNS, else ./runs"
 _RECIPE = "the recipe; left out: an MLP on the digits"
 _RUN = "its directory, its name, a part of the name that only it has, or last (which is also meant when left out)"
 
@@ -177,7 +226,7 @@ def _recipe_options(parser: argparse.ArgumentParser) -> None:
 
 
 def _runs_option(parser: Any) -> None:
-    parser.add_argument("--runs", metavar="DIR", help="where runs are kept; left out: $EPOCHAL_RUNS, else ./runs")
+    parser.add_argument("--runs", metavar="DIR", help=_RUNS)
 
 
 def _output_options(parser: argparse.ArgumentParser) -> None:

@@ -5,9 +5,11 @@ from __future__ import annotations
 import argparse
 import json
 from contextlib import ExitStack
+from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 from engine.cli import format
+from engine.cli.background import Background
 from engine.cli.output import Live, Log, Stream
 from engine.cli.recipes import recipe_values
 from engine.cli.rows import live_line, say
@@ -27,6 +29,8 @@ def sweep(arguments: argparse.Namespace, out: Stream, err: Stream) -> int:
     arguments.recipe = axes.pop(0) if "=" not in axes[0] else None
     if stray := [axis for axis in axes if "=" not in axis]:
         raise EpochalError(f"{stray[0]!r} is no field with values; write FIELD=VALUE,VALUE,…, such as optimizer.lr=1e-4,1e-3")
+    if arguments.background:
+        return _in_background(arguments, axes, out, err)
     members = expand(recipe_values(arguments), axes)
     if arguments.list:
         for line in format.table([list(shortened(members[0].differs)), *([*m.differs.values()] for m in members)]):
@@ -48,6 +52,22 @@ def sweep(arguments: argparse.Namespace, out: Stream, err: Stream) -> int:
         for line in as_table(ranked(outcomes)):
             out.line(line)
     return signals.status or int(any(outcome.state == "failed" for outcome in outcomes))
+
+
+def _in_background(arguments: argparse.Namespace, axes: list[str], out: Stream, err: Stream) -> int:
+    """The sweep in a process of its own, listed and stopped as a job of the queue that did not wait."""
+    background = Background(out, err)
+    if background.process:
+        return background.wait(arguments, out, err)
+    with Signals() as signals:
+        from engine.cli.queue import job_of
+        from engine.jobs import Training
+        from engine.run import runs_root
+        from engine.run.queue import Queue
+
+        queue = Queue(runs_root(arguments.runs))
+        (job,) = queue.add([replace(job_of(recipe_values(arguments), tuple(axes)), direct=True)])
+        return Training(queue, job.id, lambda run: background.begun(run, job=job.id)).train(signals.watch)
 
 
 class Telling:

@@ -144,12 +144,13 @@ def _count_or_whole(value: Any) -> bool:
 def _gone(values: Mapping[str, Any]) -> str:
     """Why nobody can be at work, or an empty text."""
     if values["host"] == platform.node():
-        return "" if _at_work(values) else "its process is gone"
+        return "" if at_work(values) else "its process is gone"
     silent = time.time() - values["heartbeat"]
     return f"no sign of life from {values['host']} for {silent:.0f} s" if silent > SILENCE_SECONDS else ""
 
 
-def _at_work(values: Mapping[str, Any]) -> bool:
+def at_work(values: Mapping[str, Any]) -> bool:
+    """Whether the process `pid` of this host that began at `process_started` is at work."""
     try:
         process = psutil.Process(values["pid"])
         started: float = process.create_time()

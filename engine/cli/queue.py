@@ -1,0 +1,190 @@
+"""`queue`: recipes, sweeps and interrupted runs, trained one after another by a process in the background."""
+
+from __future__ import annotations
+
+import argparse
+import dataclasses
+import json
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+from engine.cli import format
+from engine.cli.output import Stream
+from engine.cli.recipes import recipe_values
+from engine.cli.signals import Signals
+from engine.errors import EpochalError, RunError
+from engine.run import Run, RunSummary, runs_root
+from engine.run.queue import ENDED, Job, Queue
+from engine.run.worker import Worker, begin_working
+from engine.sweep import Axis, count
+
+
+def queue(arguments: argparse.Namespace, out: Stream, err: Stream) -> int:
+    """One of the actions on the queue; the list where none is named."""
+    act: Callable[[Queue, argparse.Namespace, Stream, Stream], int] = _ACTIONS[arguments.action or "list"]
+    return act(Queue(runs_root(arguments.runs)), arguments, out, err)
+
+
+def _add(queue: Queue, arguments: argparse.Namespace, out: Stream, err: Stream) -> int:
+    recipes = [item for item in arguments.what if "=" not in item]
+    axes = tuple(item for item in arguments.what if "=" in item)
+    if arguments.resume and (recipes or axes):
+        raise EpochalError("--resume takes runs that are gone on with, and no recipe besides")
+    jobs = [resuming(Run.open(run, queue.root)) for run in arguments.resume]
+    for recipe in [] if jobs else recipes or [None]:
+        arguments.recipe = recipe
+        jobs.append(job_of(recipe_values(arguments), axes))
+    for job in queue.add(jobs, first=arguments.first):
+        out.line(f"job {job.id}  {job.name}{_runs_of(job)}")
+    if not arguments.hold:
+        out.line(begin_working(queue, again=False))
+    return 0
+
+
+def job_of(values: dict[str, object], axes: tuple[str, ...] = ()) -> Job:
+    """A recipe with every default written out, or a sweep. RecipeError for each mistake there is."""
+    from engine.recipe import Recipe
+    from engine.settings import to_toml
+
+    if not axes:
+        recipe = Recipe.from_dict(values)
+        return Job(name=recipe.name, recipe=recipe.to_toml())
+    from engine.sweep import expand
+
+    expand(values, axes)
+    return Job(name=str(values.get("name", Recipe().name)), recipe=to_toml(values), axes=axes)
+
+
+def resuming(run: Run) -> Job:
+    """A run that is gone on with from its last checkpoint. RunError where it can't be."""
+    from engine.run import Status
+
+    status = Status.read(run.status.path)
+    run.refuse_if_training()
+    if not run.recipe_path.exists():
+        raise RunError(f"{run.name} has no recipe: it was made by a program, and only that can go on with it")
+    if status["state"] == "finished":
+        raise RunError(f"{run.name} has finished: there is nothing to go on with")
+    return Job(name=run.name, run=str(run.path.absolute()))
+
+
+def _list(queue: Queue, arguments: argparse.Namespace, out: Stream, err: Stream) -> int:
+    contents = queue.read()
+    jobs = [job.shown for job in contents.jobs]
+    if arguments.json:
+        shown = [{**dataclasses.asdict(job), "alive": job.alive} for job in jobs]
+        out.line(json.dumps({"held": contents.held, "working": contents.working, "jobs": shown}, ensure_ascii=False, indent=1))
+        return 0
+    summaries = {str(run.path.absolute()): run for run in Run.list(queue.root)} if jobs else {}
+    rows = [("job", "state", "name", "progress", "best", "run"), *(_row(job, summaries) for job in jobs)]
+    for line in format.table(rows) if jobs else [f"nothing is queued in {queue.root}"]:
+        out.line(line)
+    for job in jobs:
+        for note in (*job.notes, *([f"{job.state}: {job.reason}"] if job.reason and job.state != "finished" else [])):
+            out.line(f"job {job.id}: {note}")
+    out.line(standing(contents.held, contents.working, jobs))
+    return 0
+
+
+def standing(held: bool, working: bool, jobs: list[Job]) -> str:
+    """What the queue does, in one sentence."""
+    waiting = sum(job.state in ("waiting", "died") and not job.direct for job in jobs)
+    if working:
+        return f"at work{', and begins nothing else: it is held' if held else ''}"
+    if held and waiting:
+        return "held: epochal queue start lets it go on"
+    return "nobody works on it: epochal queue start" if waiting else "nothing waits"
+
+
+def _row(job: Job, summaries: dict[str, RunSummary]) -> tuple[str, ...]:
+    run = summaries.get(job.run)
+    if job.axes:
+        over = sum(part.state in ENDED for part in job.parts)
+        return (str(job.id), job.state, f"{job.name}{_runs_of(job)}", f"{over}/{len(job.parts) or _count(job)} runs", "", "")
+    progress = "" if run is None else f"{run.epoch}/{run.epochs or '?'} epochs"
+    value = None if run is None else run.best.get(run.monitor)
+    best = f"{format.metric_name(run.monitor)} {format.value(value)}" if run is not None and value is not None else ""
+    return str(job.id), job.state, job.name, progress, best, Path(job.run).name if job.run else ""
+
+
+def _count(job: Job) -> int:
+    return count([Axis.parse(axis) for axis in job.axes])
+
+
+def _runs_of(job: Job) -> str:
+    return f"  {' '.join(job.axes)}  ({_count(job)} runs)" if job.axes else ""
+
+
+def _remove(queue: Queue, arguments: argparse.Namespace, out: Stream, err: Stream) -> int:
+    for job in queue.remove(arguments.jobs):
+        out.line(f"job {job.id}  {job.name}  is removed")
+    return 0
+
+
+def _clear(queue: Queue, arguments: argparse.Namespace, out: Stream, err: Stream) -> int:
+    out.line(f"{format.counted(len(queue.clear()), 'job')} removed; what they have trained stays")
+    return 0
+
+
+def _move(queue: Queue, arguments: argparse.Namespace, out: Stream, err: Stream) -> int:
+    queue.move(arguments.job, arguments.step)
+    return _list(queue, argparse.Namespace(json=False), out, err)
+
+
+def _retry(queue: Queue, arguments: argparse.Namespace, out: Stream, err: Stream) -> int:
+    for job in queue.retry(arguments.jobs):
+        out.line(f"job {job.id}  {job.name}  waits")
+    out.line(begin_working(queue, again=False))
+    return 0
+
+
+def _start(queue: Queue, arguments: argparse.Namespace, out: Stream, err: Stream) -> int:
+    if not arguments.foreground:
+        out.line(begin_working(queue))
+        return 0
+    queue.hold(False)
+    return _work(queue, arguments, out, err)
+
+
+def _work(queue: Queue, arguments: argparse.Namespace, out: Stream, err: Stream) -> int:
+    def say(text: str) -> None:
+        out.line(f"{time.strftime('%Y-%m-%d %H:%M:%S')}  {text}")
+
+    worker = Worker(queue, say)
+    with worker.signals():
+        failures = worker.work()
+    return 128 + worker.received if worker.received is not None else int(failures > 0)
+
+
+def _train(queue: Queue, arguments: argparse.Namespace, out: Stream, err: Stream) -> int:
+    from engine.jobs import Training
+
+    with Signals() as signals:
+        return Training(queue, arguments.job).train(signals.watch)
+
+
+def _hold(queue: Queue, arguments: argparse.Namespace, out: Stream, err: Stream) -> int:
+    queue.hold()
+    out.line("held: what is under way goes on, nothing else is begun")
+    return 0
+
+
+def _stop(queue: Queue, arguments: argparse.Namespace, out: Stream, err: Stream) -> int:
+    if arguments.jobs:
+        for number in arguments.jobs:
+            job = queue.tell(number, "stop", reason="stopped from another process")
+            out.line(f"job {number}  {job.name}  is asked to stop")
+        return 0
+    stopped = queue.stop()
+    for job in stopped:
+        out.line(f"job {job.id}  {job.name}  stops with a checkpoint and goes on when the queue is started")
+    if not stopped:
+        out.line("nothing is under way; the queue is held")
+    return 0
+
+
+_ACTIONS = {
+    "add": _add, "list": _list, "remove": _remove, "clear": _clear, "move": _move, "retry": _retry, "start": _start,
+    "hold": _hold, "stop": _stop, "work": _work, "train": _train,
+}  # fmt: skip

@@ -1,0 +1,181 @@
+"""A job of the queue, trained by this process: a recipe, a run that is gone on with, or a sweep. Its end is written here."""
+
+from __future__ import annotations
+
+import os
+import sys
+import threading
+import traceback
+from collections.abc import Callable
+from dataclasses import replace
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from engine.control import Control
+from engine.errors import EpochalError, RunError
+from engine.events import Event, Message, RunEnded, RunStarted
+from engine.run import Run, Status
+from engine.run.control_file import Inbox, deliver
+from engine.run.queue import Job, Part, Queue
+from engine.run.worker import lead
+
+if TYPE_CHECKING:
+    from engine.fitting import Fitting
+    from engine.sweep import Member
+
+LISTEN_SECONDS = 0.25  # between two looks at what is asked
+
+
+class Training:
+    """Trains one job. `begun(run)` is called once, when its first run is under way."""
+
+    def __init__(self, queue: Queue, number: int, begun: Callable[[Run], None] | None = None) -> None:
+        self.queue, self.number = queue, number
+        self._begun = begun
+        self._over = threading.Event()
+
+    def train(self, watch: Callable[[Control], None]) -> int:
+        """`watch` is given what signals are to stop. The exit status: 0 finished or stopped, 1 failed, 2 a mistake."""
+        inbox = self.queue.inbox(self.number)
+        job = self.queue.claim(self.number)
+        try:
+            state, reason, status = *self._trained(job, inbox, watch), 0
+        except EpochalError as error:
+            state, reason, status = "failed", str(error), 2
+            print(f"epochal: {reason}", file=sys.stderr)
+        except Exception as error:  # of the user's code: the queue goes on
+            traceback.print_exc()
+            state, reason, status = "failed", f"{type(error).__name__}: {error}", 1
+        finally:
+            self._over.set()
+        self.queue.conclude(self.number, state, reason)
+        return status or int(state == "failed")
+
+    def _trained(self, job: Job, inbox: Inbox, watch: Callable[[Control], None]) -> tuple[str, str]:
+        """The state and the reason of its end."""
+        try:
+            os.chdir(job.directory)
+        except OSError as error:
+            raise RunError(f"its directory {job.directory} can't be entered: {error.strerror}") from error
+        return self._sweep(job, inbox, watch) if job.axes else self._single(job, inbox, watch)
+
+    def _single(self, job: Job, inbox: Inbox, watch: Callable[[Control], None]) -> tuple[str, str]:
+        from engine.recipe import Recipe
+        from engine.trainer import Trainer
+
+        control = Control()
+        self._listen(inbox, control, watch)
+        path = Path(job.run) if job.run else None
+        if path is not None and not path.is_dir():
+            if not job.recipe:
+                raise RunError(f"the run {path} is not there any more")
+            path = None
+        if path is None:
+            recipe = Recipe.from_dict(_values(job))
+            trainer = Trainer.from_recipe(recipe, runs=self.queue.root, control=control)
+        elif ended := _finished(path):
+            return ended
+        else:
+            trainer = Trainer.resume(path, control=control)
+        run = trainer.run
+        assert run is not None
+        self._change(lambda job: replace(job, run=str(run.path)))
+        trainer.on(RunStarted, lambda _: self._under_way(run))
+        result = trainer.fit()
+        return result.state, result.reason
+
+    def _sweep(self, job: Job, inbox: Inbox, watch: Callable[[Control], None]) -> tuple[str, str]:
+        from engine.sweep import expand
+        from engine.sweeping import Everyone, Sweep
+        from engine.trainer import Trainer
+
+        members = expand(_values(job), job.axes)
+        parts = job.parts or tuple(Part(label=member.label) for member in members)
+        self._change(lambda job: replace(job, parts=parts))
+        control = Everyone()
+        self._listen(inbox, control, watch)
+        for i, part in enumerate(parts):  # those that were under way go on, one by one
+            path = Path(part.run) if part.run else None
+            if part.state in ("finished", "failed") or path is None or not path.is_dir() or control.stopping:
+                continue
+            ended = _finished(path)
+            if ended is None:
+                trainer = self._heard(Trainer.resume(path), i)
+                control.lead([trainer.control])
+                trainer.fit()
+            else:
+                self._part(i, state=ended[0])
+        places = {id(members[i]): i for i, part in enumerate(parts) if not part.run or not Path(part.run).is_dir()}
+        sweep = Sweep([member for member in members if id(member) in places], runs=self.queue.root, control=control)
+        sweep.on(Event, lambda member, event: self._told(places[id(member)], member, event))
+        for outcome in sweep.fit():
+            if outcome.state == "failed":  # perhaps before there was a run to say so
+                self._part(places[id(outcome.member)], state="failed", reason=outcome.reason[:200])
+        return self._came_of_all(control)
+
+    def _came_of_all(self, control: Control) -> tuple[str, str]:
+        parts = self.queue.read().job(self.number).parts
+        failed = sum(part.state == "failed" for part in parts)
+        if control.stopping:
+            return "stopped", control.stopping
+        if failed:
+            return "failed", f"{failed} of {len(parts)} runs failed"
+        stopped = sum(part.state == "stopped" for part in parts)
+        return "finished", f"{stopped} of {len(parts)} runs were stopped" if stopped else ""
+
+    def _heard(self, trainer: Fitting, i: int) -> Fitting:
+        trainer.on(Event, lambda event: self._told(i, None, event))
+        return trainer
+
+    def _told(self, i: int, member: Member | None, event: Event) -> None:
+        match event:
+            case RunStarted():
+                assert event.path is not None
+                self._part(i, state="training", run=str(Path(event.path).absolute()), how=event.execution)
+                self._under_way(Run(Path(event.path)))
+            case RunEnded():
+                self._part(i, state=event.state, reason="" if event.state == "finished" else event.reason[:200])
+            case Message(text=text) if member is not None and event.level == "info" and "trained" in text:
+                self._change(lambda job: replace(job, notes=(*job.notes, text)))
+
+    def _part(self, i: int, **values: Any) -> None:
+        self._change(lambda job: replace(job, parts=(*job.parts[:i], replace(job.parts[i], **values), *job.parts[i + 1 :])))
+
+    def _change(self, change: Callable[[Job], Job]) -> None:
+        """What the queue's disk does not take is told, and keeps nobody from training."""
+        try:
+            self.queue.update(self.number, change)
+        except RunError as error:
+            print(f"epochal: {error}", file=sys.stderr)
+
+    def _under_way(self, run: Run) -> None:
+        if self._begun is not None:
+            self._begun(run)
+            self._begun = None
+        else:
+            lead(run.output_path)
+
+    def _listen(self, inbox: Inbox, control: Control, watch: Callable[[Control], None]) -> None:
+        """Hand what is asked of the job to `control`, from a thread, until it is over."""
+        watch(control)
+
+        def listen() -> None:
+            while not self._over.wait(LISTEN_SECONDS):
+                for problem in deliver(inbox, control):
+                    print(f"epochal: {problem}", file=sys.stderr)
+
+        threading.Thread(target=listen, name="epochal-listen", daemon=True).start()
+
+
+def _values(job: Job) -> dict[str, Any]:
+    import tomllib
+
+    return tomllib.loads(job.recipe)
+
+
+def _finished(path: Path) -> tuple[str, str] | None:
+    """How a run has ended that there is nothing to add to: a job may die between its end and that of its run."""
+    run = Run(path)
+    run.conclude()
+    status = Status.read(run.status.path)
+    return (status["state"], status["reason"]) if status["state"] == "finished" else None
