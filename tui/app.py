@@ -18,11 +18,12 @@ from textual.app import App
 from textual.binding import BindingType
 from textual.command import DiscoveryHit, Hit, Hits, Provider
 from textual.screen import Screen
-from textual.theme import Theme
 
 from engine.errors import EpochalError
+from engine.preferences import Preferences
 from tui.attention import PRESENT, Attention
 from tui.driver import LastingDriver
+from tui.kept import Keeper, view_of
 from tui.keys import bindings, keys
 from tui.launch import Launcher
 from tui.listing import Listing
@@ -31,37 +32,7 @@ from tui.screens.base import Base
 from tui.screens.form import FormScreen
 from tui.session import Engine, Preload, Session
 from tui.terminal import Output, Terminal
-from tui.widgets.curves import View
-
-DARK = Theme(
-    name="epochal",
-    primary="#6cb6ff",
-    secondary="#8b9bb4",
-    accent="#9ecbff",
-    warning="#e3b341",
-    error="#ff7b72",
-    success="#7ee2a8",
-    foreground="#d3dae3",
-    background="#0d1117",
-    surface="#0d1117",
-    panel="#161b22",
-    variables={"border": "#30363d", "border-blurred": "#30363d", "block-cursor-text-style": "none"},
-)
-LIGHT = Theme(
-    name="epochal-light",
-    primary="#0550ae",
-    secondary="#57606a",
-    accent="#0969da",
-    warning="#9a6700",
-    error="#b42318",
-    success="#1a7f37",
-    foreground="#1f2328",
-    background="#ffffff",
-    surface="#ffffff",
-    panel="#f2f4f7",
-    dark=False,
-    variables={"border": "#d0d7de", "border-blurred": "#d0d7de", "block-cursor-text-style": "none"},
-)
+from tui.themes import DARK, LIGHT, ROLES, THEMES, chosen
 
 
 class KeyCommands(Provider):
@@ -84,7 +55,10 @@ class KeyCommands(Provider):
             (f"{key.label} ({key.shown})", key.help, partial(self.app.run_action, key.action, screen))
             for key in keys(of, "app")
             if key.palette
-        ] + [("Light or dark", "the other set of colours", partial(self.app.run_action, "app.light", screen))]
+        ] + [
+            (f"Colours: {name}", words, partial(self.app.run_action, f"app.colours('{name}')", screen))
+            for name, (_, words) in THEMES.items()
+        ]
 
 
 class Console(App[str]):
@@ -107,6 +81,7 @@ class Console(App[str]):
         terminal: Terminal | None = None,
         launcher: Launcher | None = None,
         attach: Path | None = None,  # a run to open on
+        preferences: Preferences | None = None,  # None: the defaults, and nothing is kept
     ) -> None:
         super().__init__(driver_class=LastingDriver if terminal else None)
         self.engine = engine
@@ -116,7 +91,10 @@ class Console(App[str]):
         self.output = terminal.output if terminal else Output()
         self.preload = Preload(engine)
         self.session: Session | None = None
-        self.view = View()  # of every chart
+        self.preferences = preferences or Preferences()
+        self.view = view_of(self.preferences)  # of every chart
+        self.keeper = Keeper(self.preferences, self.view)
+        self.parts: dict[object, tuple[tuple[float, float] | None, float | None]] = {}  # of charts: window and cursor, by run
         self.attention = Attention(self._to_terminal, self._present)
         self._touched = time.monotonic()  # when a key was pressed last
         self.listing = Listing()  # of the runs
@@ -125,9 +103,10 @@ class Console(App[str]):
         self.form = FormScreen(engine, self.preload, values, source)
         self._opens_on = attach
         self._leaving: str | None = None  # set while the app waits for the run's end to close
-        self.register_theme(DARK)
-        self.register_theme(LIGHT)
-        self.theme = os.environ.get("EPOCHAL_THEME", DARK.name)
+        for theme, _ in THEMES.values():
+            self.register_theme(theme)
+        self.theme, said = chosen(self.preferences["theme"], self.available_themes)
+        self._mistakes = [*self.preferences.problems, *filter(None, [said])]  # in the settings; told on the first screen
 
     @property
     def training(self) -> bool:
@@ -157,6 +136,14 @@ class Console(App[str]):
             self.follow(self._opens_on)
             self._opens_on = None
         self.set_interval(1.0, self._attend)
+        for sentence in self._mistakes:
+            self.notify(sentence, severity="warning", markup=False, timeout=15)
+
+    def get_theme_variable_defaults(self) -> dict[str, str]:
+        """The roles' colours for a theme that has none of its own."""
+        theme = self.get_theme(self.theme)
+        own, _ = THEMES[LIGHT if theme is not None and not theme.dark else DARK]
+        return {role: own.variables[role] for role in (*ROLES, "frame")}
 
     def load(self) -> None:
         """The form is there: load torch, unless the console is being opened on a run, which needs none."""
@@ -191,6 +178,10 @@ class Console(App[str]):
         shown = [screen.shown for screen in self.screen_stack if isinstance(screen, TrainScreen)]
         followed = [run for run in shown if isinstance(run, Followed)]
         self.attention.look(*([self.session] if self.session is not None else []), *followed)
+        self.keeper.look()
+        if self.keeper.failure:
+            self.notify(self.keeper.failure, severity="warning", markup=False)
+            self.keeper.failure = ""
         while self.attention.problems:
             self.notify(self.attention.problems.popleft(), severity="warning", markup=False)
 
@@ -291,9 +282,16 @@ class Console(App[str]):
 
         self.push_screen(HelpScreen(self.screen.NAME if isinstance(self.screen, Base) else ""))
 
-    def action_light(self) -> None:
-        """The other set of colours."""
-        self.theme = DARK.name if self.theme == LIGHT.name else LIGHT.name
+    def action_themes(self) -> None:
+        """Choose the colours."""
+        from tui.screens.theme import ThemeScreen
+
+        self.push_screen(ThemeScreen(), self.action_colours)
+
+    def action_colours(self, name: str | None) -> None:
+        """Take these colours, from now on."""
+        if name is not None:
+            self.theme = self.preferences["theme"] = name
 
     async def action_quit(self) -> None:
         """Textual's own, by Ctrl-Q."""

@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from engine.errors import EpochalError
+from engine.preferences import Preferences
 from tui.after import Stops, outlive, wait
 from tui.launch import Launcher
 from tui.session import Engine, Session
@@ -31,6 +32,7 @@ def open_console(launcher: Launcher, *, recipe: str | None = None, runs: str | N
     for number in (signal.SIGHUP, signal.SIGUSR1):
         signal.signal(number, signal.SIG_IGN)
     engine = Engine(Path(runs) if runs else None)
+    preferences = Preferences.of_user()
     try:
         values = read_values(recipe)
         path = None if attach is None else engine.find(attach)
@@ -46,13 +48,14 @@ def open_console(launcher: Launcher, *, recipe: str | None = None, runs: str | N
     failure = ""
     with Terminal(Output()) as terminal:
         source = Path(recipe).name if recipe else ""
-        app = Console(engine, values, source=source, terminal=terminal, launcher=launcher, attach=path)
+        app = Console(engine, values, source=source, terminal=terminal, launcher=launcher, attach=path, preferences=preferences)
         app.tell_errors_to(terminal.screen)
         try:
             # A loop of our own stays open after the app: its signal handlers hold until `stops` takes over.
             answer = app.run(loop=loop, mouse=bool(os.environ.get("EPOCHAL_MOUSE"))) or "crash"
         except Exception:  # the screen's end may fail as well: the training has to live on
             failure, answer = traceback.format_exc(), "crash"
+        app.keeper.finish()
         session = app.session
         app.attention.write = lambda codes: None  # there is no screen any more
         stops = Stops(session) if session else None  # at once: a Ctrl-C right now is for the run

@@ -188,6 +188,10 @@ KEYS: tuple[Key, ...] = (
         palette=False,
     ),
     *(Key(f"pane-{n}", str(n), str(n), "", "", ("train",), f"pane({n})", palette=False) for n in range(2, 7)),
+    Key("hide", "H", "H", "Hide the pane", "that has the keyboard; its number brings it back", ("train",), "hide_pane"),
+    Key("larger", "right_curly_bracket", "{ }", "Pane smaller, larger", "that has the keyboard", ("train",), "size_pane(1)"),
+    Key("smaller", "left_curly_bracket", "{", "Smaller pane", "", ("train",), "size_pane(-1)", palette=False),
+    Key("layout", "R", "R", "Panes as at first", "all of them, in their usual size", ("train",), "layout"),
     Key("overlay-leave", "escape", "Esc", "Back to the list", "first takes the cursor away", ("overlay",), "leave", "back"),
     # the list of runs
     Key("open", "enter", "Enter", "Look at the run", "attaches to one at work", ("runs",), "open", "look, attach"),
@@ -250,6 +254,7 @@ KEYS: tuple[Key, ...] = (
         "app.command_palette",
         palette=False,
     ),
+    Key("themes", "T", "T", "Colours", "dark, light, for the colour-blind, high contrast", ("app",), "app.themes"),
     Key("help", "question_mark", "?", "Help", "this panel", ("app",), "app.help", "help"),
     Key("quit", "q,ctrl+c", "q", "Quit", "asks first while a run trains", ("app",), "app.ask_quit", "quit"),
 )

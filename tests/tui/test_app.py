@@ -365,11 +365,3 @@ async def test_the_keys_are_on_the_screen(console: Console, size: tuple[int, int
     async with console.run_test(size=size):
         line = console.screen.query_one(KeyLine)
         assert "r start" in line.render_line(0).text and line.region.y == size[1] - 1
-
-
-async def test_light_and_dark(console: Console):
-    async with console.run_test(size=SMALL):
-        console.action_light()
-        assert not console.current_theme.dark
-        console.action_light()
-        assert console.current_theme.dark

@@ -25,8 +25,9 @@ from engine.verdict import verdict
 from tui.followed import Followed, Remote
 from tui.keys import bindings
 from tui.others import Others
+from tui.screens.arranging import Arranging
 from tui.screens.ask import AskRun
-from tui.screens.base import Base, KeyLine
+from tui.screens.base import KeyLine
 from tui.screens.charting import ChartKeys
 from tui.screens.edit import EditScreen
 from tui.screens.script import ScriptScreen, repeating
@@ -58,7 +59,7 @@ PANES: dict[int, tuple[str, type[Widget]]] = {
 LAST = 6  # is there once the run has ended
 
 
-class TrainScreen(ChartKeys, Base):
+class TrainScreen(ChartKeys, Arranging):
     """One run. Polls, never waits; repaints what changed; stays open at the end with the summary."""
 
     NAME = "train"
@@ -72,6 +73,7 @@ class TrainScreen(ChartKeys, Base):
         self._read = shown.output_start  # of the printed text
         self._page = 1
         self._over = False
+        self._chart: Chart | None = None
         self._origin: Others | None = None  # of a fork, to be drawn with it
         self._spent = time.thread_time()
 
@@ -95,16 +97,22 @@ class TrainScreen(ChartKeys, Base):
         yield KeyLine("train")
 
     def on_mount(self) -> None:
+        self._chart = chart = self.query_one(Chart)
+        chart.window, chart.cursor = self.console_app.parts.get(self.shown.path or self.shown, (None, None))
+        self.lay_out()
         self.call_after_refresh(self.poll)
 
     def on_resize(self, event: events.Resize) -> None:
         super().on_resize(event)
+        self.lay_out()
         self._seen = ()
 
     def on_screen_resume(self) -> None:
         self._seen = ()
 
     def on_unmount(self) -> None:
+        if self._chart is not None:
+            self.console_app.parts[self.shown.path or self.shown] = self._chart.window, self._chart.cursor
         if isinstance(self.shown, Followed):
             self.shown.close()
         if self._origin is not None:
@@ -138,6 +146,7 @@ class TrainScreen(ChartKeys, Base):
             return
         if (history.ended is not None) != self.has_class("-ended"):
             self.set_class(history.ended is not None, "-ended")
+            self.lay_out()
             self.query_one(KeyLine).of = "train" if history.ended is None else "over"
             self.query_one("#tabs", Static).update(self._tabs())
         if isinstance(self.shown, Followed):
@@ -221,6 +230,7 @@ class TrainScreen(ChartKeys, Base):
         self.query_one("#tabs", Static).update(self._tabs())
         self._seen = ()
         pane: Widget = self.query_one(PANES[n][1])
+        self.show_pane(PANES[n][1])
         self.set_focus(pane)
         self.call_after_refresh(self._show, self.shown.history)
 

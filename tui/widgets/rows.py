@@ -71,31 +71,9 @@ class Rows(ScrollView):
         background: transparent;
         scrollbar-size-vertical: 1;
         scrollbar-size-horizontal: 1;
-        & .rows--train { color: #22d3ee; }
-        & .rows--val { color: #f472d0; }
-        & .rows--mark { color: #facc15; text-style: bold; }
-        & .rows--faint { color: $foreground 45%; }
-        & .rows--ghost { color: #22d3ee 55%; }
+        & .rows--mark { text-style: bold; }
         & .rows--strong { text-style: bold; }
-        & .rows--label { color: $foreground 65%; }
-        & .rows--good { color: $text-success; }
-        & .rows--warn { color: $text-warning; }
-        & .rows--bad { color: $text-error; text-style: bold; }
-        & .rows--run1 { color: #a3e635; }
-        & .rows--run2 { color: #fb923c; }
-        & .rows--run3 { color: #818cf8; }
-        & .rows--run4 { color: #f87171; }
-        & .rows--run5 { color: #e2e8f0; }
-        & .rows--bar { color: $primary; }
-        &:light .rows--train { color: #0e7490; }
-        &:light .rows--val { color: #a21caf; }
-        &:light .rows--run1 { color: #4d7c0f; }
-        &:light .rows--run2 { color: #c2410c; }
-        &:light .rows--run3 { color: #4338ca; }
-        &:light .rows--run4 { color: #b91c1c; }
-        &:light .rows--run5 { color: #334155; }
-        &:light .rows--mark { color: #a16207; }
-        &:light .rows--ghost { color: #0e7490 60%; }
+        & .rows--bad { text-style: bold; }
     }
     """
     COMPONENT_CLASSES: ClassVar[set[str]] = {f"rows--{role}" for role in ROLES}

@@ -1,0 +1,79 @@
+"""Which panes of a run are shown and how large they are: changed by key, and kept for good."""
+
+from __future__ import annotations
+
+from textual.widget import Widget
+
+from engine.preferences import PANES, SETTINGS
+from tui.screens.base import Base
+from tui.widgets.device import DevicePane
+from tui.widgets.epochs import EpochLog
+from tui.widgets.output import OutputPane
+from tui.widgets.recipe_pane import RecipePane
+
+HIDEABLE: dict[str, type[Widget]] = dict(zip(PANES, (RecipePane, EpochLog, DevicePane, OutputPane), strict=True))
+STEPS = {"layout.right": 4, "layout.epochs": 2, "layout.output": 1}  # cells or lines at a time
+ENDED = 14  # lines that the summary needs beside the epochs
+
+
+class Arranging(Base):
+    """Its actions are for the pane that has the keyboard. On a small screen panes are tabs, and nothing of this holds."""
+
+    def lay_out(self) -> None:
+        """Show the panes as they were chosen."""
+        kept, small = self.console_app.preferences, self.has_class("-small")
+        hidden = set() if small else set(kept["layout.hidden"])
+        for name, pane in HIDEABLE.items():
+            self.query_one(pane).set_class(name in hidden, "-hidden")
+        right, middle, output = self.query_one("#right"), self.query_one("#middle"), self.query_one(OutputPane)
+        ended = self.has_class("-ended")
+        right.set_class({"recipe", "device"} <= hidden, "-hidden")
+        middle.set_class("epochs" in hidden and not ended, "-hidden")
+        right.styles.width = None if small else kept["layout.right"]
+        middle.styles.height = None if small else max(kept["layout.epochs"], ENDED if ended else 0)
+        output.styles.height = None if small else kept["layout.output"]
+
+    def show_pane(self, pane: type[Widget]) -> None:
+        """Bring it back where it was hidden."""
+        kept = self.console_app.preferences
+        kept["layout.hidden"] = [name for name in kept["layout.hidden"] if HIDEABLE[name] is not pane]
+        self.lay_out()
+
+    def _side_by_side(self) -> bool:
+        if self.has_class("-small"):
+            self.notify("on a small screen the panes are tabs: 1 to 6 shows them")
+        return not self.has_class("-small")
+
+    def action_hide_pane(self) -> None:
+        """Hide the pane that has the keyboard."""
+        name = next((name for name, pane in HIDEABLE.items() if isinstance(self.focused, pane)), None)
+        if not self._side_by_side():
+            return
+        if name is None:
+            self.notify("2 to 5 chooses a pane that can be hidden, its number brings it back")
+            return
+        kept = self.console_app.preferences
+        self.set_focus(None)
+        kept["layout.hidden"] = [*kept["layout.hidden"], name]
+        self.lay_out()
+        self.notify(f"the pane is hidden: {list(HIDEABLE).index(name) + 2} brings it back")
+
+    def action_size_pane(self, step: int) -> None:
+        """Make the pane that has the keyboard larger (1) or smaller (-1); without one, the chart."""
+        if not self._side_by_side():
+            return
+        key = {RecipePane: "layout.right", DevicePane: "layout.right", OutputPane: "layout.output"}.get(
+            type(self.focused), "layout.epochs"  # type: ignore[arg-type]
+        )  # fmt: skip
+        kept, setting = self.console_app.preferences, SETTINGS[key]
+        if key == "layout.epochs" and not isinstance(self.focused, EpochLog):
+            step = -step  # what the epochs leave is the chart's
+        kept[key] = int(min(max(kept[key] + step * STEPS[key], setting.least), setting.most))
+        self.lay_out()
+
+    def action_layout(self) -> None:
+        """All panes as at first."""
+        kept = self.console_app.preferences
+        for key in ("layout.hidden", *STEPS):
+            kept[key] = SETTINGS[key].default
+        self.lay_out()
