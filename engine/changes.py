@@ -9,6 +9,8 @@ from typing import Any
 
 from engine.errors import Problem, RecipeError, nearest
 
+EXECUTIONS = ("eager", "compiled", "captured")  # as the values of a change of "training.execution"
+
 
 @dataclass(frozen=True, slots=True)
 class Change:

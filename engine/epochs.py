@@ -8,11 +8,10 @@ from collections.abc import Callable, Iterator
 from typing import TYPE_CHECKING, Any
 
 from torch import Tensor
-from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 
 from engine import execution, failures, snapshot, steering
 from engine.best import Best
-from engine.changes import Change
+from engine.changes import EXECUTIONS, Change
 from engine.control import Control
 from engine.data import workers
 from engine.data.batches import Batch, Batches, ResidentBatches
@@ -26,6 +25,7 @@ from engine.events import (
     SettingChanged,
     Validated,
 )
+from engine.execution.average import Average
 from engine.execution.guard import Guard
 from engine.history import History
 from engine.loop import Loop, windows
@@ -64,7 +64,7 @@ class Epochs:
             raise RecipeError([Problem("training.non_finite", message)])
 
         guarded = parts.device.type == "cuda" and plan.non_finite != "skip" and Guard.fits(parts.optimizer)
-        guard = Guard(parts.optimizer, parts.device) if guarded else None
+        guard = Guard(parts.optimizer, parts.device).obeyed() if guarded else None
         self.execution = execution.chosen(plan.execution)
         self.loop = Loop(
             model=parts.model,
@@ -75,7 +75,7 @@ class Epochs:
             after_step=parts.schedule.after_step if parts.schedule and parts.schedule.unit == "step" else None,
             precision=execution.precision_context(plan.precision, parts.device),
             scaler=execution.gradient_scaler(plan.precision, parts.device),
-            average=AveragedModel(parts.model, multi_avg_fn=get_ema_multi_avg_fn(plan.ema)) if plan.ema else None,
+            average=Average(parts.model, plan.ema) if plan.ema else None,
             closure=parts.needs_closure,
             clip_norm=plan.clip_norm,
             clip_value=plan.clip_value,
@@ -115,6 +115,11 @@ class Epochs:
     def history(self) -> History:
         """What was stated so far."""
         return self.reporter.history
+
+    @property
+    def taking(self) -> str:
+        """The execution of the steps from now on."""
+        return "eager" if self.whole is None else self.whole.taking
 
     def on(self, kind: type[Event], listener: Callable[[Any], None]) -> None:
         """Call `listener(event)` for each event of that class; `Event` itself stands for all."""
@@ -172,7 +177,7 @@ class Epochs:
             return self._attend()
         if self._halfway_is_due and not self._validate_on_the_way():  # a checkpoint may be from before it
             return False
-        batches = self._awaited(self.parts.train, self.epoch + 1, self.batch)
+        batches = self._batches()
         halt = self._next_halt()
         self.loop.room = halt - self.step
         for taken in self.loop.train_epoch(windows(batches, self.plan.accumulate)):
@@ -197,6 +202,13 @@ class Epochs:
             self.loop.room = halt - self.step
         self._report()
         return True
+
+    def _batches(self) -> Iterator[Any]:
+        """Of the epoch under way, from where it was left; their places where those who take the steps gather them."""
+        train, epoch = self.parts.train, self.epoch + 1
+        if self.whole is not None and self.whole.places and isinstance(train, ResidentBatches) and not train.augment:
+            return train.places(epoch, self.batch)
+        return self._awaited(train, epoch, self.batch)
 
     def _begin_epoch(self) -> None:
         self._epoch_started = time.perf_counter() - self._epoch_seconds
@@ -397,8 +409,10 @@ class Epochs:
             self.pace.took(read.steps, read.samples)
             self._state_points()
         self._progress("train", self.batch, self.parts.train.length, None if read is None else read.loss)
-        if self.whole is not None and self.whole.ready(self.history.progress.left if self.history.progress else None):
-            self._change(Change("training.execution", 1.0), "auto")
+        if self.whole is not None and (
+            quicker := self.whole.ready(self.history.progress.left if self.history.progress else None)
+        ):
+            self._change(Change("training.execution", float(EXECUTIONS.index(quicker))), "auto")
         self._collect()
 
     def _state_points(self) -> None:
@@ -454,7 +468,7 @@ class Epochs:
                 "step": self.step,
                 "epoch": self.epoch,
                 "batch": self.batch,
-                "whole": self.whole is not None and self.whole.active,
+                "whole": EXECUTIONS.index(self.taking),
                 "refused": self._refused,
                 "epoch_seconds": time.perf_counter() - self._epoch_started if self.batch else 0.0,
                 "elapsed": self.pace.elapsed,

@@ -11,7 +11,7 @@ import torch
 from torch import nn
 
 from engine import execution, failures, snapshot, steering
-from engine.changes import Change
+from engine.changes import EXECUTIONS, Change
 from engine.control import StopWaiting
 from engine.data.batches import ResidentBatches, StreamedBatches
 from engine.data.order import order
@@ -103,7 +103,7 @@ class Fitting(Epochs):
                 device=str(self.parts.device),
                 device_name=execution.device_name(self.parts.device),
                 precision=self.plan.precision,
-                execution="compiled" if self.whole is not None and self.whole.active else self.execution,
+                execution=self.execution if self.taking == "eager" else self.taking,
                 epochs=self.length.epochs,
                 steps_per_epoch=self.length.steps_per_epoch,
                 total_steps=self.length.steps,
@@ -245,7 +245,7 @@ class Fitting(Epochs):
             self._stand_at(held, fields)
             self.best.load_state_dict(held["best"])
             if self.whole is not None:
-                self.whole.active = held.get("whole", False)
+                self.whole.take(EXECUTIONS[int(held.get("whole", 0))])
             self.pace = Pace(held["elapsed"])
             self._rewinds, applied = held["rewinds"], held["applied"]
         self._guard_from_here()

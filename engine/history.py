@@ -10,6 +10,7 @@ import dataclasses
 import math
 from collections.abc import Callable, Iterator, Mapping
 
+from engine.changes import EXECUTIONS
 from engine.events import (
     CheckpointFailed,
     CheckpointWritten,
@@ -189,7 +190,7 @@ class History:
     def _planned(self, event: SettingChanged) -> None:
         """The run is longer, shorter or quicker than it was when it began."""
         if event.field == "training.execution" and self.started is not None:
-            self.started = dataclasses.replace(self.started, execution="compiled" if event.value else "eager")
+            self.started = dataclasses.replace(self.started, execution=EXECUTIONS[int(event.value or 0)])
         if event.field == "training.epochs" and event.value is not None and self.started is not None:
             epochs, each = int(event.value), self.started.steps_per_epoch
             self.started = dataclasses.replace(self.started, epochs=epochs, total_steps=None if each is None else each * epochs)

@@ -14,9 +14,9 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
-from torch.optim.swa_utils import AveragedModel
 
 from engine.errors import EpochalError
+from engine.execution.average import Average
 from engine.execution.guard import Guard
 from engine.execution.hands import Hands
 
@@ -55,6 +55,7 @@ class Taken:
     norm: Tensor | None = None  # of all gradients together, before clipping and without the scaler's factor
     refused: bool = False
     steps: int = 1  # several in one where nobody needed to look between them: `loss` and `norm` have an element for each
+    averaged: bool = False  # whether the average of the weights has followed
 
 
 @dataclass(slots=True, kw_only=True)
@@ -69,7 +70,7 @@ class Loop:
     after_step: Callable[[], None] | None = None  # a schedule that counts steps
     precision: Callable[[], AbstractContextManager[Any]] = nullcontext  # autocast, or nothing
     scaler: torch.amp.GradScaler | None = None  # of fp16
-    average: AveragedModel | None = None  # of the weights; it is what is validated
+    average: Average | None = None  # of the weights; it is what is validated
     closure: bool = False  # the optimizer evaluates the loss itself, several times a step (LBFGS)
     clip_norm: float | None = None
     clip_value: float | None = None
@@ -77,7 +78,7 @@ class Loop:
     guard: Guard | None = None  # keeps what is not finite from the weights on the device, where looking would be a wait
     check: bool = False  # look before the step instead: on the CPU that costs no wait
     skip: bool = False  # leave such a step out instead of raising NonFiniteLoss
-    whole: Callable[[Iterable[Window]], Iterator[Taken]] | None = None  # takes the steps instead, see `execution/whole.py`
+    whole: Callable[[Iterable[Any]], Iterator[Taken]] | None = None  # takes the steps instead, see `execution/whole.py`
     room: float = math.inf  # how many steps may be taken before the caller must look
     hands: Hands = field(init=False)  # what carries out the parts of a step
 
@@ -91,8 +92,8 @@ class Loop:
         step = self.step_with_closure if self.closure else self.step
         for taken in map(step, windows) if self.whole is None else self.whole(windows):
             if not taken.refused:
-                if self.average is not None:
-                    self.average.update_parameters(self.module)
+                if self.average is not None and not taken.averaged:
+                    self.follow()
                 if self.after_step is not None:
                     self.after_step()
             yield taken
@@ -149,6 +150,14 @@ class Loop:
             taken.norm = nn.utils.get_total_norm([p.grad for p in self.module.parameters() if p.grad is not None])
         if self.clip_value is not None:
             nn.utils.clip_grad_value_(self.module.parameters(), self.clip_value)
+
+    def follow(self) -> None:
+        """Let the average of the weights follow them."""
+        assert self.average is not None
+        if self.guard is None:
+            self.average.update_parameters(self.module)
+        else:
+            self.average.follow(self.module, self.guard.found)
 
     def refuses(self, taken: Taken) -> bool:
         """Whether this step must not be taken. Raises NonFiniteLoss unless such steps are to be left out."""

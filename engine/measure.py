@@ -47,6 +47,12 @@ def mean(total: float, count: float) -> float:
     return total / count if count else math.nan
 
 
+def _counts(taken: Taken) -> list[float]:
+    """What the loss of each of its steps was divided by."""
+    several = isinstance(taken.count, Tensor) and taken.count.ndim > 0
+    return taken.count.tolist() if several else [float(taken.count)] * taken.steps  # type: ignore[union-attr]
+
+
 @dataclass(frozen=True, slots=True)
 class Read:
     """What `LossMeter.read` took in."""
@@ -93,7 +99,7 @@ class LossMeter:
         pending, self._pending = self._pending, []
         losses = torch.cat([taken.loss.reshape(-1) for taken in pending]).tolist()
         steps = [taken for taken in pending for _ in range(taken.steps)]
-        counts = [float(taken.count) for taken in steps]
+        counts = [count for taken in pending for count in _counts(taken)]
         measured = [taken.norm.reshape(-1) for taken in pending if taken.norm is not None]
         norms = iter(torch.cat(measured).tolist() if measured else [])
         for loss, count, taken in zip(losses, counts, steps, strict=True):

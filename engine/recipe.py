@@ -82,7 +82,7 @@ class Training:
         "the arithmetic of forward and backward; bf16 and fp16 keep float32 weights, bf16-pure does not",
         choices=("float32", "tf32", "bf16", "fp16", "bf16-pure", "float64"),
     )
-    execution: str = option("auto", "how a step is executed", choices=("auto", "eager", "compiled"))
+    execution: str = option("auto", "how a step is executed", choices=("auto", "eager", "compiled", "captured"))
     accumulate: int = option(1, "batches whose gradients make one step", minimum=1)
     clip_norm: float | None = option(None, "largest norm of all gradients together; larger ones are scaled down", minimum=0.0)
     clip_value: float | None = option(None, "largest size of each single gradient, after clip_norm", minimum=0.0)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import dataclasses
 from typing import TYPE_CHECKING, Any
 
-from engine.changes import Change
+from engine.changes import EXECUTIONS, Change
 from engine.errors import Problem, RecipeError
 from engine.plan import length
 
@@ -15,17 +15,20 @@ if TYPE_CHECKING:
 
 def apply(trainer: Epochs, change: Change) -> tuple[float | None, float | None]:
     """Make the change; what it was before, and what it is. RecipeError, and nothing is changed, where it is not possible."""
+    before: float | None
     match change.field:
         case "optimizer.lr":
             return _learning_rate(trainer, change)
         case "optimizer.weight_decay":
             return _weight_decay(trainer, change)
         case "training.execution":  # not by a person: what `auto` has decided
+            before = float(EXECUTIONS.index(trainer.taking))
+            assert change.value is not None
             if trainer.whole is not None:
-                trainer.whole.active = True
-            return 0.0, 1.0
+                trainer.whole.take(EXECUTIONS[int(change.value)])
+            return before, change.value
         case "checkpoint.every":
-            before: float | None = trainer.checkpoint.every
+            before = trainer.checkpoint.every
         case field:
             before = getattr(trainer.plan, field.partition(".")[2])
     value = change.of(before)

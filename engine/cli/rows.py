@@ -5,6 +5,7 @@ from __future__ import annotations
 import shlex
 from collections.abc import Iterable, Mapping
 
+from engine.changes import EXECUTIONS
 from engine.cli import format
 from engine.cli.output import Stream
 from engine.events import (
@@ -174,7 +175,7 @@ def metric_values(metrics: Mapping[str, float]) -> str:
 def changed(event: SettingChanged) -> str:
     """A change of the plan as one line: "optimizer.lr 1.0e-3 → 5.0e-4 after step 812"."""
     if event.field == "training.execution":
-        return f"{'compiled' if event.value else 'eager'} from step {event.step + 1:,} on"
+        return f"{EXECUTIONS[int(event.value or 0)]} from step {event.step + 1:,} on"
     show = format.lr if event.field in ("optimizer.lr", "optimizer.weight_decay") else "{:g}".format
     before, value = ("none" if number is None else show(number) for number in (event.before, event.value))
     return f"{event.field} {before} → {value} after step {event.step:,}"

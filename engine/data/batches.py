@@ -11,7 +11,7 @@ import signal
 import weakref
 from collections.abc import Iterable, Iterator, Sequence
 from itertools import islice
-from typing import Any, Protocol
+from typing import Any, NamedTuple, Protocol
 
 import torch
 from torch import Tensor
@@ -119,10 +119,29 @@ class ResidentBatches(_Cut):
             batch = indices[first : first + self.batch_size]
             yield changed(self.inputs.index_select(0, batch), batch), self.targets.index_select(0, batch)
 
+    def places(self, epoch: int, start: int = 0) -> Iterator[Place]:
+        """Where the batches of that epoch are, from position `start` on; not for images that are augmented."""
+        indices = order(self.samples, self.seed, epoch, self.shuffle).to(self.inputs.device)
+        for number in range(start, self.length):
+            yield Place(self, indices, number)
+
     def _together(self) -> int:
         """How many batches are gathered at a time: small ones, where each begins as aligned as an allocation of its own."""
         sizes = [self.batch_size * held[:1].numel() * held.element_size() for held in (self.inputs, self.targets)]
         return max(1, TOGETHER // sum(sizes)) if all(size % ALIGNED == 0 for size in sizes) else 1
+
+
+class Place(NamedTuple):
+    """A batch of resident data that was not gathered: who knows where the data is can do that on the device."""
+
+    source: ResidentBatches
+    indices: Tensor  # of all samples of the epoch in their order, on the device
+    number: int  # of the batch in the epoch, from 0
+
+    def gathered(self) -> Batch:
+        source, first = self.source, self.number * self.source.batch_size
+        batch = self.indices[first : first + source.batch_size]
+        return source.inputs.index_select(0, batch), source.targets.index_select(0, batch)
 
 
 class StreamedBatches(_Cut):

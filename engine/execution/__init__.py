@@ -16,7 +16,7 @@ from engine.execution.hands import LeanHands
 from engine.recipe import Training
 
 if TYPE_CHECKING:
-    from engine.execution.whole import Whole
+    from engine.execution.whole import Taker, Whole
     from engine.loop import Loop
 
 
@@ -54,18 +54,42 @@ def chosen(execution: str) -> str:
 
 
 def whole_step(loop: Loop, execution: str, device: torch.device, say: Callable[[str], None]) -> Whole | None:
-    """Make the loop quick: nothing wasted in its steps, and where that is asked for a compiled function to take them."""
+    """Make the loop quick: nothing wasted in its steps, and where that is asked for somebody who takes them whole.
+
+    RecipeError for an execution that the device does not have.
+    """
     if LeanHands.fits(loop.optimizer, device) and not loop.closure:
         loop.hands = LeanHands(loop.optimizer)
-    if execution == "eager":
+    if execution == "captured" and device.type != "cuda":
+        message = (
+            f"training.execution is 'captured', which needs a CUDA device and not {device.type}: 'compiled' is the nearest"
+        )
+        raise RecipeError([Problem("training.execution", message)])
+    if execution == "eager" or device.type not in ("cpu", "cuda"):
         return None
     from engine.execution.whole import Whole, familiar, unfit
 
-    if execution == "auto" and (device.type != "cpu" or unfit(loop) or not familiar(loop.module)):
+    auto = execution == "auto"
+    if auto and (unfit(loop) or not familiar(loop.module)):
         return None
-    whole = Whole(loop, say, background=execution == "auto")
+    whole = Whole(loop, say, _takers(loop, execution, device), auto)
     loop.whole = whole.steps
     return whole
+
+
+def _takers(loop: Loop, execution: str, device: torch.device) -> list[Taker]:
+    """Who may take the steps: by name the best first, with `auto` the one that is made soonest."""
+    if device.type == "cpu":
+        from engine.execution.compiled import Compiled
+
+        return [Compiled(loop)]
+    from engine.execution.captured import Captured, CapturedCompiled
+
+    captured = Captured(loop, device)
+    if execution == "captured":
+        return [captured]
+    compiled = CapturedCompiled(loop, device)
+    return [captured, compiled] if execution == "auto" else [compiled, captured]
 
 
 _AUTOCAST = {"bf16": torch.bfloat16, "fp16": torch.float16}

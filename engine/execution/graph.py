@@ -11,7 +11,7 @@ import copy
 import operator
 import threading
 from collections import defaultdict
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from functools import partial
 from typing import Any
@@ -70,41 +70,50 @@ class Numbers(TorchFunctionMode):
 def trace(
     tensors: Tensors,
     module: nn.Module,
-    forward: Callable[[Callable[..., Any], Any, Tensor], Tensor],
+    losses: Callable[..., Iterator[Tensor]],
     clip: Callable[[list[Tensor], dict[str, Tensor]], Tensor | None],
-    batch: tuple[Any, Tensor],
+    given: Sequence[Tensor],
+    judge: Callable[..., Tensor] | None = None,
 ) -> tuple[Any, list[Any], list[tuple[Callable[[], bool], bool]]]:
     """The graph of a step, stand-ins for its inputs, and what was decided by the present numbers.
 
-    `module` is called by `forward(call, inputs, targets)`, and its parameters are replaced meanwhile; `clip` changes gradients
-    in place. The inputs are `tensors.flat()` and those of the batch; the outputs the loss, whether the step was taken, and the
-    gradients' norm where `clip` gives one. A step whose loss or gradient is not finite changes nothing but the model's buffers.
+    `losses(call, *given)` yields the loss of each batch of the step, times its share; it calls `call` for `module`, whose
+    parameters are replaced meanwhile. `clip` changes gradients in place. `judge(sound, loss, norm, *given)` may overrule
+    whether the step is to be taken, and write to `given`. The graph's inputs are `tensors.flat()` and `given`; its outputs
+    the loss, whether the step was taken, and the gradients' norm where `clip` gives one. A step whose loss or gradient is
+    not finite changes nothing but the model's buffers.
     """
     from torch._subclasses import FakeTensorMode
     from torch.func import functionalize
     from torch.fx.experimental.proxy_tensor import make_fx
     from torch.utils import _pytree as pytree
 
-    flat, form = pytree.tree_flatten((*tensors.tree(), *batch))
+    flat, form = pytree.tree_flatten((*tensors.tree(), list(given)))
     mode = FakeTensorMode(allow_non_fake_inputs=True)
     stand_ins = [mode.from_tensor(value, static_shapes=True) for value in flat]
     decided: list[tuple[Callable[[], bool], bool]] = []
 
     def step(*values: Tensor) -> tuple[Tensor, ...]:
-        weights, frozen, buffers, state, numbers, limits, inputs, targets = pytree.tree_unflatten(list(values), form)
+        weights, frozen, buffers, state, numbers, limits, given = pytree.tree_unflatten(list(values), form)
+        gradients: list[Tensor] = []
+        total: Any = None
         with torch.enable_grad():
             leaves = {name: weight.detach().requires_grad_() for name, weight in weights.items()}
 
-            def call(given: Any) -> Any:
-                return torch.func.functional_call(module, {**leaves, **frozen, **buffers}, (given,))
+            def call(inputs: Any) -> Any:
+                return torch.func.functional_call(module, {**leaves, **frozen, **buffers}, (inputs,))
 
-            loss = forward(call, inputs, targets)
-            gradients = list(torch.autograd.grad(loss, list(leaves.values())))
+            for loss in losses(call, *given):
+                parts = torch.autograd.grad(loss, list(leaves.values()))
+                gradients = [a + b for a, b in zip(gradients, parts, strict=True)] if gradients else list(parts)
+                total = loss.detach() if total is None else total + loss.detach()
         with torch.no_grad():
-            sound = torch.isfinite(loss.detach())
+            sound = torch.isfinite(total)
             for gradient in gradients:
                 sound = sound & torch.isfinite(gradient.abs().amax())
             norm = clip(gradients, limits)
+            if judge is not None:
+                sound = judge(sound, total, norm, *given)
             new = [weight.clone() for weight in weights.values()]
             after = _updated(tensors, new, gradients, state, numbers, decided)
             for old, changed in zip(weights.values(), new, strict=True):
@@ -112,7 +121,7 @@ def trace(
             for held, changed in zip(state, after, strict=True):
                 for key, old in held.items():
                     old.copy_(torch.where(sound, changed[key], old))
-        return loss.detach(), sound, *([] if norm is None else [norm])
+        return total, sound, *([] if norm is None else [norm])
 
     from torch._functorch.compile_utils import fx_graph_cse
     from torch._inductor import lowering  # noqa: F401  # a decomposition expects it to be there

@@ -47,9 +47,9 @@ class Hands:
 
 
 def _finite(gradients: list[Tensor]) -> bool:
-    found = torch.zeros(())
+    found = torch.zeros((), device=gradients[0].device) if gradients else torch.zeros(())
     dense = [gradient._values() if gradient.is_sparse else gradient for gradient in gradients]
-    torch._amp_foreach_non_finite_check_and_unscale_(dense, found, torch.ones(()))
+    torch._amp_foreach_non_finite_check_and_unscale_(dense, found, torch.ones_like(found))
     return found.item() == 0
 
 

@@ -22,7 +22,9 @@ def is_count(key: str, value: Any) -> bool:
 class Tensors:
     """Weights, buffers and the optimizer's state of one training; its numbers (learning rate, …) and limits as tensors too."""
 
-    def __init__(self, module: nn.Module, optimizer: Optimizer, limits: Mapping[str, Limit]) -> None:
+    def __init__(
+        self, module: nn.Module, optimizer: Optimizer, limits: Mapping[str, Limit], device: torch.device | str = "cpu"
+    ) -> None:
         self.optimizer = optimizer
         self.members: tuple[Optimizer, ...] = getattr(optimizer, "members", (optimizer,))
         named = dict(module.named_parameters())
@@ -39,7 +41,7 @@ class Tensors:
         ]
         self._limits = limits
         self._values = self._read()
-        made = iter([_tensors(value) for value in self._values if value is not None])
+        made = iter([_tensors(value, device) for value in self._values if value is not None])
         self.numbers: list[dict[str, Any]] = [{} for _ in optimizer.param_groups]
         for options, key in self._numbers:
             g = next(i for i, group in enumerate(optimizer.param_groups) if group is options)
@@ -89,7 +91,7 @@ def _parts(value: Any) -> tuple[Any, ...]:
     return value if isinstance(value, tuple) else (value,)
 
 
-def _tensors(value: Any) -> Any:
+def _tensors(value: Any, device: torch.device | str) -> Any:
     if isinstance(value, tuple):
-        return tuple(_tensors(part) for part in value)
-    return torch.tensor(value, dtype=torch.float64)
+        return tuple(_tensors(part, device) for part in value)
+    return torch.tensor(value, dtype=torch.float64, device=device)

@@ -1,290 +1,291 @@
-"""The steps of a loop, taken by one compiled function each: forward, loss, backward, clipping, guard and optimizer.
+"""Who takes the steps of a loop instead of `Loop.step`: a compiled function, or a recorded graph; and from which step on.
 
-The first step is eager (the optimizer makes its state in it), and so is the one on which the compiled function is tried: only
-if both agree is it used. Batches of another shape, an epoch's tail, are stepped eagerly. What is compiled is `graph.py`.
-
-In the background it is made while the loop goes on eagerly, once the run is known to be long enough to repay it; the trainer
-then decides at which step it takes over, and writes that down, so that a resume does the same.
+A taker is made, then tried on a step beside the eager one, and used only if both agree. By name that is as soon as the
+optimizer has made its state, in the first step; what can't be done is said in a sentence, and the next taker is tried. `auto`
+begins eagerly and makes a taker once the run is known to be long enough to repay it, a slow one in a thread of its own; the
+trainer then decides at which step it takes over, and writes that down, so that a resume does the same.
 """
 
 from __future__ import annotations
 
-import copy
 import math
 import threading
 import time
-from collections.abc import Callable, Iterable, Iterator
-from functools import partial
-from typing import Any
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from typing import Any, Protocol
 
 import torch
 from torch import Tensor, nn
 
-from engine.execution import graph
+from engine.data.batches import Place
 from engine.execution.tensors import Tensors
-from engine.loop import Loop, NonFiniteLoss, Taken, Window
+from engine.loop import Loop, NonFiniteLoss, Taken
 
 BURST = 0.002  # seconds for which steps are taken without a look at the world
-AGREE = {"loss": 1e-3, "weights": 0.05, "state": 0.01}  # how far the function may be from eager, relative to the eager change
-REPAID_SECONDS = 120.0  # of training left, from which making the function is worth it
-Made = tuple[graph.Call, list[tuple[Callable[[], bool], bool]]]
+AGREE = {"loss": 1e-3, "weights": 0.05, "state": 0.01}  # how far a taker may be from eager, relative to the eager change
+REPAID = {"captured": 5.0, "compiled": 120.0}  # seconds of training left, from which each is worth its making
+Window = Sequence[Any]  # the batches of a step, or their places
+Make = Callable[[], Callable[[], None]]
 
 
 class Unfit(Exception):
-    """The step can't be compiled whole; says why."""
+    """The step can't be taken so; says why."""
+
+
+class Taker(Protocol):
+    """Takes steps of a loop in another way."""
+
+    name: str  # of the execution
+    says: str  # what it does, in words that go on after "the step can't be"
+    slow: bool  # whether that takes so long that a thread does it
+    stale: bool  # whether it must be made anew: what it was made for has changed
+
+    def prepare(self, window: Window, aside: bool) -> Make:
+        """What makes it for windows like this; a thread may do that where it is done `aside`.
+
+        That returns what the training thread does in the end. Each may raise Unfit, or what torch raises. Nothing is changed.
+        """
+
+    def fits(self, window: Window) -> bool:
+        """Whether it takes this window; what is to be changed between two steps is changed now."""
+
+    def burst(self, window: Window, ahead: Iterator[Window], most: int) -> tuple[Taken, Window | None]:
+        """At most so many steps with this window, which fits, and those that follow; and the first that was not used."""
+
+    def tensors(self) -> Tensors:
+        """What its steps change."""
+
+    def others(self) -> list[Tensor]:
+        """What its steps change beside that."""
 
 
 class Whole:
-    """Takes the steps of `loop`. `say` gets a sentence where that is not possible."""
+    """Lets takers take the steps of `loop`: the first that can, or with `auto` one after the other, the quickest last.
 
-    def __init__(self, loop: Loop, say: Callable[[str], None], background: bool = False) -> None:
-        self.loop, self._say, self._background = loop, say, background
-        self.active = False  # whether the compiled function takes the steps; set after a resume, it does so at once
-        self._call: graph.Call | None = None
-        self._tried = self._given_up = False
-        self._most = 1  # steps in one
-        self._tensors: Tensors
-        self._fixed: list[Tensor] = []
-        self._groups: Any = None
-        self._shapes: Any = None
-        self._decided: list[tuple[Callable[[], bool], bool]] = []
-        self._example: tuple[Any, Tensor] | None = None  # the largest batch so far
+    `say` gets a sentence where one can't that was asked for.
+    """
+
+    def __init__(self, loop: Loop, say: Callable[[str], None], takers: Sequence[Taker], auto: bool = False) -> None:
+        self.loop, self._say, self._auto = loop, say, auto
+        self._now: Taker | None = None  # who takes the steps
+        self._waiting = list(takers)
+        self._wanted = ""  # what has to take over at the next step
+        self._tried = False  # whether the first of those that wait was made, and agrees
+        self._made: list[Callable[[], None]] = []  # what the training thread does to have it
         self._maker: threading.Thread | None = None
-        self._made: list[Callable[[], None]] = []  # what takes over the maker's work, in the training thread
+        self._most = 1  # steps in one
+        self._example: Window | None = None  # the largest window so far
+        self._size = 0  # its samples
 
-    def ready(self, left: float | None) -> bool:
-        """Whether the function is made and tried and may take over. It is begun where the seconds left repay that."""
-        if not self._background or self.active or self._given_up:
-            return False
-        idle = self._maker is None and self._example is not None and self._made_state()
-        if idle and not self._tried and left is not None and left > REPAID_SECONDS:
-            self._begin(*self._example)  # type: ignore[misc]
-        return self._tried
+    @property
+    def places(self) -> bool:
+        """Whether a taker gathers batches by itself."""
+        return any(hasattr(taker, "device") for taker in (self._now, *self._waiting))
 
-    def _begin(self, inputs: Any, targets: Tensor) -> None:
-        """Make the function in a thread of its own, from a copy of the model: a trace replaces its parameters."""
-        why = unfit(self.loop, inputs)
-        if why:
-            self._give_up(Unfit(why))
-            return
-        module, groups = copy.deepcopy(self.loop.module), self.loop.optimizer.param_groups
-        tensors = self._gathered()
+    @property
+    def taking(self) -> str:
+        """The execution of the steps from now on."""
+        return self._wanted or (self._now.name if self._now is not None else "eager")
 
-        def make() -> None:
-            try:
-                made = self._compiled(module, tensors, inputs, targets)
-            except Exception as error:  # of private parts of torch, any
-                self._made.append(partial(self._give_up, error))
-                return
-            self._made.append(partial(self._take_over, tensors, groups, made, inputs, targets))
+    def take(self, execution: str) -> None:
+        """Let that execution take the next step; it is made first where it is not."""
+        if execution == "eager":
+            self._now, self._wanted = None, ""
+        elif self._tried and self._waiting[0].name == execution:
+            self._now = self._waiting.pop(0)
+            self._tried = False
+        elif self._now is None or self._now.name != execution:
+            self._wanted = execution
 
-        self._maker = threading.Thread(target=make, name="epochal-compile", daemon=True)
-        self._maker.start()
+    def ready(self, left: float | None) -> str:
+        """The execution that is made and tried and may take over, "" without one. Begun where the seconds left repay it."""
+        if not self._auto or self._wanted or not self._waiting:
+            return ""
+        if self._tried:
+            return self._waiting[0].name
+        taker, idle = self._waiting[0], self._maker is None and not self._made
+        if idle and self._example is not None and self._has_state() and left is not None and left > REPAID[taker.name]:
+            self._begin(taker, self._example)
+        return ""
 
     def steps(self, windows: Iterable[Window]) -> Iterator[Taken]:
         """The steps of `Loop.step`; as many of them in one as nobody needs to look between, for two milliseconds at most."""
         ahead = iter(windows)
         window = next(ahead, None)
         while window is not None:
-            if self._fits(window):
+            now = self._now
+            if now is not None and not self._made and not self._wanted and now.fits(window):
                 started = time.perf_counter()
-                taken, window = self._burst(window, ahead)
+                taken, window = now.burst(window, ahead, int(min(self._most, self.loop.room)))
                 self._most = min(256, 1 + int(BURST * taken.steps / (time.perf_counter() - started)))
                 yield taken
             else:
-                yield self._eager(window)
+                if now is not None and now.stale:
+                    self._now = None
+                    self._waiting.insert(0, now)
+                yield self._otherwise(window)
                 window = next(ahead, None)
 
-    def _fits(self, window: Window) -> bool:
-        """Whether the compiled function takes this window; it is given the optimizer's numbers as they are now."""
-        if not self.active or self._call is None or len(window) > 1 or _shapes(*window[0]) != self._shapes:
-            return False
-        if self.loop.optimizer.param_groups is not self._groups:  # a state was loaded
-            self._bind()
-        if self._tensors.refresh() and any(ask() != answer for ask, answer in self._decided):
-            self._call = None  # what was zero or none no longer is, or the reverse: another graph
-            self.active = self._tried = False
-        return self._call is not None and not _has_hooks(self.loop.optimizer)
-
-    def _burst(self, window: Window, ahead: Iterator[Window]) -> tuple[Taken, Window | None]:
-        """Steps with this window and those that follow; and the first window that was not used."""
-        loop, call, fixed = self.loop, self._call, self._fixed
-        assert call is not None
-        alone = loop.after_step is not None or loop.average is not None or loop.count is not torch.numel
-        most = 1 if alone else min(self._most, loop.room)
-        shape, targets = window[0][0].shape, window[0][1]
-        taken = Taken(targets, loop.count(targets), 0, 0, self._groups[0]["lr"], steps=0)
-        losses: list[Tensor] = []
-        norms: list[Tensor] = []
-        sound: Any = True
-        following: Window | None = window
-        while (
-            following is not None and len(losses) < most and (inputs := following[0][0]).shape == shape and len(following) == 1
+    def _otherwise(self, window: Window) -> Taken:
+        """A step of the loop's own; or the first of a taker, or one on which a taker is tried."""
+        real = batches(window)
+        samples = sum(len(targets) for _, targets in real)
+        if samples > self._size:
+            self._example, self._size = window, samples
+        if self._wanted:
+            while self._waiting and self._waiting[0].name != self._wanted:
+                self._waiting.pop(0)
+            if self._waiting and self._makes(self._waiting[0], window):
+                self._now = self._waiting.pop(0)
+            self._wanted = ""
+        elif self._made and self._waiting:
+            made, self._maker = self._made.pop(), None
+            if self._attempt(self._waiting[0], made):
+                return self._try(self._waiting[0], window, real)
+        elif (
+            not self._auto
+            and self._now is None
+            and self._waiting
+            and self._has_state()
+            and self._makes(self._waiting[0], window)
         ):
-            loss, sound, *norm = call([*fixed, inputs, following[0][1]])
-            if not sound:
-                break
-            losses.append(loss)
-            norms += norm
-            following = next(ahead, None)
-        if not sound and not losses:
-            if not loop.skip:
-                raise NonFiniteLoss(loss.item())
-            taken.loss, taken.batches, taken.steps, taken.refused = loss, 1, 1, True
-            return taken, next(ahead, None)
-        taken.loss, taken.norm = torch.stack(losses), torch.stack(norms) if norms else None
-        taken.batches = taken.steps = len(losses)
-        taken.samples = len(losses) * len(targets)
-        return taken, following
+            return self._try(self._waiting[0], window, real)
+        return self._one(window, real)
 
-    def _eager(self, window: Window) -> Taken:
-        """A step of the loop's own; where the function is made, it is tried beside it."""
-        if self._given_up or self._tried or self._call is not None or len(window) > 1:
-            return self.loop.step(window)
-        inputs, targets = window[0]
-        if self._example is None or len(targets) > len(self._example[1]):
-            self._example = window[0]
-        try:
-            if self._made:
-                self._made.pop()()
-                self._maker = None
-            elif self.active or not self._background:
-                self._make(inputs, targets)
-            tried = self._tried_on(inputs, targets) if self._call is not None and not self.active else None
-        except Exception as error:  # of private parts of torch, any; nothing has been changed by then
-            self._give_up(error)
-        if self._call is None:
-            return self.loop.step(window)
-        if tried is None:
-            return self._burst(window, iter(()))[0]
-        taken = self.loop.step(window)
-        self._compare(taken, *tried)
-        return taken
+    def _one(self, window: Window, real: Window) -> Taken:
+        """A step of who takes them now."""
+        now = self._now
+        return now.burst(window, iter(()), 1)[0] if now is not None and now.fits(window) else self.loop.step(real)
 
-    def _made_state(self) -> bool:
+    def _has_state(self) -> bool:
+        """Whether the optimizer has taken a step: in the first it makes its state."""
         optimizer = self.loop.optimizer
         return any(p in optimizer.state or p.grad is not None for group in optimizer.param_groups for p in group["params"])
 
-    def _make(self, inputs: Any, targets: Tensor) -> None:
-        """The function for batches of this shape, here and now."""
-        if not self._made_state():
+    def _begin(self, taker: Taker, window: Window) -> None:
+        """Make a taker; in a thread of its own where that takes long."""
+        try:
+            make = taker.prepare(window, aside=True)
+        except Exception as error:  # of private parts of torch, any
+            self._give_up(error)
             return
-        why = unfit(self.loop, inputs)
-        if why:
-            raise Unfit(why)
-        tensors, groups = self._gathered(), self.loop.optimizer.param_groups
-        self._take_over(tensors, groups, self._compiled(self.loop.module, tensors, inputs, targets), inputs, targets)
 
-    def _compiled(self, module: nn.Module, tensors: Tensors, inputs: Any, targets: Tensor) -> Made:
-        loop, limited = self.loop, tensors.limited()
+        def work() -> None:
+            try:
+                self._made.append(make())
+            except Exception as error:
+                failed = error
+                self._made.append(lambda: self._raise(failed))
 
-        def forward(call: Callable[..., Any], inputs: Any, targets: Tensor) -> Tensor:
-            with loop.precision():
-                return loop.loss(call(inputs), targets)
+        if not taker.slow:
+            work()
+            return
+        self._maker = threading.Thread(target=work, name="epochal-compile", daemon=True)
+        self._maker.start()
 
-        traced, stand_ins, decided = graph.trace(tensors, module, forward, self._clip, (inputs, targets))
-        decided.append((lambda: tensors.limited() == limited, True))
-        return graph.compiled(traced, stand_ins), decided
+    @staticmethod
+    def _raise(error: Exception) -> None:
+        raise error
 
-    def _take_over(self, tensors: Tensors, groups: Any, made: Made, inputs: Any, targets: Tensor) -> None:
-        self._call, self._decided = made
-        self._shapes = _shapes(inputs, targets)
-        self._tensors, self._groups, self._fixed = tensors, groups, tensors.flat()
-        if self.loop.optimizer.param_groups is not groups:
-            self._bind()
-        self._tensors.refresh()
-        if any(ask() != answer for ask, answer in self._decided):
-            self._call = None
+    def _makes(self, taker: Taker, window: Window) -> bool:
+        """Make a taker here and now; whether it could be."""
 
-    def _gathered(self) -> Tensors:
-        loop = self.loop
-        loop.hands.settle()
-        limits = {"norm": lambda: loop.clip_norm, "value": lambda: loop.clip_value}
-        return Tensors(loop.module, loop.optimizer, limits)
+        def work() -> None:
+            taker.prepare(window, aside=False)()()
 
-    def _bind(self) -> None:
-        """The tensors as they are now."""
-        self._tensors = self._gathered()
-        self._groups, self._fixed = self.loop.optimizer.param_groups, self._tensors.flat()
+        return self._attempt(taker, work)
 
-    def _clip(self, gradients: list[Tensor], limits: dict[str, Tensor]) -> Tensor | None:
-        """What `Loop.clip` does, with limits that can change."""
-        norm = None
-        if "norm" in limits or self.loop.measure_norm:
-            norm = nn.utils.get_total_norm(gradients, foreach=False)
-        if "norm" in limits:
-            assert norm is not None
-            factor = (limits["norm"] / (norm + 1e-6)).clamp(max=1.0)
-            for gradient in gradients:
-                gradient.mul_(factor)
-        if "value" in limits:
-            for gradient in gradients:
-                gradient.clamp_(-limits["value"], limits["value"])
-        return norm
+    def _attempt(self, taker: Taker, work: Callable[[], None]) -> bool:
+        try:
+            work()
+        except Exception as error:  # of private parts of torch, any; nothing has been changed by then
+            self._give_up(error)
+            return False
+        taker.stale = False
+        return True
 
-    def _tried_on(self, inputs: Any, targets: Tensor) -> tuple[Tensor, list[Tensor], list[Tensor]]:
-        """Take the step, and undo it: the loss, and the tensors before and after it."""
-        assert self._call is not None
-        random = torch.get_rng_state()
-        before = [tensor.clone() for tensor in self._fixed]
-        loss = self._call([*self._fixed, inputs, targets])[0]
-        after = [tensor.clone() for tensor in self._fixed]
-        for tensor, old in zip(self._fixed, before, strict=True):
+    def _try(self, taker: Taker, window: Window, real: Window) -> Taken:
+        """Take a step with the taker, undo it, take it as before, and compare. That one is kept."""
+        if not taker.fits(window):  # another one will
+            self._made.append(lambda: None)
+            return self._one(window, real)
+        tensors = taker.tensors()
+        held = [*tensors.flat(), *taker.others()]
+        before, random = [tensor.clone() for tensor in held], random_state(*{tensor.device for tensor in held})
+        try:
+            ours: Taken | None = taker.burst(window, iter(()), 1)[0]
+        except NonFiniteLoss:
+            ours = None
+        after = [tensor.clone() for tensor in tensors.flat()]
+        for tensor, old in zip(held, before, strict=True):
             tensor.copy_(old)
-        torch.set_rng_state(random)
-        return loss, before, after
-
-    def _compare(self, taken: Taken, loss: Tensor, before: list[Tensor], after: list[Tensor]) -> None:
-        """With the eager step that was taken instead."""
-        if taken.refused:
-            self._call = None  # nothing to compare with: once more at the next step
-            return
-        trained = len(self._tensors.trained)
+        set_random_state(random)
+        taken = self._one(window, real)
+        if taken.refused or ours is None:  # nothing to compare with: once more at the next step
+            self._made.append(lambda: None)
+            return taken
+        now, trained = tensors.flat(), len(tensors.trained)
         apart = {
-            "loss": _apart([loss], [taken.loss], [torch.zeros_like(loss)]),
-            "weights": _apart(after[:trained], self._fixed[:trained], before[:trained]),
-            "state": _apart(after[trained:], self._fixed[trained:], before[trained:]),
+            "loss": _apart([ours.loss.reshape(())], [taken.loss.reshape(())], [torch.zeros_like(taken.loss)]),
+            "weights": _apart(after[:trained], now[:trained], before[:trained]),
+            "state": _apart(after[trained:], now[trained:], before[trained : len(now)]),
         }
         worst = max(apart, key=lambda name: apart[name] / AGREE[name])
         if not apart[worst] <= AGREE[worst]:
             self._give_up(Unfit(f"its {worst} differ by {apart[worst]:.1e} from eager execution"))
-            return
-        self._tried, self.active = True, not self._background
-        for parameter in self._tensors.trained.values():
+            return taken
+        self._tried = True
+        if not self._auto:
+            self.take(taker.name)
+        for parameter in tensors.trained.values():
             parameter.grad = None
+        return taken
 
     def _give_up(self, error: Exception) -> None:
-        self._call, self._given_up, self.active = None, True, False
-        words = str(error).strip().splitlines() or [type(error).__name__]
-        self._example = None
-        if not self._background:
-            self._say(f"the whole step can't be compiled ({words[0][:200]}): the model alone is")
+        """The first of those that wait can't; the next may."""
+        taker = self._waiting.pop(0)
+        self._maker, self._tried = None, False
+        if self._auto and not self._wanted:
+            return
+        words = (str(error).strip().splitlines() or [type(error).__name__])[0][:200]
+        if self._waiting:
+            self._say(f"the step can't be {taker.says} ({words}): it will be {self._waiting[0].says}")
+        elif taker.name == "compiled":
+            self._say(f"the step can't be {taker.says} ({words}): the model alone is")
             self.loop.model = torch.compile(self.loop.module)
+        else:
+            self._say(f"the step can't be {taker.says} ({words}): it is executed eagerly")
 
 
-def unfit(loop: Loop, inputs: Any = None) -> str:
-    """Why a loop's step can't be one graph; empty where nothing is known against it."""
+def batches(window: Window) -> Window:
+    """A window's batches, where it names them by their places."""
+    return [batch.gathered() if isinstance(batch, Place) else batch for batch in window]
+
+
+def unfit(loop: Loop) -> str:
+    """Why a loop's step can't be taken whole; empty where nothing is known against it."""
     optimizer = loop.optimizer
     members = getattr(optimizer, "members", (optimizer,))
-    if inputs is not None and (not isinstance(inputs, Tensor) or inputs.device.type != "cpu"):
-        return "it takes one tensor of inputs on the CPU"
     if loop.closure:
         return f"{type(optimizer).__name__} evaluates the loss itself"
     if loop.scaler is not None:
         return "fp16 needs a gradient scaler"
-    if any(_has_hooks(one) for one in (optimizer, *members)):
+    if any(has_hooks(one) for one in (optimizer, *members)):
         return "the optimizer has hooks"
     if any(isinstance(part, nn.Embedding | nn.EmbeddingBag) and part.sparse for part in loop.module.modules()):
         return "gradients are sparse"
     return ""
 
 
-def _has_hooks(optimizer: torch.optim.Optimizer) -> bool:
+def has_hooks(optimizer: torch.optim.Optimizer) -> bool:
     return bool(optimizer._optimizer_step_pre_hooks or optimizer._optimizer_step_post_hooks)
 
 
-def _shapes(inputs: Any, targets: Tensor) -> Any:
-    return (inputs.shape, inputs.dtype, targets.shape) if isinstance(inputs, Tensor) else None
+def familiar(module: nn.Module) -> bool:
+    """Whether all of a model is torch's, a model library's or ours: code whose Python does nothing else while it is called."""
+    return all(
+        type(part).__module__.partition(".")[0] in ("torch", "torchvision", "timm", "engine") for part in module.modules()
+    )
 
 
 def _apart(ours: list[Tensor], theirs: list[Tensor], before: list[Tensor]) -> float:
@@ -297,8 +298,14 @@ def _apart(ours: list[Tensor], theirs: list[Tensor], before: list[Tensor]) -> fl
     return distance / way if way > 0 else distance
 
 
-def familiar(module: nn.Module) -> bool:
-    """Whether all of a model is torch's, a model library's or ours: code whose Python does nothing else while it is called."""
-    return all(
-        type(part).__module__.partition(".")[0] in ("torch", "torchvision", "timm", "engine") for part in module.modules()
-    )
+def random_state(*devices: torch.device) -> Any:
+    """Of the generators of the host and of these devices."""
+    return torch.get_rng_state(), [(one, torch.cuda.get_rng_state(one)) for one in devices if one.type == "cuda"]
+
+
+def set_random_state(state: Any) -> None:
+    """Put back what `random_state` has read."""
+    here, devices = state
+    torch.set_rng_state(here)
+    for device, held in devices:
+        torch.cuda.set_rng_state(held, device)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from engine.changes import EXECUTIONS
 from engine.events import Rewound, SettingChanged
 from engine.history import History
 from tui.widgets.formats import rate
@@ -15,7 +16,7 @@ def note(event: SettingChanged | Rewound) -> str:
         return f"rewound to {event.to:,}"
     name = event.field.rpartition(".")[2]
     if name == "execution":
-        return "compiled" if event.value else "eager"
+        return EXECUTIONS[int(event.value or 0)]
     if event.value is None:
         return f"{name} none"
     if name == "lr" and event.before:

@@ -1,0 +1,27 @@
+"""The exponential moving average of the weights."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor, nn
+from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
+
+
+class Average(AveragedModel):
+    """torch's, with a way to follow the weights on a GPU that never waits for it."""
+
+    def __init__(self, model: nn.Module, decay: float) -> None:
+        super().__init__(model, multi_avg_fn=get_ema_multi_avg_fn(decay))
+        self._part = 1 - decay
+
+    @torch.no_grad()
+    def follow(self, model: nn.Module, found: Tensor) -> None:
+        """What `update_parameters` does; nothing where `found`, a scalar on the device, is not 0: no step was taken then."""
+        held, weights = [p.detach() for p in self.parameters()], [p.detach() for p in model.parameters()]
+        part = torch.where(self.n_averaged == 0, 1.0, self._part) * (found == 0)
+        way = torch._foreach_sub(weights, held)
+        torch._foreach_mul_(way, part)  # type: ignore[call-overload]
+        torch._foreach_add_(held, way)
+        for ours, theirs in zip(self.module.buffers(), model.buffers(), strict=True):
+            ours.copy_(theirs)
+        self.n_averaged.add_(found == 0)

@@ -1,0 +1,416 @@
+"""The steps of a loop on a GPU, each taken by replaying one CUDA graph: what it launches is launched at once.
+
+Recorded is `Loop.step` itself, or the compiled function of a step. Around it, in the graph: the batches are gathered at the
+places that a counter on the device names, and losses, norms and counts are written where the host reads them later. Batches
+that are loaded are copied to where the graph looks for them. Numbers that the graph has frozen make it stale when they change,
+but for the learning rate, which is a tensor there. An epoch's tail is not taken.
+"""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from typing import Any
+
+import torch
+from torch import Tensor
+from torch.optim import SGD, Adam, AdamW, Optimizer
+from torch.utils import _pytree as pytree
+
+from engine.data.batches import Place
+from engine.execution.compiled import Decided, built, gathered, parts_of
+from engine.execution.cuda_graph import CudaGraph, Graph
+from engine.execution.graph import Call
+from engine.execution.guard import Guard
+from engine.execution.hands import Hands
+from engine.execution.tensors import UNUSED, Tensors, is_count
+from engine.execution.whole import Make, Unfit, Window, batches, has_hooks, random_state, set_random_state, unfit
+from engine.loop import Loop, Taken
+
+RING = 256  # steps whose losses are kept on the device where batches are loaded
+RECORDINGS = 20  # at most
+
+
+class Captured:
+    """A taker, see `whole.py`. `graph` makes what a step is recorded with."""
+
+    name, says, slow = "captured", "captured as one CUDA graph", False
+
+    def __init__(self, loop: Loop, device: torch.device, graph: Callable[[], Graph] | None = None) -> None:
+        self.loop, self.device = loop, device
+        self.stale = False
+        self._new_graph = graph or (lambda: CudaGraph(device))
+        self._graph: Graph
+        self._source: _Source
+        self._tensors: Tensors
+        self._groups: Any = None
+        self._frozen: Any = None  # numbers that the graph holds
+        self._rates: list[Tensor] = []  # the learning rate of each group, for the graph
+        self._rates_now: list[float] = []
+        self._recordings = 0
+        self._guard = loop.guard or Guard(loop.optimizer, device)
+        self._forgives = loop.skip  # looks anew at each step; else none is taken after one that is not finite
+
+    # Making it
+
+    def prepare(self, window: Window, aside: bool) -> Make:
+        """Takes milliseconds, all of them in the training thread."""
+        if why := unfit(self.loop) or self._unfit():
+            raise Unfit(why)
+
+        def begin() -> None:
+            self._source = _Source(self.loop, window, self.device)
+            self._recordings = 0
+            self._bind()
+            self._warm_up(window)
+            self._record()
+
+        return lambda: begin
+
+    def _unfit(self) -> str:
+        for one in members(self.loop.optimizer):
+            if not isinstance(one, SGD) and not all("capturable" in group for group in one.param_groups):
+                return f"{type(one).__name__} counts its steps on the host"
+        return ""
+
+    def _bind(self) -> None:
+        """The tensors as they are now."""
+        optimizer = self.loop.optimizer
+        for one in members(optimizer):
+            for state in one.state.values():
+                state.update({key: value.to(self.device) for key, value in state.items() if is_count(key, value)})
+        self._groups = optimizer.param_groups
+        self._tensors = gathered(self.loop, self.device)
+        self._rates_now = [float(group["lr"]) for group in self._groups]
+        self._rates = [torch.tensor(rate, device=self.device) for rate in self._rates_now]
+
+    def _warm_up(self, window: Window) -> None:
+        """Take a step and undo it: in their first, libraries set themselves up, which can't be recorded."""
+        held = [*self._tensors.flat(), *self.others()]
+        before, random = [tensor.clone() for tensor in held], random_state(self.device)
+        try:
+            self._source.enter(window)
+            self._source.follows(window, 0)
+            self._body()
+        finally:
+            for tensor, old in zip(held, before, strict=True):
+                tensor.copy_(old)
+            set_random_state(random)
+            self._source.at = None
+
+    def _record(self) -> None:
+        if self.device.type == "cuda":
+            torch.cuda.empty_cache()  # the graph has memory of its own
+        self._graph = self._new_graph()
+        self._graph.record(self._body)
+        self._frozen = self._numbers()
+
+    def _body(self) -> None:
+        """One step, as it is recorded."""
+        if self._forgives:
+            self._guard.found.zero_()
+        watched = self._guard.watched
+        with self._blindly():
+            tensors = self._source.tensors()
+            self._source.leave(tensors, self.loop.step(self._source.window(tensors)))
+            if self.loop.average is not None:
+                self.loop.follow()
+        self._guard.watched = watched
+
+    @contextmanager
+    def _blindly(self) -> Iterator[None]:
+        """Let the loop's own step never look at the device: rates are tensors, and the guard decides there."""
+        loop = self.loop
+        before = loop.guard, loop.check, loop.hands
+        changed = ("lr", "capturable", "fused", "foreach")
+        options = [{key: group[key] for key in changed if key in group} for group in self._groups]
+        for group, rate in zip(self._groups, self._rates, strict=True):
+            group["lr"] = rate
+        for one in members(loop.optimizer):
+            for group in one.param_groups:
+                if self.device.type == "cuda" and isinstance(one, SGD | Adam | AdamW):
+                    group.update(fused=True, foreach=False)
+                if self.device.type == "cuda" and "capturable" in group:
+                    group["capturable"] = True
+        loop.guard, loop.check = self._guard, False
+        if before[0] is None:
+            loop.hands = _Held(loop.optimizer, self._guard)
+        try:
+            yield
+        finally:
+            loop.guard, loop.check, loop.hands = before
+            for group, values in zip(self._groups, options, strict=True):
+                group.update(values)
+
+    # Taking steps
+
+    def fits(self, window: Window) -> bool:
+        if self.stale or not self._source.fits(window) or has_hooks(self.loop.optimizer):
+            return False
+        if self.loop.optimizer.param_groups is not self._groups:  # a state was loaded
+            self._bind()
+            self._record()
+        elif self._frozen != self._numbers():
+            self._recordings += 1
+            if self._recordings > RECORDINGS:  # what changes all the time is followed better without a graph
+                self.stale = True
+                return False
+            self._record()
+        return True
+
+    def burst(self, window: Window, ahead: Iterator[Window], most: int) -> tuple[Taken, Window | None]:
+        loop, source, replay = self.loop, self._source, self._graph.replay
+        if loop.after_step is not None or self._forgives:
+            most = 1
+        first = source.enter(window)
+        self._set_numbers()
+        steps = 0
+        following: Window | None = window
+        while following is not None and steps < most and source.fits(following) and source.follows(following, steps):
+            replay()
+            steps += 1
+            following = next(ahead, None)
+        self._guard.watched += steps
+        taken = source.read(first, steps, float(self._groups[0]["lr"]))
+        taken.averaged = loop.average is not None
+        taken.refused = self._forgives and bool(self._guard.found.item())
+        return taken, following
+
+    def _set_numbers(self) -> None:
+        """What may change without a new graph."""
+        for position, group in enumerate(self._groups):
+            if group["lr"] != self._rates_now[position]:
+                self._rates_now[position] = group["lr"]
+                self._rates[position].fill_(group["lr"])
+
+    def _numbers(self) -> Any:
+        """What is frozen in the graph."""
+        loop, free = self.loop, ("params", "lr", *UNUSED)
+        groups = [{key: value for key, value in group.items() if key not in free} for group in self._groups]
+        return groups, loop.clip_norm, loop.clip_value, loop.measure_norm
+
+    def tensors(self) -> Tensors:
+        return self._tensors
+
+    def others(self) -> list[Tensor]:
+        average = self.loop.average
+        averaged = [] if average is None else [held.detach() for held in (*average.parameters(), *average.buffers())]
+        return [*averaged, self._guard.found, self._guard.missed]
+
+
+class CapturedCompiled(Captured):
+    """The compiled function of a step, captured."""
+
+    name, says, slow = "compiled", "compiled and captured", True
+
+    def __init__(self, loop: Loop, device: torch.device, graph: Callable[[], Graph] | None = None) -> None:
+        super().__init__(loop, device, graph)
+        self._call: Call
+        self._decided: Decided = []
+
+    def prepare(self, window: Window, aside: bool) -> Make:
+        """Takes seconds to minutes."""
+        loop, guard = self.loop, self._guard
+        if why := unfit(loop):
+            raise Unfit(why)
+        self._bind()
+        tensors, groups, source = self._tensors, self._groups, _Source(loop, window, self.device)
+        module = copy.deepcopy(loop.module) if aside else loop.module  # a trace replaces its parameters
+        parts = parts_of(loop)
+
+        def losses(call: Callable[..., Any], *given: Tensor) -> Iterator[Tensor]:
+            return parts(call, *(part for batch in source.window(given[:-2]) for part in batch))
+
+        def judge(sound: Tensor, loss: Tensor, norm: Tensor | None, *given: Tensor) -> Tensor:
+            *places, found, missed = given
+            if not self._forgives:
+                sound = sound & (found == 0)
+            found.copy_(~sound)
+            missed.add_(found)
+            counts = [loop.count(targets) for _, targets in source.window(places)]
+            source.leave(places, Taken(loss, sum(counts[1:], counts[0]), len(counts), 0, 0.0, norm))
+            return sound
+
+        def make() -> Callable[[], None]:
+            call, decided = built(loop, module, tensors, losses, [*source.tensors(), guard.found, guard.missed], judge)
+
+            def take_over() -> None:
+                self._call, self._decided = call, decided
+                self._source, self._tensors, self._groups = source, tensors, groups
+                if loop.optimizer.param_groups is not groups:
+                    self._bind()
+                self._set_numbers()
+                if self.stale:
+                    raise Unfit("its numbers have changed meanwhile")
+                self._warm_up(window)
+                self._record()
+
+            return take_over
+
+        return make
+
+    def _body(self) -> None:
+        guard, loop = self._guard, self.loop
+        self._call([*self._tensors.flat(), *self._source.tensors(), guard.found, guard.missed])
+        if loop.average is not None:
+            with self._blindly():
+                loop.follow()
+
+    def fits(self, window: Window) -> bool:
+        if self.loop.optimizer.param_groups is self._groups:
+            self._set_numbers()
+        return super().fits(window)
+
+    def _set_numbers(self) -> None:
+        if self._tensors.refresh() and any(ask() != answer for ask, answer in self._decided):
+            self.stale = True  # what was zero or none no longer is, or the reverse: another graph
+
+    def _numbers(self) -> Any:
+        return None
+
+
+class _Source:
+    """Where a recorded step finds its batches, and where it leaves what it measured.
+
+    Places, `window` in the making being of them: the epoch's order is on the device, and the counter names the batch. Otherwise
+    batches are copied to where the step looks for them.
+    """
+
+    def __init__(self, loop: Loop, window: Window, device: torch.device) -> None:
+        self.size = len(window)  # batches of a step
+        self.at: int | None = None  # the counter, if it is known
+        self._place = window[0] if isinstance(window[0], Place) else None
+        self._indices: Tensor | None = None  # of the epoch under way
+        real = batches(window)
+        self._batch = len(real[0][1])
+        if self._place is not None:
+            source = self._place.source
+            self._whole = source.samples // source.batch_size  # batches
+            self._order = torch.zeros((self._whole, source.batch_size), dtype=torch.int64, device=device)
+            held, room = [source.inputs, source.targets, self._order], source.length
+        else:
+            held, self._form = pytree.tree_flatten(real)
+            if not all(isinstance(part, Tensor) for part in held):
+                raise Unfit("a batch holds more than tensors")
+            held, room = [part.clone() for part in held], RING * self.size
+            self._shapes = [(part.shape, part.dtype) for part in held]
+        self._room = room
+        kind = torch.float64 if any(p.dtype == torch.float64 for p in loop.module.parameters()) else torch.float32
+        counts = [loop.count(targets) for _, targets in real]
+        count = sum(counts[1:], counts[0])
+        self._count = count
+        self._measures: Callable[[], bool] = lambda: loop.clip_norm is not None or loop.measure_norm
+        self._counter = torch.zeros(1, dtype=torch.int64, device=device)
+        self._offsets = torch.arange(self.size, device=device)
+        self._losses, self._norms = torch.zeros(room, dtype=kind, device=device), torch.zeros(room, dtype=kind, device=device)
+        self._counts = torch.zeros(room, dtype=count.dtype, device=device) if isinstance(count, Tensor) else None
+        self._held = held
+
+    def tensors(self) -> list[Tensor]:
+        """All that a step reads and writes here."""
+        counts = [] if self._counts is None else [self._counts]
+        return [*self._held, *counts, self._norms, self._losses, self._offsets, self._counter]
+
+    # In the step
+
+    def window(self, tensors: Sequence[Tensor]) -> Window:
+        """The batches of the step under way."""
+        if self._place is None:
+            window: Window = pytree.tree_unflatten(list(tensors[: len(self._held)]), self._form)
+            return window
+        inputs, targets, order = tensors[:3]
+        offsets, counter = tensors[-2:]
+        rows = order.index_select(0, counter if self.size == 1 else counter + offsets)
+        return [(inputs.index_select(0, row), targets.index_select(0, row)) for row in rows.unbind()]
+
+    def leave(self, tensors: Sequence[Tensor], taken: Taken) -> None:
+        """Write down what the step measured, and go on to the next."""
+        norms, losses, _, counter = tensors[-4:]
+        losses.scatter_(0, counter, taken.loss.detach().to(losses.dtype).reshape(1))
+        if taken.norm is not None:
+            norms.scatter_(0, counter, taken.norm.detach().to(norms.dtype).reshape(1))
+        if isinstance(taken.count, Tensor):
+            tensors[-5].scatter_(0, counter, taken.count.reshape(1))
+        counter.add_(self.size)
+
+    # Around it
+
+    def fits(self, window: Window) -> bool:
+        """Whether a window has the shape that was recorded."""
+        if len(window) != self.size or isinstance(window[0], Place) != (self._place is not None):
+            return False
+        if self._place is not None:
+            return bool(window[-1].number < self._whole)
+        parts, form = pytree.tree_flatten(window)
+        return bool(form == self._form) and [(part.shape, part.dtype) for part in parts] == self._shapes
+
+    def enter(self, window: Window) -> int:
+        """Let the counter stand where this window's results go; that place."""
+        if self._place is None:
+            at = 0 if self.at is None or self.at + self.size > self._room else self.at
+        else:
+            place = window[0]
+            at = place.number
+            if place.indices is not self._indices:
+                self._indices = place.indices
+                self._order.copy_(place.indices[: self._order.numel()].view_as(self._order))
+        if at != self.at:
+            self._counter.fill_(at)
+            self.at = at
+        return at
+
+    def follows(self, window: Window, steps: int) -> bool:
+        """Whether the step of this window may come next, `steps` after `enter`; its batches are there then."""
+        assert self.at is not None
+        if self._place is not None:
+            return bool(window[0].indices is self._indices and window[0].number == self.at + steps * self.size)
+        if self.at + (steps + 1) * self.size > self._room:
+            return False
+        for held, part in zip(self._held, pytree.tree_leaves(window), strict=True):
+            held.copy_(part, non_blocking=True)
+        return True
+
+    def read(self, first: int, steps: int, lr: float) -> Taken:
+        """What `steps` steps from that place on have measured."""
+        last = first + steps * self.size
+        self.at = last
+
+        def copied(ring: Tensor) -> Tensor:
+            return ring[first : last : self.size].clone()
+
+        loss, count = copied(self._losses), self._count if self._counts is None else copied(self._counts)
+        norm = copied(self._norms) if self._measures() else None
+        used = steps * self.size
+        return Taken(loss, count, used, used * self._batch, lr, norm, steps=steps)
+
+
+class _Held(Hands):
+    """Lets an optimizer take its step only where the guard has found nothing."""
+
+    def __init__(self, optimizer: Optimizer, guard: Guard) -> None:
+        super().__init__(optimizer)
+        self._guard = guard
+
+    def update(self) -> None:
+        optimizer, found = self.optimizer, self._guard.found
+        if all(isinstance(one, SGD | Adam | AdamW) and all(g["fused"] for g in one.param_groups) for one in members(optimizer)):
+            for one in members(optimizer):
+                one.found_inf, one.grad_scale = found, None  # type: ignore[attr-defined]
+            optimizer.step()
+            for one in members(optimizer):
+                del one.found_inf, one.grad_scale  # type: ignore[attr-defined]
+            return
+        parameters = [p for group in optimizer.param_groups for p in group["params"]]
+        state = [value for one in members(optimizer) for held in one.state.values() for value in held.values()]
+        held = [*(p.detach() for p in parameters), *(value for value in state if isinstance(value, Tensor))]
+        before = [tensor.clone() for tensor in held]
+        optimizer.step()
+        for tensor, old in zip(held, before, strict=True):
+            tensor.copy_(torch.where(found == 0, tensor, old))
+
+
+def members(optimizer: Optimizer) -> tuple[Optimizer, ...]:
+    """The optimizers that one of several parts is made of; itself otherwise."""
+    found: tuple[Optimizer, ...] = getattr(optimizer, "members", (optimizer,))
+    return found
