@@ -14,7 +14,7 @@ from engine.best import Best
 from engine.changes import EXECUTIONS, Change
 from engine.control import Control
 from engine.data import workers
-from engine.data.batches import Batch, Batches, ResidentBatches
+from engine.data.batches import Batch, Batches, ResidentBatches, StreamedBatches
 from engine.errors import EpochalError, Problem, RecipeError
 from engine.events import (
     EpochEnded,
@@ -108,6 +108,7 @@ class Epochs:
         self._epoch_seconds = 0.0  # of the epoch under way, in an earlier process
         self._epoch_started = time.perf_counter()
         self._next_report = 0.0
+        self._idle = execution.idle(parts.device)
         self._warnings = parts.warnings
         self._notes: tuple[str, ...] = ()  # said at the beginning
 
@@ -233,10 +234,10 @@ class Epochs:
         try:
             while True:
                 control.waiting = True
-                began = time.perf_counter()
+                began, idle = time.perf_counter(), self._idle()
                 batch = next(loaded, None)
                 control.waiting = False
-                self.pace.waited_for(time.perf_counter() - began)
+                self.pace.waited_for((time.perf_counter() - began) * (idle + self._idle()) / 2)
                 workers.tame()
                 if batch is None:
                     return
@@ -438,8 +439,14 @@ class Epochs:
                 elapsed=self.pace.elapsed,
                 left=self.pace.left(None if steps is None else steps - self.step, validations),
                 waited=self.pace.waited,
+                workers=self._workers_wanted(self.pace.waited),
             )
         )
+
+    def _workers_wanted(self, waited: float | None) -> int | None:
+        """How many data.workers would end the waiting for samples; None where it is short, or they are not ours to start."""
+        train = self.parts.train
+        return workers.proposed(waited, train.workers) if isinstance(train, StreamedBatches) else None
 
     # What it saves
 

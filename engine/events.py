@@ -83,6 +83,7 @@ class Progress(Event):
     elapsed: float  # pauses left out, earlier processes of a resumed run included
     left: float | None  # validation included
     waited: float | None = None  # share of the time that went to loading samples; None where all are held in memory
+    workers: int | None = None  # data.workers that would end the waiting; None where it is short, or they would not
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -26,6 +26,7 @@ from engine.pace import Pace
 if TYPE_CHECKING:
     from engine.run import Run, Saved
 
+WORTH_A_WORD = 10.0  # seconds of a run from which its waiting is measured well enough to say what would end it
 RETRY_SECONDS = 2.0  # between two attempts to write the last checkpoint
 
 
@@ -190,6 +191,7 @@ class Fitting(Epochs):
             time.sleep(min(RETRY_SECONDS, max(0.0, deadline - time.monotonic())))
 
     def _end(self, ended: str, reason: str, failure: Failure | None) -> Result:
+        proposal = self._workers_proposal() if failure is None else failure.proposal
         self.reporter.state(
             RunEnded(
                 state=ended,
@@ -198,7 +200,7 @@ class Fitting(Epochs):
                 step=self.step,
                 seconds=self.pace.elapsed,
                 best=self.best.row,
-                proposal={} if failure is None else failure.proposal,
+                proposal=proposal,
             )
         )
         if self.run is not None:
@@ -213,6 +215,16 @@ class Fitting(Epochs):
             average=None if average is None else average.module,
             run=self.run,
         )
+
+    def _workers_proposal(self) -> dict[str, float]:
+        """What would have ended the waiting for samples, and a word about it; nothing where there was little."""
+        waited = self.pace.waited_in_all
+        wanted = self._workers_wanted(waited)
+        if wanted is None or self.pace.elapsed < WORTH_A_WORD:
+            return {}
+        text = f"{waited:.0%} of the training went to waiting for samples: data.workers = {wanted} would load them in parallel"
+        self.reporter.messages([text], "info")
+        return {"data.workers": wanted}
 
     # Going on
 

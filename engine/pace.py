@@ -20,6 +20,7 @@ class Pace:
         self.validation_seconds: float | None = None  # the last whole pass
         self.waited: float | None = None  # share of the time that went to loading samples; None where none are loaded
         self._waited = 0.0
+        self._waited_in_all = 0.0
 
     @property
     def elapsed(self) -> float:
@@ -48,8 +49,14 @@ class Pace:
             self.steps_per_second, self.samples_per_second = steps / seconds, samples / seconds
             self._train_seconds += seconds
             self._train_steps += steps
+            self._waited_in_all += min(self._waited, seconds)
             if self.waited is not None:
                 self.waited, self._waited = min(self._waited / seconds, 1.0), 0.0
+
+    @property
+    def waited_in_all(self) -> float | None:
+        """As `waited`, of all the training of this process."""
+        return None if self.waited is None or not self._train_seconds else self._waited_in_all / self._train_seconds
 
     def left(self, steps: int | None, validations: int) -> float | None:
         """Seconds for so many more steps and validations, by the mean step so far; None before the first."""

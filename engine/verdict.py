@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from itertools import pairwise
 from statistics import median
 
+from engine.data.workers import WAITING
 from engine.events import EpochEnded
 from engine.history import History
 
@@ -15,7 +16,6 @@ RECENT = 3  # epochs over which a gain is told
 STILL = 6  # epochs without a gain make a plateau
 GAIN = 0.01  # share of the loss that counts as one
 FEWEST = 40  # points of the training curve before a rise among them is one
-WAITING = 0.25  # share of the time spent on waiting for data that is worth a word
 
 
 @dataclass(frozen=True, slots=True)
@@ -117,7 +117,8 @@ def _waiting(history: History) -> Verdict | None:
     now = history.progress
     if history.ended is not None or now is None or now.waited is None or now.waited < WAITING:
         return None
-    return Verdict("waiting", f"waiting for data: {now.waited:.0%} of the time goes to loading samples", _WHY["waiting"])
+    text = f"waiting for data: {now.waited:.0%} of the time goes to loading samples"
+    return Verdict("waiting", text + (f", data.workers = {now.workers} would do" if now.workers else ""), _WHY["waiting"])
 
 
 def _too_low(history: History, rows: Sequence[EpochEnded]) -> Verdict | None:

@@ -10,6 +10,7 @@ import atexit
 import signal
 import weakref
 from collections.abc import Iterable, Iterator, Sequence
+from functools import cached_property
 from itertools import islice
 from typing import Any, NamedTuple, Protocol
 
@@ -17,6 +18,7 @@ import torch
 from torch import Tensor
 from torch.utils.data import DataLoader, Dataset, IterableDataset, _utils
 
+from engine.data.ahead import SideStream, ahead, to_device
 from engine.data.augment import augmentation
 from engine.data.draws import Seeded
 from engine.data.order import epoch_seed, order
@@ -149,7 +151,8 @@ class StreamedBatches(_Cut):
 
     What a sample draws at random while it is loaded (an augmentation, through torch, NumPy or `random`) is a function of
     (seed, epoch, index): the same in any batch, with any number of `workers` and after any resume. `augment` names changes to
-    images that are made to whole batches on the device, the same as those of ResidentBatches.
+    images that are made to whole batches on the device, the same as those of ResidentBatches. On a GPU a batch is copied
+    from pinned memory beside the step before it.
     """
 
     def __init__(
@@ -169,6 +172,7 @@ class StreamedBatches(_Cut):
         self.seed = seed
         self.shuffle = shuffle
         self.augment = tuple(augment)
+        self.workers = workers
         self._keys = _Keys()
         self._loader = DataLoader(  # one for all epochs: its workers stay
             Seeded(dataset),
@@ -188,11 +192,19 @@ class StreamedBatches(_Cut):
         stream = epoch_seed(self.seed, epoch)
         keys = self._keys.batches = [(stream, indices[first : first + self.batch_size]) for first in self._firsts(start)]
         changed = augmentation(self.augment, self.seed, epoch) if self.augment else None
-        for (_, indices), loaded in zip(keys, self._loader, strict=True):
-            inputs, targets = to_device(tuple(loaded), self.device)
-            if changed is not None:
-                inputs = changed(inputs, indices.to(self.device))
-            yield inputs, targets
+        for (_, indices), (inputs, targets) in zip(keys, self._moved(), strict=True):
+            yield inputs if changed is None else changed(inputs, indices.to(self.device)), targets
+
+    def _moved(self) -> Iterator[Batch]:
+        """What the loader loads, on the device. On a GPU the next batch is on its way while the one before it is used."""
+        loaded = map(tuple, self._loader)
+        if self.device.type == "cuda":
+            return ahead(loaded, self._lane)
+        return (to_device(batch, self.device) for batch in loaded)
+
+    @cached_property
+    def _lane(self) -> SideStream:
+        return SideStream(self.device)  # one for all epochs: torch keeps the memory of each stream apart
 
 
 class _Keys:
@@ -280,19 +292,6 @@ def make_batches(
             augment=augment,
         )
     return LoaderBatches(part, device)
-
-
-def to_device(batch: Any, device: torch.device | str) -> Any:
-    """`batch` with every tensor in it on `device`; tuples, lists and dicts keep their type, other values are left alone."""
-    if isinstance(batch, Tensor):
-        return batch.to(device, non_blocking=True)  # from pinned memory the host goes on while the copy runs
-    if isinstance(batch, dict):
-        return {key: to_device(value, device) for key, value in batch.items()}
-    if isinstance(batch, tuple) and hasattr(batch, "_fields"):
-        return type(batch)(*(to_device(value, device) for value in batch))
-    if isinstance(batch, (tuple, list)):
-        return type(batch)(to_device(value, device) for value in batch)
-    return batch
 
 
 def described(value: Any) -> str:

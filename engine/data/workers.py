@@ -1,7 +1,9 @@
-"""The news that a data worker was killed, brought at a moment when it can be taken."""
+"""Data workers: the news that one was killed, brought at a moment when it can be taken; and how many would be enough."""
 
 from __future__ import annotations
 
+import math
+import os
 import signal
 import threading
 from collections.abc import Callable, Iterator
@@ -11,6 +13,7 @@ from typing import Any
 
 from engine.control import Control
 
+WAITING = 0.25  # share of the time that went to waiting for samples that is worth a word
 _training: Control | None = None  # of the training under way in the main thread
 
 
@@ -45,3 +48,24 @@ def _tamed(handler: Callable[[int, FrameType | None], Any]) -> Callable[[int, Fr
             handler(number, frame)
 
     return heard
+
+
+def proposed(waited: float | None, workers: int, cores: int | None = None) -> int | None:
+    """How many workers would end the waiting, by the share of the time that went to it with so many; None where it is short.
+
+    Without workers loading and steps take turns, so that the share tells how many times as long as a step a batch takes to
+    load. With workers a step has to wait because all of them together are slower. No more than there are CPUs are of use.
+    """
+    if waited is None or waited < WAITING:
+        return None
+    busy = max(1.0 - waited, 0.01)
+    wanted = math.ceil(workers / busy if workers else waited / busy)
+    most = cores or available_cpus()
+    return min(wanted, most) if workers < min(wanted, most) else None
+
+
+def available_cpus() -> int:
+    """Those that this process may use."""
+    if hasattr(os, "sched_getaffinity"):
+        return len(os.sched_getaffinity(0))
+    return os.cpu_count() or 1

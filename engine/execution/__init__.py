@@ -48,6 +48,11 @@ def device_name(device: torch.device) -> str:
     return f"{platform.processor() or platform.machine()}, {threads} thread{'s' if threads > 1 else ''}"
 
 
+def idle(device: torch.device) -> Callable[[], bool]:
+    """What tells whether the device has done all it was given. A GPU works on while the host waits; a CPU is the host."""
+    return torch.cuda.current_stream(device).query if device.type == "cuda" else lambda: True
+
+
 def chosen(execution: str) -> str:
     """What a run begins with."""
     return "eager" if execution == "auto" else execution

@@ -11,6 +11,7 @@ import torch
 from torch import Tensor, nn
 
 from engine import Recipe, Trainer
+from engine.data.batches import StreamedBatches
 from engine.run import Run
 from tests.engine import plain
 
@@ -75,3 +76,20 @@ def test_f6_memory_that_runs_out_leaves_a_checkpoint_of_the_last_step(tmp_path: 
     result = trainer.fit()
     assert result.state == "failed" and "out of memory on cuda" in result.reason and "GiB more wanted" in result.reason
     assert result.run is not None and Run.open(result.run.path).checkpoints.read("last").step == 3
+
+
+def test_streamed_batches_arrive_whole_while_the_device_is_busy() -> None:
+    """Each is copied beside the work on the one before; read late, on a busy stream, it still is what was loaded."""
+    rows = torch.randn(64 * 32, 4096)
+    dataset = torch.utils.data.TensorDataset(rows, torch.arange(len(rows)))
+    batches = StreamedBatches(dataset, batch_size=64, shuffle=True, seed=1, device="cuda")
+    weights = torch.randn(4096, 4096, device="cuda")
+    sums, indices = [], []
+    for _ in range(3):
+        for inputs, targets in batches.epoch(1):
+            for _ in range(20):
+                weights = (weights @ weights).clamp(-1, 1)
+            sums.append(inputs.double().sum(1))
+            indices.append(targets)
+    expected = rows.double().sum(1)[torch.cat(indices).cpu()]
+    torch.testing.assert_close(torch.cat(sums).cpu(), expected)
