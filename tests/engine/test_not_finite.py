@@ -62,7 +62,7 @@ def test_b5_the_device_decides_and_nobody_waits(digits: Data, make: Any, loss: A
     own = parts()
     optimizer = make(own["model"].parameters(), lr=0.01, fused=True)
     trainer = Trainer(**own | {"loss": loss(3), "optimizer": optimizer}, train=some(digits, 320), epochs=1)
-    trainer.loop.guard, trainer.loop.check = Guard(optimizer, torch.device("cpu")), False
+    trainer.loop.guard, trainer.loop.check = Guard(optimizer, torch.device("cpu")).obeyed(), False
     weights: list[dict[str, Tensor]] = []
     optimizer.register_step_post_hook(lambda *_: weights.append({k: v.clone() for k, v in own["model"].state_dict().items()}))
     losses: list[float] = []
