@@ -12,7 +12,6 @@ from pathlib import Path
 from typing import Any
 
 from engine.errors import nearest, plain
-from engine.run import files
 
 NAME = "settings.toml"
 PANES = ("recipe", "epochs", "device", "output")  # that may be hidden
@@ -131,6 +130,7 @@ class Preferences:
         changed, self._changed = self._changed, {}
         if self._path is None or not changed:
             return
+        from engine.run import files
         from engine.settings import to_toml
 
         self._path.parent.mkdir(parents=True, exist_ok=True)

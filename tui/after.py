@@ -8,8 +8,6 @@ import sys
 import time
 from types import FrameType
 
-from engine.cli.output import lasting
-from engine.cli.rows import Rows
 from tui.attention import Attention
 from tui.session import Session
 from tui.terminal import lead
@@ -50,6 +48,9 @@ def wait(session: Session, stops: Stops, attention: Attention, status: int | Non
 
     Returns `status` if given (a signal came earlier), else 130 or 143 for one that came here, else the run's.
     """
+    from engine.cli.output import lasting
+    from engine.cli.rows import Rows
+
     with lasting(sys.stdout, sys.stderr) as (out, err):
         rows = Rows(out, "epochal", quiet=not session.alive)
         told = 0

@@ -3,14 +3,15 @@
 from __future__ import annotations
 
 import asyncio
+import gc
 import os
 import shlex
 import signal
 import time
 from collections.abc import Mapping
-from functools import partial
+from functools import cached_property, partial
 from pathlib import Path
-from typing import Any, ClassVar, TextIO
+from typing import TYPE_CHECKING, Any, ClassVar, TextIO
 
 from rich.console import Console as RichConsole
 from textual import events
@@ -26,13 +27,15 @@ from tui.driver import LastingDriver
 from tui.kept import Keeper, view_of
 from tui.keys import bindings, keys
 from tui.launch import Launcher
-from tui.listing import Listing
-from tui.others import Others
 from tui.screens.base import Base
 from tui.screens.form import FormScreen
 from tui.session import Engine, Preload, Session
 from tui.terminal import Output, Terminal
 from tui.themes import DARK, LIGHT, ROLES, THEMES, chosen
+
+if TYPE_CHECKING:
+    from tui.listing import Listing
+    from tui.others import Others
 
 
 class KeyCommands(Provider):
@@ -97,7 +100,6 @@ class Console(App[str]):
         self.parts: dict[object, tuple[tuple[float, float] | None, float | None]] = {}  # of charts: window and cursor, by run
         self.attention = Attention(self._to_terminal, self._present)
         self._touched = time.monotonic()  # when a key was pressed last
-        self.listing = Listing()  # of the runs
         self.ghost: Others | None = None  # the run that the one on the screen is compared with
         self.ghost_chosen = False  # whether the person said so: a fork is else compared with its parent
         self.form = FormScreen(engine, self.preload, values, source)
@@ -107,6 +109,13 @@ class Console(App[str]):
             self.register_theme(theme)
         self.theme, said = chosen(self.preferences["theme"], self.available_themes)
         self._mistakes = [*self.preferences.problems, *filter(None, [said])]  # in the settings; told on the first screen
+
+    @cached_property
+    def listing(self) -> Listing:
+        """Of the runs."""
+        from tui.listing import Listing
+
+        return Listing()
 
     @property
     def training(self) -> bool:
@@ -136,6 +145,7 @@ class Console(App[str]):
             self.follow(self._opens_on)
             self._opens_on = None
         self.set_interval(1.0, self._attend)
+        self.call_after_refresh(gc.enable)
         for sentence in self._mistakes:
             self.notify(sentence, severity="warning", markup=False, timeout=15)
 
@@ -225,6 +235,8 @@ class Console(App[str]):
 
     def compare_with(self, path: Path | None) -> None:
         """Make this run the ghost of the one on the screen, or have none."""
+        from tui.others import Others
+
         if self.ghost is not None:
             self.ghost.close()
         self.ghost = None if path is None else Others(self.engine, [path])

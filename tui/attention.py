@@ -14,15 +14,16 @@ import shlex
 import subprocess
 import threading
 import time
-import urllib.request
 from collections import deque
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
-from typing import Protocol
+from typing import TYPE_CHECKING, Protocol
 from weakref import WeakKeyDictionary
 
-from engine.history import History
 from tui.widgets.formats import clock, number, place
+
+if TYPE_CHECKING:
+    from engine.history import History
 
 PRESENT = 60.0  # seconds after a key for which somebody is taken to be at the keyboard
 STALL = 120.0  # seconds without a word, at least, and ten times as long as the run was ever silent
@@ -168,6 +169,8 @@ class Attention:
 
 def _post(url: str, call: Call) -> None:
     """`text` is what Slack and its kind show."""
+    import urllib.request
+
     body = json.dumps({"text": call.text, "event": call.kind, "run": call.run}).encode()
     request = urllib.request.Request(url, body, {"Content-Type": "application/json"})
     urllib.request.urlopen(request, timeout=TIMEOUT).close()

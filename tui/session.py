@@ -16,10 +16,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol
 
 from engine.catalog.fields import Section
-from engine.control import Control
 from engine.errors import EpochalError, Problem, RecipeError
-from engine.events import Message, RunEnded, RunStarted
-from engine.history import History
 from tui.background import Starting
 from tui.dry_run import DryRun
 from tui.finding import Finding
@@ -27,6 +24,9 @@ from tui.terminal import Output
 from tui.writing import Writing
 
 if TYPE_CHECKING:
+    from engine.control import Control
+    from engine.events import Message
+    from engine.history import History
     from engine.run.scores import Scores
 
 
@@ -266,6 +266,9 @@ class Session:
     """One run. `history` is there at once and becomes the trainer's own; `problems` and `failure` say why there is none."""
 
     def __init__(self, engine: Engine, output: Output) -> None:
+        from engine.control import Control
+        from engine.history import History
+
         self.history = History()
         self.control = Control()
         self.values: Mapping[str, Any] = {}
@@ -318,6 +321,8 @@ class Session:
         self._thread.start()
 
     def _work(self, build: Callable[[], Trains]) -> None:
+        from engine.events import Message, RunEnded, RunStarted
+
         try:
             trainer = build()
             trainer.on(RunStarted, lambda _: self._started(trainer))

@@ -8,7 +8,9 @@ from engine.errors import Problem
 from tests.tui.conftest import ScriptedEngine, ready, until
 from tui.app import Console
 from tui.form.rows import OWN, Choice, Heading, Row, Toggle
+from tui.form.sketch import Sketch
 from tui.screens.train import TrainScreen
+from tui.widgets.recipe_pane import RecipePane
 
 
 def text_of(line, part: str) -> str:
@@ -26,6 +28,7 @@ def hint(console: Console) -> str:
 async def test_the_form_is_there_before_torch(console: Console, engine: ScriptedEngine):
     engine.torch.clear()
     async with console.run_test(size=(80, 24)) as pilot:
+        await until(lambda: not console.form.query(Sketch))
         epochs = console.form.line("training.epochs")
         assert console.form.line("optimizer.name").query_one(Choice).value == "Adam"
         epochs.focus_editor()
@@ -46,6 +49,7 @@ async def test_start_before_torch_waits_for_it(console: Console, engine: Scripte
         assert not engine.started
         engine.torch.set()
         await until(lambda: isinstance(console.screen, TrainScreen) and engine.started)
+        await until(lambda: console.screen.query(RecipePane))
 
 
 async def test_typing_marks_a_field_and_says_what_is_wrong_on_leaving_it(console: Console):

@@ -13,7 +13,6 @@ from textual.timer import Timer
 from engine.errors import Problem
 from tui.finding import Tested
 from tui.widgets.formats import number, rate
-from tui.widgets.plot import Curve, Mark, draw
 from tui.widgets.rows import Pane, Row
 
 SYMBOLS = "★2"
@@ -126,6 +125,8 @@ class FinderPane(Pane):
         self.set_rows([*self._curve(width, max(6, height - len(below))), *below])
 
     def _curve(self, width: int, height: int) -> list[Row]:
+        from tui.widgets.plot import Curve, Mark, draw
+
         found = self._found
         if not found.rates:
             return [[], [(" a copy of the model, trained with a growing rate …" if not found.over else "", "label")]]

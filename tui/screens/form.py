@@ -23,6 +23,7 @@ from tui.form.dry_pane import DryPane
 from tui.form.finder_pane import FinderPane
 from tui.form.model import FormModel, sentences
 from tui.form.rows import Choice, Group, Heading, Line, Row
+from tui.form.sketch import Sketch
 from tui.keys import bindings
 from tui.screens.base import Base, KeyLine
 from tui.screens.script import ScriptScreen, repeating
@@ -61,8 +62,7 @@ class FormScreen(Base):
         yield Input(placeholder="part of a key or its help; Esc shows all", compact=True, id="filter")
         with Horizontal(id="body"):
             with Fields(id="fields"):
-                for group in self.model.groups:
-                    yield Group(self.model, group)
+                yield Sketch(self.model)
             yield DryPane()
             yield FinderPane()
         yield Static(id="hint", markup=False)
@@ -74,7 +74,21 @@ class FormScreen(Base):
         self._waiting = self.set_interval(0.05, self._look_for_torch)
 
     def on_screen_resume(self) -> None:
-        self.call_after_refresh(self.console_app.load)
+        self.call_after_refresh(self._begin)
+
+    async def _begin(self) -> None:
+        """The first frame is on the screen: make what edits the fields, then load torch. Keys wait for the former."""
+        if self.is_current and self.query(Sketch):
+            await self._mount_groups()
+        self.console_app.load()
+
+    async def _mount_groups(self) -> None:
+        fields = self.query_one("#fields")
+        with self.app.batch_update():
+            await fields.mount_all(Group(self.model, group) for group in self.model.groups)
+            await fields.remove_children(
+                [child for child in fields.children if not isinstance(child, Group) or child.model is not self.model]
+            )
 
     def on_unmount(self) -> None:
         if self._dry is not None:
@@ -118,10 +132,7 @@ class FormScreen(Base):
         self.model = FormModel(values, self.engine.sections)
         self.model.light = not self.complete
         self.model.refresh()
-        fields = self.query_one("#fields")
-        with self.app.batch_update():
-            await fields.remove_children()
-            await fields.mount_all(Group(self.model, group) for group in self.model.groups)
+        await self._mount_groups()
         self._close_pane()
         self._filter()
         self._draw_title()

@@ -8,7 +8,6 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any, ClassVar
 
-from rich.syntax import Syntax
 from textual.app import ComposeResult
 from textual.binding import Binding, BindingType
 from textual.containers import ScrollableContainer, Vertical
@@ -102,6 +101,8 @@ class ScriptScreen(ModalScreen[None]):
         if written.failure:
             shown.update(written.failure)
         else:
+            from rich.syntax import Syntax
+
             shown.update(Syntax(written.text, "python", theme="ansi_light" if not self.app.current_theme.dark else "ansi_dark"))
         if self._timer is not None:
             self._timer.stop()  # cancels the task that this runs in: last

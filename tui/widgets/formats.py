@@ -5,8 +5,10 @@ from __future__ import annotations
 import math
 import os
 import sys
+from typing import TYPE_CHECKING
 
-from engine.events import EpochEnded, Validated
+if TYPE_CHECKING:
+    from engine.events import EpochEnded, Validated
 
 
 def number(value: float | None) -> str:
@@ -88,4 +90,6 @@ def plain(text: str) -> str:
 
 def place(best: EpochEnded | Validated) -> str:
     """Where a run was best: `epoch 6`, or `step 1200` in the middle of one."""
+    from engine.events import EpochEnded
+
     return f"epoch {best.epoch}" if isinstance(best, EpochEnded) else f"step {best.step}"

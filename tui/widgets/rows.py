@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import traceback
 from collections.abc import Callable, Sequence
-from typing import Any, ClassVar
+from typing import TYPE_CHECKING, Any, ClassVar
 
 from rich.segment import Segment
 from rich.style import Style
@@ -15,8 +15,10 @@ from textual.message import Message
 from textual.scroll_view import ScrollView
 from textual.strip import Strip
 
-from engine.history import History
 from tui.widgets.formats import plain, plain_terminal
+
+if TYPE_CHECKING:
+    from engine.history import History
 
 Row = list[tuple[str, str]]  # pieces of (text, role); a role is one of ROLES or "" for ordinary text
 
