@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import dataclasses
 import math
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 
 from engine.changes import EXECUTIONS
 from engine.events import (
@@ -60,6 +60,13 @@ class Series:
         else:
             points.append(point)
             self._in_last = 1
+
+    def extend(self, points: Sequence[Point]) -> None:
+        """Append these."""
+        room = self.capacity - len(self._points) if self._each == 1 else 0
+        self._points.extend(points[:room])
+        for step, mean, low, high in points[room:]:
+            self.append(step, mean, low, high)
 
     @property
     def each(self) -> tuple[int, int]:
@@ -215,12 +222,11 @@ class History:
         loss, rate = self.curve("train/loss"), self.curve("lr")
         self._tick(event.time)
         self.clock.append(event.step, self._seconds)
-        for k, mean in enumerate(event.loss):
-            step = min(event.first + (k + 1) * event.every - 1, event.step)
-            loss.append(step, mean, event.low[k] if event.low else None, event.high[k] if event.high else None)
-            rate.append(step, event.lr[k])
-            if event.norm:
-                self.curve("gradient norm").append(step, event.norm[k])
+        steps = [min(event.first + (k + 1) * event.every - 1, event.step) for k in range(len(event.loss))]
+        loss.extend(list(zip(steps, event.loss, event.low or event.loss, event.high or event.loss, strict=True)))
+        rate.extend(list(zip(steps, event.lr, event.lr, event.lr, strict=True)))
+        if event.norm:
+            self.curve("gradient norm").extend(list(zip(steps, event.norm, event.norm, event.norm, strict=True)))
 
     def _measured(self, step: int, metrics: Mapping[str, float]) -> None:
         for name, value in metrics.items():

@@ -48,10 +48,10 @@ class Taken:
     """
 
     loss: Tensor
-    count: Count
+    count: Count  # of several steps: of each of them, or one for each
     batches: int
     samples: int
-    lr: float
+    lr: float | Tensor  # of several steps: the same, or one for each
     norm: Tensor | None = None  # of all gradients together, before clipping and without the scaler's factor
     refused: bool = False
     steps: int = 1  # several in one where nobody needed to look between them: `loss` and `norm` have an element for each

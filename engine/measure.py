@@ -8,16 +8,20 @@ from __future__ import annotations
 import math
 import sys
 import traceback
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+import numpy
+import numpy.typing
 import torch
 from torch import Tensor, nn
 
 from engine import metrics
 from engine.events import Trained
 from engine.loop import Count, NonFiniteLoss, Taken
+
+Numbers = numpy.typing.NDArray[numpy.float64]
 
 
 def counter(loss: Any, targets: Tensor | None = None) -> Callable[[Tensor], Count]:
@@ -47,12 +51,6 @@ def mean(total: float, count: float) -> float:
     return total / count if count else math.nan
 
 
-def _counts(taken: Taken) -> list[float]:
-    """What the loss of each of its steps was divided by."""
-    several = isinstance(taken.count, Tensor) and taken.count.ndim > 0
-    return taken.count.tolist() if several else [float(taken.count)] * taken.steps  # type: ignore[union-attr]
-
-
 @dataclass(frozen=True, slots=True)
 class Read:
     """What `LossMeter.read` took in."""
@@ -72,7 +70,7 @@ class LossMeter:
         self.every = every
         self.lr = math.nan  # what the last step used
         self._pending: list[Taken] = []
-        self._points: list[tuple[float, ...]] = []  # mean, low, high, lr and, where it is measured, norm
+        self._points: list[list[float]] = []  # mean, low, high, lr and, where it is measured, norm
         self._first = 1  # the step at which the next event's first point begins
         self.start_epoch(0)
 
@@ -97,29 +95,26 @@ class LossMeter:
         if not self._pending:
             return None
         pending, self._pending = self._pending, []
-        losses = torch.cat([taken.loss.reshape(-1) for taken in pending]).tolist()
-        steps = [taken for taken in pending for _ in range(taken.steps)]
-        counts = [count for taken in pending for count in _counts(taken)]
+        losses = torch.cat([taken.loss.reshape(-1) for taken in pending]).to("cpu", torch.float64).numpy()
+        limit = math.inf if sound is None else sound
+        found = numpy.flatnonzero(~numpy.isfinite(losses) | (self._step + 1 + numpy.arange(len(losses)) > limit))
+        taken_in = int(found[0]) + 1 if len(found) else len(losses)
+        counts = _for_each(pending, [taken.count for taken in pending])[:taken_in]
+        rates = _for_each(pending, [taken.lr for taken in pending])[:taken_in]
         measured = [taken.norm.reshape(-1) for taken in pending if taken.norm is not None]
-        norms = iter(torch.cat(measured).tolist() if measured else [])
-        for loss, count, taken in zip(losses, counts, steps, strict=True):
-            self.total += loss * count
-            self.count += count
-            self._step += 1
-            self._bucket.append(loss)
-            if taken.norm is not None:
-                self._norms.append(next(norms))
-            if len(self._bucket) == self.every:
-                self._close_point(taken.lr)
-            self.lr = taken.lr
-            if not math.isfinite(loss) or (sound is not None and self._step > sound):
-                raise NonFiniteLoss(loss, self._step)
-        return Read(sum(losses) / len(losses), len(losses), sum(taken.samples for taken in pending))
+        norms = torch.cat(measured).to("cpu", torch.float64).numpy()[:taken_in] if measured else None
+        take_in([self], losses[None, :taken_in], counts[None], rates[None], None if norms is None else norms[None])
+        if len(found):
+            raise NonFiniteLoss(float(losses[found[0]]), self._step)
+        return Read(float(_sums(losses[None], [0.0])[0]) / len(losses), len(losses), sum(taken.samples for taken in pending))
 
     def end_epoch(self) -> None:
         """Close the last point, however few steps it covers."""
         if self._bucket:
-            self._close_point(self.lr)
+            norms = numpy.array([self._norms]) if self._norms else None
+            rates = numpy.full((1, len(self._bucket)), self.lr)
+            self._points += _points(numpy.array([self._bucket]), rates, norms, len(self._bucket))[0]
+            self._bucket, self._norms = [], []
 
     def take_points(self, epoch: int) -> Trained | None:
         """The points since the last call as an event, None when there are none."""
@@ -140,13 +135,6 @@ class LossMeter:
             lr=lr,
             norm=norm[0] if norm else (),
         )
-
-    def _close_point(self, lr: float) -> None:
-        values, self._bucket = self._bucket, []
-        whole = sum(values)
-        low, high = (math.nan, math.nan) if math.isnan(whole) else (min(values), max(values))
-        norms, self._norms = self._norms, []
-        self._points.append((whole / len(values), low, high, lr, *([max(norms)] if norms else [])))
 
     @property
     def mean(self) -> float:
@@ -171,6 +159,60 @@ class LossMeter:
         self._step, self._bucket, self.lr = state["step"], list(state["bucket"]), state["lr"]
         self._norms = list(state["norms"])
         self._first = self._step + 1 - len(self._bucket)
+
+
+def take_in(meters: Sequence[LossMeter], losses: Numbers, counts: Numbers, rates: Numbers, norms: Numbers | None) -> None:
+    """Let meters that stand at the same step take in as many steps each: rows of losses, counts, learning rates and norms."""
+    first = meters[0]
+    with numpy.errstate(all="ignore"):
+        totals = _sums(losses * counts, [meter.total for meter in meters])
+        counted = _sums(counts, [meter.count for meter in meters])
+    for i, meter in enumerate(meters):
+        meter.total, meter.count, meter.lr = float(totals[i]), float(counted[i]), float(rates[i, -1])
+        meter._step += losses.shape[1]
+    held, gap = len(first._bucket), len(first._bucket) - len(first._norms)
+    losses = numpy.concatenate([[meter._bucket for meter in meters], losses], 1)
+    rates = numpy.concatenate([numpy.full((len(meters), held), math.nan), rates], 1)
+    if norms is not None:
+        missing = numpy.full((len(meters), gap), -math.inf)
+        norms = numpy.concatenate([missing, [meter._norms for meter in meters], norms], 1)
+    end = losses.shape[1] - losses.shape[1] % first.every
+    if end:
+        points = _points(losses[:, :end], rates[:, :end], None if norms is None else norms[:, :end], first.every)
+        for meter, made in zip(meters, points, strict=True):
+            meter._points += made
+    buckets = losses[:, end:].tolist()
+    others = [[]] * len(meters) if norms is None else norms[:, end:].tolist()
+    for meter, bucket, rest in zip(meters, buckets, others, strict=True):
+        meter._bucket, meter._norms = bucket, rest
+
+
+def _points(losses: Numbers, rates: Numbers, norms: Numbers | None, every: int) -> list[list[list[float]]]:
+    """Of each row the points of `every` steps each."""
+    shape = (len(losses), -1, every)
+    losses = losses.reshape(shape)
+    with numpy.errstate(all="ignore"):
+        whole = losses[..., 0] if every == 1 else numpy.add.accumulate(losses, axis=2)[..., -1]  # as a loop would add them
+    low, high = (numpy.where(numpy.isnan(whole), math.nan, edge) for edge in (losses.min(2), losses.max(2)))
+    columns = [whole / every, low, high, rates.reshape(shape)[..., -1]]
+    if norms is not None:
+        columns.append(norms.reshape(shape).max(2))
+    points: list[list[list[float]]] = numpy.stack(columns, 2).tolist()
+    return points
+
+
+def _for_each(pending: Sequence[Taken], values: Sequence[Any]) -> Numbers:
+    """The values of all steps, where some stand for several."""
+    if all(taken.steps == 1 for taken in pending):
+        return numpy.array([float(value) for value in values])
+    held = (value.cpu() if isinstance(value, Tensor) else value for value in values)
+    return numpy.concatenate([numpy.broadcast_to(value, taken.steps) for taken, value in zip(pending, held, strict=True)])
+
+
+def _sums(rows: Numbers, starts: Sequence[float]) -> Numbers:
+    """Of each row, one after another, as a loop would add them."""
+    summed: Numbers = numpy.add.accumulate(numpy.concatenate([numpy.array(starts)[:, None], rows], 1), axis=1)[:, -1]
+    return summed
 
 
 class ValidationMeter:

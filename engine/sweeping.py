@@ -129,26 +129,35 @@ class Sweep:
 
     def _groups(self) -> list[list[int]]:
         """The positions of those that are alike, in the order of their first."""
-        from engine.execution.population import MOST, alike
+        from engine.execution.population import MOST, alike, device_type
 
         groups: dict[str, list[int]] = {}
         for i, member in enumerate(self.members):
             groups.setdefault(alike(member.recipe), []).append(i)
-        return [group[first : first + MOST] for group in groups.values() for first in range(0, len(group), MOST)]
+        together: list[list[int]] = []
+        for group in groups.values():
+            most = MOST.get(device_type(self.members[group[0]].recipe), len(group))
+            together += (group[first : first + most] for first in range(0, len(group), most))
+        return together
 
     def _together(self, positions: list[int]) -> None:
         """Train these as one population, where that is possible. Those without an outcome are to be trained alone."""
-        from engine.execution.population import Population, misfit
-        from engine.execution.stack import Misfit, Stack
+        from engine.execution.bursts import population_of, stack_of
+        from engine.execution.population import misfit
+        from engine.execution.stack import Misfit, share
 
         first = self.members[positions[0]]
         try:
             if why := misfit(first.recipe):
                 raise Misfit(why)
-            assembled = {i: parts for i in positions if (parts := self._assembled(self.members[i])) is not None}
+            assembled: dict[int, Parts] = {}
+            for i in positions:
+                if (parts := self._assembled(self.members[i])) is not None:
+                    assembled[i] = parts
+                    share(next(iter(assembled.values())), parts)  # at once: there may be no room for the data of all
             if len(assembled) < 2:
                 return
-            stack = Stack(list(assembled.values()))
+            stack = stack_of(list(assembled.values()))
         except Misfit as error:
             self._say(first, f"{len(positions)} runs are trained one after another, because {error}")
             return
@@ -163,7 +172,7 @@ class Sweep:
                 self._outcomes[i] = failed(self.members[i], None, str(error))
             return
         self.control.lead([trainer.control for trainer in trainers])
-        for i, trainer, result in zip(positions, trainers, Population(trainers, stack).fit(), strict=True):
+        for i, trainer, result in zip(positions, trainers, population_of(trainers, stack).fit(), strict=True):
             if isinstance(result, Exception):
                 reason = str(result) if isinstance(result, EpochalError) else f"{type(result).__name__}: {result}"
                 self._outcomes[i] = failed(self.members[i], trainer, reason)

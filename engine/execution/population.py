@@ -15,6 +15,7 @@ from engine import execution
 from engine.data.batches import ResidentBatches
 from engine.data.order import order
 from engine.epochs import REPORT_SECONDS
+from engine.errors import RecipeError
 from engine.failures import Failure
 from engine.loop import NonFiniteLoss, Taken
 from engine.parts import Parts
@@ -23,10 +24,14 @@ from engine.recipe import Recipe
 if TYPE_CHECKING:
     from engine.fitting import Fitting, Result
 
+from engine.execution.cuda_graph import CudaGraph, Graph
 from engine.execution.stack import STATE, Stack
 
 NUMBERS = ("lr", "momentum", "betas", "eps", "weight_decay")  # of the optimizer, in which members may differ
-MOST = 64  # members of one population
+MOST = {"cpu": 64, "cuda": 512}  # members of one population
+GRAPHS: dict[str, Callable[[torch.device], Graph]] = {
+    "cuda": CudaGraph
+}  # devices on which a burst of steps is launched at once
 
 
 def alike(recipe: Recipe) -> str:
@@ -34,6 +39,14 @@ def alike(recipe: Recipe) -> str:
     values = recipe.to_dict()
     optimizer = {key: value for key, value in values["optimizer"].items() if key not in NUMBERS}
     return repr({**values, "name": "", "seed": 0, "optimizer": optimizer})
+
+
+def device_type(recipe: Recipe) -> str:
+    """Of the device on which it is to be trained; "" where this machine has none such, as each will say by itself."""
+    try:
+        return execution.find_device(recipe.training.device).type
+    except RecipeError:
+        return ""
 
 
 def misfit(recipe: Recipe) -> str:
@@ -45,10 +58,10 @@ def misfit(recipe: Recipe) -> str:
         return f"optimizer.{used[0]} = {optimizer[used[0]]}"
     if plan.execution != "auto":
         return f"training.execution is {plan.execution!r}, not 'auto'"
-    if plan.precision != "float32":
+    if plan.precision not in ("float32", "tf32"):
         return f"training.precision is {plan.precision!r}, not 'float32'"
-    if execution.find_device(plan.device).type != "cpu":
-        return "they are not on the CPU"
+    if device_type(recipe) not in MOST:
+        return "they are neither on the CPU nor on a CUDA device"
     if plan.non_finite != "stop":
         return f"training.non_finite is {plan.non_finite!r}, not 'stop'"
     if used := [name for name, on in (("accumulate", plan.accumulate > 1), ("ema", plan.ema > 0)) if on]:

@@ -19,6 +19,7 @@ from torch.fx.experimental.proxy_tensor import make_fx
 
 from engine.data.batches import ResidentBatches
 from engine.parts import Parts
+from engine.state import random_state, set_random_state
 
 STATE = {  # of each optimizer
     "SGD": ("momentum_buffer",),
@@ -40,16 +41,10 @@ class Stack:
 
     def __init__(self, parts: Sequence[Parts]) -> None:
         self.parts = list(parts)
+        for other in parts:
+            share(parts[0], other)
         train = parts[0].train
-        if not isinstance(train, ResidentBatches):
-            raise Misfit("the data is not held in memory")
-        for other in parts[1:]:
-            held = other.train
-            if not (
-                isinstance(held, ResidentBatches) and _equal(held.inputs, train.inputs) and _equal(held.targets, train.targets)
-            ):
-                raise Misfit("their training data is not the same")
-            held.inputs, held.targets = train.inputs, train.targets  # once in memory is enough
+        assert isinstance(train, ResidentBatches)
         self.train = train
         self._model = copy.deepcopy(parts[0].model).train()
         self._loss = parts[0].loss
@@ -118,17 +113,23 @@ class Stack:
     def leave(self, positions: Sequence[int]) -> None:
         """Give these trainings what is theirs; the others move together."""
         for position in positions:
-            parts = self.parts[position]
-            for parameter in _parameters(parts):
-                parameter.data = parameter.data.clone()
-                held = parts.optimizer.state[parameter]
-                parts.optimizer.state[parameter] = {key: value.clone() for key, value in held.items()}
-            for tensor in _others(parts.model, set(self._names)).values():
-                tensor.data = tensor.data.clone()
-        self.parts = [parts for position, parts in enumerate(self.parts) if position not in positions]
-        if self.parts:
+            self._release(position)
+        self._keep([parts for position, parts in enumerate(self.parts) if position not in positions])
+
+    def _release(self, position: int) -> None:
+        parts = self.parts[position]
+        for parameter in _parameters(parts):
+            parameter.data = parameter.data.clone()
+            held = parts.optimizer.state[parameter]
+            parts.optimizer.state[parameter] = {key: value.clone() for key, value in held.items()}
+        for tensor in _others(parts.model, set(self._names)).values():
+            tensor.data = tensor.data.clone()
+
+    def _keep(self, kept: list[Parts]) -> None:
+        self.parts = kept
+        if kept:
             self._gather()
-            for position in range(len(self.parts)):
+            for position in range(len(kept)):
                 self._attach(position)
 
     def _split(self, row: Tensor) -> list[Tensor]:
@@ -248,7 +249,7 @@ class Stack:
     def _try(self) -> None:
         """Hold the step of all to the step of each, on a real batch and on copies. Raises Misfit."""
         samples = min(self.train.batch_size, self.train.samples)
-        inputs, targets = self.batch(torch.arange(samples).expand(len(self.parts), -1))
+        inputs, targets = self.batch(torch.arange(samples, device=self.flat.device).expand(len(self.parts), -1))
         alone = [self._alone(parts, inputs[i], targets[i]) for i, parts in enumerate(self.parts)]
         others = {name: held.clone() for name, held in self.others.items()}
         try:
@@ -263,11 +264,11 @@ class Stack:
 
     def _alone(self, parts: Parts, inputs: Tensor, targets: Tensor) -> list[Tensor]:
         """The loss of one training, its gradients and what of the model moves on by itself."""
-        model, random = copy.deepcopy(parts.model).train(), torch.get_rng_state()
+        model, random = copy.deepcopy(parts.model).train(), random_state(parts.device)
         before = _plain_values(model)
         loss = self._loss(model(inputs), targets)
-        if not torch.equal(torch.get_rng_state(), random):
-            torch.set_rng_state(random)
+        if random_state(parts.device) != random:
+            set_random_state(random, parts.device)
             raise Misfit("the model draws random numbers (dropout), others than each alone would")
         if changed := [name for name, value in _plain_values(model).items() if before.get(name) != value]:
             raise Misfit(f"the model changes its own {changed[0]} while it computes")
@@ -276,6 +277,24 @@ class Stack:
         if any(gradient is None for gradient in gradients):
             raise Misfit("the model has a parameter that the loss does not depend on")
         return [loss.detach(), *gradients, *_others(model, set(self._names)).values()]
+
+
+def share(first: Parts, other: Parts) -> None:
+    """Let both hold the same data, once in memory. Raises Misfit where what they train on is not the same."""
+    if not isinstance(first.train, ResidentBatches):
+        raise Misfit("the data is not held in memory")
+    if not _shared(first.train, other.train):
+        raise Misfit("their training data is not the same")
+    _shared(first.validation, other.validation)
+
+
+def _shared(one: object, other: object) -> bool:
+    if not (isinstance(one, ResidentBatches) and isinstance(other, ResidentBatches)):
+        return False
+    if not (one is other or (_equal(one.inputs, other.inputs) and _equal(one.targets, other.targets))):
+        return False
+    other.inputs, other.targets = one.inputs, one.targets
+    return True
 
 
 def _equal(one: Tensor, other: Tensor) -> bool:
@@ -303,8 +322,8 @@ def _held(parts: Parts, parameter: nn.Parameter, key: str) -> Tensor:
 
 
 def _counted(parts: Parts, parameter: nn.Parameter) -> Tensor:
-    step: Tensor = parts.optimizer.state[parameter].get("step", torch.zeros(()))
-    return step
+    step: Tensor | None = parts.optimizer.state[parameter].get("step")
+    return torch.zeros((), device=parameter.device) if step is None else step
 
 
 def _momentum(parts: Parts, parameter: nn.Parameter) -> float:
