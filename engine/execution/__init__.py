@@ -19,6 +19,10 @@ if TYPE_CHECKING:
     from engine.execution.whole import Taker, Whole
     from engine.loop import Loop
 
+# With a workspace of this form cuBLAS can be deterministic, and it is as large as its own. torch reads this once: at the first
+# product, which comes before a run has begun.
+os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")
+
 
 def find_device(name: str) -> torch.device:
     """The device of that name; "auto" is the first CUDA device, else Apple's, else the CPU.
@@ -135,8 +139,6 @@ class Arithmetic:
             torch.set_num_threads(self.threads)
         gc.freeze()  # what is there now stays: Python need not go through it again and again while steps are taken
         if self.plan.deterministic:
-            # cuBLAS is deterministic only with a fixed workspace; it reads this when it is first used.
-            os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")
             torch.use_deterministic_algorithms(True)
             torch.backends.cudnn.benchmark = False
 

@@ -18,7 +18,7 @@ class Average(AveragedModel):
     def follow(self, model: nn.Module, found: Tensor) -> None:
         """What `update_parameters` does; nothing where `found`, a scalar on the device, is not 0: no step was taken then."""
         held, weights = [p.detach() for p in self.parameters()], [p.detach() for p in model.parameters()]
-        part = torch.where(self.n_averaged == 0, 1.0, self._part) * (found == 0)
+        part = ((self.n_averaged == 0) * (1 - self._part) + self._part) * (found == 0)  # whole where there is none yet
         way = torch._foreach_sub(weights, held)
         torch._foreach_mul_(way, part)  # type: ignore[call-overload]
         torch._foreach_add_(held, way)

@@ -24,7 +24,7 @@ from engine.execution.cuda_graph import CudaGraph, Graph
 from engine.execution.graph import Call
 from engine.execution.guard import Guard
 from engine.execution.hands import Hands
-from engine.execution.tensors import UNUSED, Tensors, is_count
+from engine.execution.tensors import UNUSED, Tensors
 from engine.execution.whole import Make, Unfit, Window, batches, has_hooks, random_state, set_random_state, unfit
 from engine.loop import Loop, Taken
 
@@ -79,7 +79,8 @@ class Captured:
         optimizer = self.loop.optimizer
         for one in members(optimizer):
             for state in one.state.values():
-                state.update({key: value.to(self.device) for key, value in state.items() if is_count(key, value)})
+                numbers = {key: value for key, value in state.items() if isinstance(value, Tensor) and value.ndim == 0}
+                state.update({key: value.to(self.device) for key, value in numbers.items()})
         self._groups = optimizer.param_groups
         self._tensors = gathered(self.loop, self.device)
         self._rates_now = [float(group["lr"]) for group in self._groups]

@@ -6,7 +6,8 @@ Recording computes nothing. What the body reads must stay where it is: a replay 
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Protocol
+from contextlib import suppress
+from typing import Any, Protocol
 
 import torch
 
@@ -39,11 +40,25 @@ class CudaGraph:
         with torch.cuda.device(self._device):
             current = torch.cuda.current_stream()
             aside = torch.cuda.Stream()
+            memory = torch.cuda.graph_pool_handle()
             try:
-                with torch.cuda.graph(self._graph, stream=aside, capture_error_mode="thread_local"):
+                with torch.cuda.graph(self._graph, pool=memory, stream=aside, capture_error_mode="thread_local"):
                     body()
+            except BaseException:
+                torch.cuda.set_stream(current)
+                self._recover(memory)
+                raise
             finally:
-                torch.cuda.set_stream(current)  # torch leaves the other one current where a recording fails
+                torch.cuda.set_stream(current)
+
+    def _recover(self, memory: Any) -> None:
+        """After a recording that failed torch still believes that one is under way: its generator, and its memory."""
+        with suppress(RuntimeError):  # what has ended well is no more to be ended
+            torch._C._cuda_endAllocateToPool(self._device.index or 0, memory)
+        number = torch.zeros((), device=self._device)
+        empty = torch.cuda.CUDAGraph()
+        with torch.cuda.graph(empty, stream=torch.cuda.Stream(), capture_error_mode="thread_local"):
+            number.add_(1)
 
     def replay(self) -> None:
         self._graph.replay()
