@@ -36,6 +36,7 @@ _HOME = {
         "RunEnded",
         "RunPaused",
         "RunStarted",
+        "Sampled",
         "Trained",
         "Validated",
     ),
@@ -60,6 +61,7 @@ if TYPE_CHECKING:
     from engine.events import RunEnded as RunEnded
     from engine.events import RunPaused as RunPaused
     from engine.events import RunStarted as RunStarted
+    from engine.events import Sampled as Sampled
     from engine.events import Trained as Trained
     from engine.events import Validated as Validated
     from engine.history import History as History

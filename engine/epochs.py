@@ -27,6 +27,7 @@ from engine.events import (
 )
 from engine.execution.average import Average
 from engine.execution.guard import Guard
+from engine.execution.sampled import Sampler
 from engine.history import History
 from engine.loop import Loop, windows
 from engine.measure import LossMeter, ValidationMeter
@@ -87,6 +88,11 @@ class Epochs:
         self.whole = execution.whole_step(
             self.loop, plan.execution, parts.device, lambda text: self.reporter.messages([text], "warning")
         )
+        self.sampler: Sampler | None = None
+        if plan.health:
+            self.sampler = Sampler(
+                self.loop, self.whole, parts.device, lambda text: self.reporter.messages([text], "warning"), parts.train
+            )
         self.length = length(plan, parts.train.length)
         self.step = 0  # steps taken
         self.epoch = 0  # epochs ended
@@ -196,10 +202,9 @@ class Epochs:
                     return False
                 if self._spent:
                     return True
-                if self.step >= halt:
-                    if self._halfway_is_due and not self._validate_on_the_way():
-                        return False
-                    halt = self._next_halt()
+                if self.step >= halt and self._halfway_is_due and not self._validate_on_the_way():
+                    return False
+                halt = self._next_halt()
             self.loop.room = halt - self.step
         self._report()
         return True
@@ -223,7 +228,8 @@ class Epochs:
         each, last = self.plan.validate_steps, self.plan.max_steps
         due = math.inf if each is None or self.parts.validation is None else self.step - self.step % each + each
         changed = min((step for step, _, _ in self._due), default=math.inf)
-        return min(due, changed, math.inf if last is None else last)
+        looked = math.inf if self.sampler is None else self.sampler.halt
+        return min(due, changed, looked, math.inf if last is None else last)
 
     def _awaited(self, batches: Batches, epoch: int, start: int = 0) -> Iterator[Batch]:
         """The batches; while one is loaded, a signal may cut the waiting short."""
@@ -343,8 +349,7 @@ class Epochs:
             return None
         values = meter.compute()
         self.reporter.messages(meter.problems, "error")
-        self.pace.validation_seconds = time.perf_counter() - started
-        self.pace.begin()
+        self.pace.validated_in(time.perf_counter() - started)
         return values
 
     def _attend(self) -> bool:
@@ -409,6 +414,8 @@ class Epochs:
         if read is not None:
             self.pace.took(read.steps, read.samples)
             self._state_points()
+        if self.sampler is not None and (sampled := self.sampler.report(self.step, self.pace)) is not None:
+            self.reporter.state(sampled)
         self._progress("train", self.batch, self.parts.train.length, None if read is None else read.loss)
         if self.whole is not None and (
             quicker := self.whole.ready(self.history.progress.left if self.history.progress else None)

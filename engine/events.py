@@ -12,7 +12,7 @@ import re
 import time
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from typing import Any, ClassVar
+from typing import Any
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -21,7 +21,10 @@ class Event:
 
     time: float = field(default_factory=time.time)
 
-    in_journal: ClassVar[bool] = True
+    @property
+    def in_journal(self) -> bool:
+        """Whether a run directory keeps it."""
+        return True
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -69,7 +72,9 @@ class Trained(Event):
 class Progress(Event):
     """Where the run is; stated a few times a second, never journalled."""
 
-    in_journal: ClassVar[bool] = False
+    @property
+    def in_journal(self) -> bool:
+        return False
 
     phase: str  # "train", "validate", "save", "paused"
     step: int
@@ -84,6 +89,36 @@ class Progress(Event):
     left: float | None  # validation included
     waited: float | None = None  # share of the time that went to loading samples; None where all are held in memory
     workers: int | None = None  # data.workers that would end the waiting; None where it is short, or they would not
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Sampled(Event):
+    """One step, looked at closely: its time by phase, and the health of each layer that has parameters, in their order.
+
+    `seconds` has what is known of "data", "forward", "loss", "backward", "clip", "step", "other" and "validation": those of
+    this step, and for "data", "validation" and "other" means over the steps since the sample before.
+    A layer is a module with its own parameters: `gradient` and `weight` are their norms (the gradient's before clipping),
+    `ratio` is the norm of what the step changed over that of what there was, `silent` the share of its units whose weights
+    had no gradient in any of the last samples. NaN: not known, or it has no such thing.
+    """
+
+    step: int  # of the run when this was stated; the one that was looked at is one of those shortly before
+    each: float  # mean seconds of a step since the sample before, validation left out
+    seconds: Mapping[str, float]
+    whole: bool  # one compiled function takes whole steps: its phases can't be told apart, and the gradients are of a copy
+    cost: float  # seconds that looking took
+    layers: tuple[str, ...] = ()
+    kinds: tuple[str, ...] = ()  # the layers' classes
+    sizes: tuple[int, ...] = ()  # their parameters
+    gradient: tuple[float, ...] = ()
+    weight: tuple[float, ...] = ()
+    ratio: tuple[float, ...] = ()
+    silent: tuple[float, ...] = ()
+    kept: bool = True  # whether it is for the journal too: they become rarer there as the run becomes longer
+
+    @property
+    def in_journal(self) -> bool:
+        return self.kept
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -224,7 +259,7 @@ def from_dict(values: Mapping[str, Any]) -> Event:
 # Text fields keep a text that is one of the words above: numbers are written as words in numeric fields only.
 _TEXT = {
     "name", "path", "device", "device_name", "precision", "execution", "monitor", "mode",
-    "phase", "notes", "text", "level", "state", "reason", "field", "cause",
+    "phase", "notes", "text", "level", "state", "reason", "field", "cause", "layers", "kinds",
 }  # fmt: skip
 
 

@@ -23,12 +23,14 @@ from engine.events import (
     RunEnded,
     RunPaused,
     RunStarted,
+    Sampled,
     SettingChanged,
     Trained,
     Validated,
 )
 
 CAPACITY = 4096
+SAMPLES = 16  # the newest so many are held
 
 
 Point = tuple[int, float, float, float]
@@ -126,6 +128,7 @@ class History:
         self.rewinds: list[Rewound] = []
         self.holds: list[RunPaused | RunContinued | RunStarted] = []  # and starts of later processes
         self.messages: list[Message] = []
+        self.samples: tuple[Sampled, ...] = ()  # the newest steps that were looked at closely
         self.clock = (
             Series()
         )  # step by step the seconds of training so far (the `high` is that after the step), pauses left out
@@ -152,6 +155,8 @@ class History:
                 self.progress = event
             case Trained():
                 self._trained(event)
+            case Sampled():
+                self.samples = (*self.samples[1 - SAMPLES :], event)
             case EpochEnded():
                 self.epochs.append(event)
                 self._judged(event)

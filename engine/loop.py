@@ -79,6 +79,7 @@ class Loop:
     check: bool = False  # look before the step instead: on the CPU that costs no wait
     skip: bool = False  # leave such a step out instead of raising NonFiniteLoss
     whole: Callable[[Iterable[Any]], Iterator[Taken]] | None = None  # takes the steps instead, see `execution/whole.py`
+    sampled: Callable[[Window], Taken] | None = None  # takes the next step instead, and looks at it: `execution/sampled.py`
     room: float = math.inf  # how many steps may be taken before the caller must look
     hands: Hands = field(init=False)  # what carries out the parts of a step
 
@@ -100,6 +101,8 @@ class Loop:
 
     def step(self, window: Window) -> Taken:
         """One optimizer update from the batches of a window (one batch, unless gradients are accumulated)."""
+        if self.sampled is not None:
+            return self.sampled(window)
         self.hands.clear()
         taken = self.backward(window)
         if self.scaler is not None:
@@ -172,6 +175,8 @@ class Loop:
 
     def step_with_closure(self, window: Window) -> Taken:
         """A step of an optimizer that evaluates the loss itself. The first evaluation is what is reported."""
+        if self.sampled is not None:
+            return self.sampled(window)
         first: list[Taken] = []
         weights = [parameter.detach().clone() for parameter in self.module.parameters()] if self.check else []
 

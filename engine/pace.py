@@ -13,14 +13,15 @@ class Pace:
         self._clock = clock
         self._started = clock() - elapsed
         self._mark = clock()
-        self._train_seconds = 0.0
-        self._train_steps = 0
+        self.train_seconds = 0.0  # and steps, of training alone
+        self.train_steps = 0
+        self.waited_seconds = 0.0  # of these, waiting for samples
+        self.validating_seconds = 0.0  # all whole passes
         self.steps_per_second: float | None = None
         self.samples_per_second: float | None = None
         self.validation_seconds: float | None = None  # the last whole pass
         self.waited: float | None = None  # share of the time that went to loading samples; None where none are loaded
         self._waited = 0.0
-        self._waited_in_all = 0.0
 
     @property
     def elapsed(self) -> float:
@@ -47,19 +48,25 @@ class Pace:
         seconds, self._mark = now - self._mark, now
         if steps and seconds > 0:
             self.steps_per_second, self.samples_per_second = steps / seconds, samples / seconds
-            self._train_seconds += seconds
-            self._train_steps += steps
-            self._waited_in_all += min(self._waited, seconds)
+            self.train_seconds += seconds
+            self.train_steps += steps
+            self.waited_seconds += min(self._waited, seconds)
             if self.waited is not None:
                 self.waited, self._waited = min(self._waited / seconds, 1.0), 0.0
+
+    def validated_in(self, seconds: float) -> None:
+        """A whole pass over the validation data took so long."""
+        self.validation_seconds = seconds
+        self.validating_seconds += seconds
+        self.begin()
 
     @property
     def waited_in_all(self) -> float | None:
         """As `waited`, of all the training of this process."""
-        return None if self.waited is None or not self._train_seconds else self._waited_in_all / self._train_seconds
+        return None if self.waited is None or not self.train_seconds else self.waited_seconds / self.train_seconds
 
     def left(self, steps: int | None, validations: int) -> float | None:
         """Seconds for so many more steps and validations, by the mean step so far; None before the first."""
-        if steps is None or not self._train_steps:
+        if steps is None or not self.train_steps:
             return None
-        return steps * self._train_seconds / self._train_steps + validations * (self.validation_seconds or 0.0)
+        return steps * self.train_seconds / self.train_steps + validations * (self.validation_seconds or 0.0)

@@ -3,14 +3,17 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
 from itertools import pairwise
 from statistics import median
+from typing import Any
 
 from engine.data.workers import WAITING
 from engine.events import EpochEnded
+from engine.health import findings
 from engine.history import History
+from engine.phases import a_step, phases
 
 RECENT = 3  # epochs over which a gain is told
 STILL = 6  # epochs without a gain make a plateau
@@ -20,23 +23,25 @@ FEWEST = 40  # points of the training curve before a rise among them is one
 
 @dataclass(frozen=True, slots=True)
 class Verdict:
-    """`kind` is one of "improving", "plateau", "overfitting", "diverging", "too low", "too high", "waiting".
+    """`kind` is one of "improving", "plateau", "overfitting", "diverging", "exploding", "dead", "vanishing", "too low",
+    "too high", "waiting".
 
-    `text` is the line with its evidence, `why` what it means and what may be done, and `change` a live change that does it as
-    it is written ("lr=x0.5"), empty where there is none.
+    `text` is the line with its evidence, `why` what it means and what may be done, `change` a live change that does it as it is
+    written ("lr=x0.5"), and `recipe` fields of the recipe with which a new run would do better; empty where there is none.
     """
 
     kind: str
     text: str
     why: str
     change: str = ""
+    recipe: Mapping[str, Any] = field(default_factory=dict)
 
 
 def verdict(history: History) -> Verdict | None:
     """The first that holds, the worst first."""
     rows = _comparable(history)
-    rules = (_diverging(history), _overfitting(history.epochs), _too_high(rows), _waiting(history), _too_low(history, rows),
-             _plateau(history, rows), _improving(history))  # fmt: skip
+    rules = (_diverging(history), _ill(history), _overfitting(history.epochs), _too_high(rows), _waiting(history),
+             _too_low(history, rows), _plateau(history, rows), _improving(history))  # fmt: skip
     return next((found for found in rules if found is not None), None)
 
 
@@ -112,13 +117,27 @@ def _too_high(rows: Sequence[EpochEnded]) -> Verdict | None:
     return Verdict("too high", text, _WHY["too high"], "lr=x0.3")
 
 
-def _waiting(history: History) -> Verdict | None:
-    """A good part of the time goes to waiting for samples."""
-    now = history.progress
-    if history.ended is not None or now is None or now.waited is None or now.waited < WAITING:
+def _ill(history: History) -> Verdict | None:
+    """Layers whose gradients or updates are not as they should be, in each of the last samples."""
+    found = findings(history.samples)
+    if not found:
         return None
-    text = f"waiting for data: {now.waited:.0%} of the time goes to loading samples"
-    return Verdict("waiting", text + (f", data.workers = {now.workers} would do" if now.workers else ""), _WHY["waiting"])
+    return Verdict(found[0].kind, found[0].text, _WHY[found[0].kind], _CURES.get(found[0].kind, ""))
+
+
+def _waiting(history: History) -> Verdict | None:
+    """A good part of each step goes to waiting for samples."""
+    now = history.progress
+    each = a_step(history.samples)
+    data = [phase.seconds / each for phase in phases(history.samples) if phase.name == "data" and each]
+    share = data[0] if data else now.waited if now else None
+    if history.ended is not None or now is None or share is None or share < WAITING:
+        return None
+    text = f"{share:.0%} of each step waits for data"
+    if now.waited is None:  # all samples are in memory
+        return Verdict("waiting", text, _WHY["gathering"])
+    workers = {"data.workers": now.workers} if now.workers else {}
+    return Verdict("waiting", f"{text}: try workers {now.workers}" if workers else text, _WHY["waiting"], recipe=workers)
 
 
 def _too_low(history: History, rows: Sequence[EpochEnded]) -> Verdict | None:
@@ -210,6 +229,18 @@ _WHY = {
     "try; the finder (L in the form, epochal find-lr) measures which.",
     "too low": "The loss falls in each epoch by the same small share: the steps are shorter than they need to be. A larger "
     "learning rate gets there sooner; the finder (L in the form, epochal find-lr) measures which.",
-    "waiting": "The model is faster than what loads its samples. More data.workers load in parallel; data that fit into memory "
-    "as tensors or arrays need no loading at all.",
+    "waiting": "The model is faster than what loads its samples. More data.workers load in parallel (one's own DataLoader has "
+    "num_workers); data that fit into memory as tensors or arrays need no loading at all.",
+    "gathering": "The samples are in memory, yet putting a batch together takes this long: larger batches, fewer "
+    "augmentations or smaller inputs make less of it.",
+    "exploding": "The layer is changed by far more than the thousandth of its norm that a step usually changes: it forgets "
+    "what it learned. A smaller learning rate or training.clip_norm holds it; in a new run so do normalization and smaller "
+    "first weights.",
+    "dead": "These units give the same for every sample, so no gradient reaches their weights and they never come back: mostly "
+    "ReLUs after too large a step. A smaller learning rate saves the others; a new run can use another activation (GELU, "
+    "LeakyReLU), normalization or warmup.",
+    "vanishing": "Almost nothing of the gradient reaches these layers, so they stay as they were made: mostly many sigmoids or "
+    "tanhs in a row. ReLU or GELU, normalization, residual connections or fewer layers let it through; no live change does.",
 }
+
+_CURES = {"exploding": "clip_norm=1", "dead": "lr=x0.3"}

@@ -98,6 +98,13 @@ def make_parser(prog: str) -> Parser:
     runs.add_argument("--reverse", action="store_true", help="the other way round")
     runs.add_argument("--json", action="store_true", help="as one JSON list")
 
+    show = command(
+        "show", "engine.cli.show_run", "show one run: where it is, its verdict, its step by phase, its layers", "", "show"
+    )
+    show.add_argument("run", metavar="RUN", nargs="?", default="last", help=_RUN)
+    show.add_argument("--json", action="store_true", help="as one JSON object")
+    _runs_option(show)
+
     tag = command("tag", "engine.cli.show", "keep a line of text with a run, or take it away")
     tag.add_argument("run", metavar="RUN", help=_RUN.partition(" (")[0])
     tag.add_argument("text", metavar="TEXT", nargs="?", default="", help="left out, the tag goes")

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import atexit
 import signal
+import time
 import weakref
 from collections.abc import Iterable, Iterator, Sequence
 from functools import cached_property
@@ -105,6 +106,7 @@ class ResidentBatches(_Cut):
         self.seed = seed
         self.shuffle = shuffle
         self.augment = tuple(augment)
+        self.seconds = 0.0  # of the host, that gathering has taken so far
 
     def epoch(self, epoch: int, start: int = 0) -> Iterator[Batch]:
         """The batches of that epoch from position `start` on."""
@@ -113,13 +115,18 @@ class ResidentBatches(_Cut):
         if changed is None:
             size = self.batch_size * self._together()
             for first in range(start * self.batch_size, self._end, size):
+                began = time.perf_counter()
                 several = indices[first : min(first + size, self._end)]
-                parts = (held.index_select(0, several).unsafe_split(self.batch_size) for held in (self.inputs, self.targets))
+                parts = [held.index_select(0, several).unsafe_split(self.batch_size) for held in (self.inputs, self.targets)]
+                self.seconds += time.perf_counter() - began
                 yield from zip(*parts, strict=True)
             return
         for first in self._firsts(start):
+            began = time.perf_counter()
             batch = indices[first : first + self.batch_size]
-            yield changed(self.inputs.index_select(0, batch), batch), self.targets.index_select(0, batch)
+            inputs, targets = changed(self.inputs.index_select(0, batch), batch), self.targets.index_select(0, batch)
+            self.seconds += time.perf_counter() - began
+            yield inputs, targets
 
     def places(self, epoch: int, start: int = 0) -> Iterator[Place]:
         """Where the batches of that epoch are, from position `start` on; not for images that are augmented."""

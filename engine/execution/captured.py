@@ -123,7 +123,7 @@ class Captured:
     def _blindly(self) -> Iterator[None]:
         """Let the loop's own step never look at the device: rates are tensors, and the guard decides there."""
         loop = self.loop
-        before = loop.guard, loop.check, loop.hands
+        before = loop.guard, loop.check, loop.hands, loop.sampled
         changed = ("lr", "capturable", "fused", "foreach")
         options = [{key: group[key] for key in changed if key in group} for group in self._groups]
         for group, rate in zip(self._groups, self._rates, strict=True):
@@ -134,13 +134,13 @@ class Captured:
                     group.update(fused=True, foreach=False)
                 if self.device.type == "cuda" and "capturable" in group:
                     group["capturable"] = True
-        loop.guard, loop.check = self._guard, False
+        loop.guard, loop.check, loop.sampled = self._guard, False, None
         if before[0] is None:
             loop.hands = _Held(loop.optimizer, self._guard)
         try:
             yield
         finally:
-            loop.guard, loop.check, loop.hands = before
+            loop.guard, loop.check, loop.hands, loop.sampled = before
             for group, values in zip(self._groups, options, strict=True):
                 group.update(values)
 

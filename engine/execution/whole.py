@@ -76,11 +76,17 @@ class Whole:
         self._most = 1  # steps in one
         self._example: Window | None = None  # the largest window so far
         self._size = 0  # its samples
+        self.latest: Window | None = None  # of those that a taker took
 
     @property
     def places(self) -> bool:
         """Whether a taker gathers batches by itself."""
         return any(hasattr(taker, "device") for taker in (self._now, *self._waiting))
+
+    @property
+    def active(self) -> bool:
+        """Whether a taker takes the steps."""
+        return self._now is not None
 
     @property
     def taking(self) -> str:
@@ -115,7 +121,7 @@ class Whole:
         while window is not None:
             now = self._now
             if now is not None and not self._made and not self._wanted and now.fits(window):
-                started = time.perf_counter()
+                started, self.latest = time.perf_counter(), window
                 taken, window = now.burst(window, ahead, int(min(self._most, self.loop.room)))
                 self._most = min(256, 1 + int(BURST * taken.steps / (time.perf_counter() - started)))
                 yield taken

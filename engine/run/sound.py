@@ -8,7 +8,7 @@ from collections.abc import Mapping
 from types import UnionType
 from typing import Any, get_args, get_origin, get_type_hints
 
-from engine.events import Event, Trained, from_dict
+from engine.events import Event, Sampled, Trained, from_dict
 
 _LARGEST = 2**63
 
@@ -28,6 +28,10 @@ def event_from(values: object) -> Event:
         wrong = {len(event.low), len(event.high), len(event.norm)} - {0, points}
         if len(event.lr) != points or wrong or len(event.low) != len(event.high) or event.every < 1:
             raise ValueError("its points do not fit together")
+    if isinstance(event, Sampled):
+        columns = (event.kinds, event.sizes, event.gradient, event.weight, event.ratio, event.silent)
+        if any(len(column) != len(event.layers) for column in columns):
+            raise ValueError("its layers do not fit together")
     return event
 
 

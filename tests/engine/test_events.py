@@ -26,6 +26,7 @@ by_type: dict[Any, st.SearchStrategy[Any]] = {
     str: texts,
     type(None): st.none(),
     tuple[float, ...]: st.lists(numbers, max_size=4).map(tuple),
+    tuple[int, ...]: st.lists(st.integers(), max_size=4).map(tuple),
     tuple[str, ...]: st.lists(texts, max_size=3).map(tuple),
     Mapping[str, float]: st.dictionaries(texts, numbers, max_size=3),
 }

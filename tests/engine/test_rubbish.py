@@ -23,6 +23,7 @@ from engine.events import (
     RunEnded,
     RunPaused,
     RunStarted,
+    Sampled,
     SettingChanged,
     Trained,
     Validated,
@@ -40,6 +41,10 @@ SOUND: list[Event] = [
     Progress(
         phase="train", step=3, epoch=1, batch=3, batches=None, loss=1.0, lr=0.1, steps_per_second=2.0, samples_per_second=1.0,
         elapsed=1.0, left=None,
+    ),
+    Sampled(
+        step=5, each=0.1, seconds={"data": 0.01, "step": 0.09}, whole=False, cost=0.001, layers=("0",), kinds=("Linear",),
+        sizes=(6,), gradient=(1.0,), weight=(2.0,), ratio=(1e-3,), silent=(0.0,),
     ),
     Validated(epoch=1, step=4, metrics={"val/loss": 0.5}, best=True),
     EpochEnded(epoch=1, step=10, metrics={"train/loss": 1.0, "val/loss": 0.4}, lr=0.1, seconds=1.0, best=True, notes=("n",)),

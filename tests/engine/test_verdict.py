@@ -7,6 +7,7 @@ import random
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import replace
+from typing import Any
 
 import pytest
 import torch
@@ -14,7 +15,7 @@ from torch import nn
 
 from engine import Trainer
 from engine.changes import parse_change
-from engine.events import EpochEnded, Progress, RunEnded, RunStarted, SettingChanged, Trained
+from engine.events import EpochEnded, Progress, RunEnded, RunStarted, Sampled, SettingChanged, Trained
 from engine.history import History
 from engine.verdict import verdict
 
@@ -137,6 +138,50 @@ def test_waiting_for_data(waited: float | None, kind: str) -> None:
     made = history([2.0])
     made.apply(replace(PROGRESS, waited=waited))
     assert said(made).partition(":")[0] == kind
+
+
+SAMPLE = Sampled(
+    step=5, each=0.01, seconds={"data": 0.0031, "forward": 0.0069}, whole=False, cost=0.0, layers=("a", "b", "c"),
+    kinds=("Linear",) * 3, sizes=(10,) * 3, gradient=(1.0,) * 3, weight=(1.0,) * 3, ratio=(1e-3,) * 3, silent=(0.0,) * 3,
+)  # fmt: skip
+
+
+def test_the_share_of_a_step_that_waits_for_data_and_the_workers_to_try() -> None:
+    made = history([2.0])
+    made.apply(SAMPLE)
+    for workers in (4, None):
+        made.apply(replace(PROGRESS, waited=0.9, workers=workers))  # of the last quarter of a second
+        found = verdict(made)
+        assert found is not None and found.kind == "waiting" and found.recipe == ({"data.workers": 4} if workers else {})
+        assert found.text == "31% of each step waits for data" + (": try workers 4" if workers else "")
+    made.apply(replace(PROGRESS, waited=None))
+    found = verdict(made)
+    assert found is not None and not found.recipe and "in memory" in found.why
+    made.apply(replace(SAMPLE, seconds={"data": 0.001, "forward": 0.009}))
+    made.apply(replace(SAMPLE, seconds={"data": 0.001, "forward": 0.009}))
+    assert verdict(made) is None
+
+
+ILL: dict[str, tuple[dict[str, Any], str, str]] = {
+    "dead": ({"silent": (0.0, 0.55, 0.0)}, "dead units in b: 55% had no gradient in any of the last batches", "lr=x0.3"),
+    "exploding": ({"ratio": (0.2, 1e-3, 0.3)}, "exploding: a step changes a, c by 30% of its norm at most", "clip_norm=1"),
+    "vanishing": (
+        {"gradient": (1e-6, 1e-5, 1.0)}, "vanishing gradient in a, b: 1e-06 of that of a layer after it, weight by weight", ""
+    ),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("kind", ILL)
+def test_layers_that_are_ill(kind: str) -> None:
+    columns, text, change = ILL[kind]
+    made = history([2.0, 1.0, 0.5])
+    for _ in range(3):
+        made.apply(replace(SAMPLE, seconds={}, **columns))
+    found = verdict(made)
+    assert found is not None and (found.kind, found.text, found.change) == (kind, text, change)
+    assert not change or parse_change(change)
+    made.apply(replace(SAMPLE, seconds={}))
+    assert "still improving" in said(made)
 
 
 MAKERS: list[Callable[[], History]] = [

@@ -1,0 +1,88 @@
+"""`show`: one run, as far as its directory tells; and nothing is changed."""
+
+from __future__ import annotations
+
+import argparse
+import dataclasses
+import math
+from typing import Any
+
+from engine.cli import format
+from engine.cli.output import Stream
+from engine.cli.rows import metric_values
+from engine.cli.show import print_json
+from engine.events import Sampled, to_dict
+from engine.health import words
+from engine.history import History
+from engine.phases import a_step, phases
+from engine.verdict import verdict
+
+
+def show(arguments: argparse.Namespace, out: Stream, err: Stream) -> int:
+    """Print where a run is, what its history says of it, and the newest of its samples."""
+    from engine.run import Run, runs_root
+    from engine.run.follow import Follower
+
+    run = Run.open(arguments.run, runs_root(arguments.runs))
+    follower = Follower(run)
+    follower.poll()
+    history = follower.history
+    found = verdict(history)
+    if arguments.json:
+        values: dict[str, Any] = {"run": run.name, "state": history.state, "epoch": len(history.epochs), "best": {}}
+        values["best"] = dict(history.best.metrics) if history.best else {}
+        values["verdict"] = None if found is None else dataclasses.asdict(found)
+        values["sampled"] = to_dict(history.samples[-1]) if history.samples else None
+        print_json(out, values)
+        return 0
+    for line in format.table([(run.name, history.state), *_facts(history), *([("verdict", found.text)] if found else [])]):
+        out.line(line)
+    if history.samples:
+        _print_phases(history, out)
+        _print_layers(history.samples[-1], out)
+    return 0
+
+
+def _facts(history: History) -> list[tuple[str, str]]:
+    started, ended = history.started, history.ended
+    if started is None:
+        return []
+    now = ended or history.progress or started
+    total = f" of {started.total_steps:,}" if started.total_steps else ""
+    facts = [("at", f"epoch {now.epoch} of {started.epochs}, step {now.step:,}{total}")]
+    facts.append(("on", f"{started.device} ({started.device_name}), {started.precision}, {started.execution}"))
+    if history.best is not None:
+        facts.append(("best", f"epoch {history.best.epoch}: {metric_values(history.best.metrics)}"))
+    return facts if ended is None else [*facts, ("end", ended.reason)]
+
+
+def _print_phases(history: History, out: Stream) -> None:
+    out.line("")
+    rows = [("phase", "time", "share", "what it is")]
+    rows += [(phase.name, in_short(phase.seconds), f"{phase.share:.0%}", phase.words) for phase in phases(history.samples)]
+    for line in format.table([*rows, ("a step", in_short(a_step(history.samples)), "", "validation left out")], "time,share"):
+        out.line(line)
+
+
+def _print_layers(sample: Sampled, out: Stream) -> None:
+    if not sample.layers:
+        return
+    out.line("")
+    rows: list[tuple[str, ...]] = [("layer", "kind", "parameters", "gradient", "update/weights", f"at step {sample.step:,}")]
+    for i, name in enumerate(sample.layers):
+        measured = [_measured(column[i]) for column in (sample.gradient, sample.ratio)]
+        rows.append((name, sample.kinds[i], f"{sample.sizes[i]:,}", *measured, words(sample, i)))
+    for line in format.table(rows, "parameters,gradient,update/weights"):
+        out.line(line)
+
+
+def _measured(value: float) -> str:
+    return "–" if math.isnan(value) else f"{value:.1e}"
+
+
+def in_short(seconds: float) -> str:
+    """How long a part of a step took: 12 µs, 1.25 ms, 3.1 s."""
+    for size, unit in ((1.0, "s"), (1e-3, "ms")):
+        if seconds >= 0.9995 * size:
+            return f"{seconds / size:.3g} {unit}"
+    return f"{seconds * 1e6:.3g} µs"
