@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import gc
 import os
 import shlex
@@ -26,7 +27,7 @@ from tui.attention import PRESENT, Attention
 from tui.driver import LastingDriver
 from tui.kept import Keeper, view_of
 from tui.keys import bindings, keys
-from tui.launch import Launcher
+from tui.launch import SCREEN, Launcher
 from tui.screens.base import Base
 from tui.screens.form import FormScreen
 from tui.session import Engine, Preload, Session
@@ -104,6 +105,8 @@ class Console(App[str]):
         self.ghost_chosen = False  # whether the person said so: a fork is else compared with its parent
         self.form = FormScreen(engine, self.preload, values, source)
         self._opens_on = attach
+        self.suspended = False  # the shell has the terminal
+        self._was_stopped = False  # since it was given away
         self._leaving: str | None = None  # set while the app waits for the run's end to close
         for theme, _ in THEMES.values():
             self.register_theme(theme)
@@ -137,9 +140,10 @@ class Console(App[str]):
             loop.add_signal_handler(signal.SIGTERM, self._end, "terminated", "terminated (SIGTERM)")
             loop.add_signal_handler(signal.SIGINT, self._end, "interrupted", "interrupted (SIGINT)")
             loop.add_signal_handler(signal.SIGUSR1, self._checkpoint)
+            loop.add_signal_handler(SCREEN, self._asked_for_the_screen)
+            loop.add_signal_handler(signal.SIGCONT, self._continued)
             # Should the shell have the terminal back while we still draw, nothing we do to it may stop the process.
-            for number in (signal.SIGTTOU, signal.SIGTTIN):
-                signal.signal(number, signal.SIG_IGN)
+            self._unstoppable()
             self.set_interval(1.0, self._watch_terminal)
         if self._opens_on is not None:
             self.follow(self._opens_on)
@@ -173,10 +177,14 @@ class Console(App[str]):
 
     def _present(self) -> bool:
         """Whether somebody is at the keyboard, and this is the window that they see."""
-        return self.app_focus and time.monotonic() - self._touched < PRESENT
+        return self.app_focus and not self.suspended and time.monotonic() - self._touched < PRESENT
 
     def _to_terminal(self, codes: str) -> None:
-        if self._driver is not None:
+        if self.suspended and self.terminal is not None:
+            with contextlib.suppress(OSError):
+                self.terminal.screen.write(codes)
+                self.terminal.screen.flush()
+        elif self._driver is not None:
             self._driver.write(codes)
             self._driver.flush()
 
@@ -353,11 +361,54 @@ class Console(App[str]):
 
     # signals
 
+    def action_suspend_process(self) -> None:
+        """Give the shell the terminal until it says `fg`. The training goes on."""
+        if self.launcher is None or self._driver is None:
+            self.notify("there is no shell that could bring the console back")
+        elif not self.suspended:
+            self.suspended, self._was_stopped = True, False
+            self._driver.suspend_application_mode()
+            self.launcher.suspend()
+
+    def _asked_for_the_screen(self) -> None:
+        if self.suspended:
+            self.set_timer(0.05, self._come_back)  # by then a SIGCONT that came with it is seen
+        else:
+            self.action_suspend_process()
+
+    def _continued(self) -> None:
+        self._was_stopped = True
+
+    def _come_back(self) -> None:
+        if not self.suspended or self._driver is None:
+            return
+        try:
+            ours = os.tcgetpgrp(0) == os.getpgrp()
+        except OSError:  # the terminal has gone: `_watch_terminal` sees it too
+            return
+        if not ours:  # continued by `bg`; what `fg` does next sends no signal
+            self.set_timer(0.25, self._come_back)
+            return
+        self.suspended = False
+        self._driver.resume_application_mode()
+        self._unstoppable()
+        self.repaint()
+        if not self._was_stopped:
+            self.notify("nothing is suspended: no shell with job control has started the console; d detaches")
+
+    @staticmethod
+    def _unstoppable() -> None:
+        for number in (signal.SIGTTOU, signal.SIGTTIN):
+            signal.signal(number, signal.SIG_IGN)
+
     def action_hang_up(self) -> None:
         """The terminal is gone: so is the screen. The training goes on."""
         self.exit("hangup")
 
     def _end(self, answer: str, reason: str) -> None:
+        if self.suspended and not os.isatty(0):  # bash sends SIGTERM to a suspended job when its terminal goes
+            self.action_hang_up()
+            return
         if self.session is not None:
             self.session.control.stop(reason)
         self.exit(answer)

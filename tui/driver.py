@@ -6,6 +6,7 @@ import contextlib
 import os
 import queue
 import selectors
+import signal
 import time
 from codecs import getincrementaldecoder
 from typing import Any, TextIO
@@ -22,14 +23,34 @@ class LastingDriver(LinuxDriver):
 
     A connection that hangs takes no more output, for minutes perhaps before it breaks. Frames are left out then, so that the
     app never waits for the terminal; the whole screen is painted when it takes something again.
+
+    While the shell has the terminal (`suspend_application_mode`) nothing is drawn or read, and nothing about the terminal is
+    changed.
     """
 
     def __init__(self, *arguments: Any, **options: Any) -> None:
         super().__init__(*arguments, **options)
         self._file = _Lasting(self._file)  # type: ignore[assignment, arg-type]
         self._behind = False
+        self._away = False
+        # The launcher is what stops. This process trains on, and so do data workers that it starts.
+        signal.signal(signal.SIGTSTP, signal.SIG_IGN)
+
+    def suspend_application_mode(self) -> None:
+        super().suspend_application_mode()
+        self._away = True
+
+    def resume_application_mode(self) -> None:
+        self._away = self._behind = False
+        super().resume_application_mode()
+
+    def disable_input(self) -> None:
+        if not self._away:
+            super().disable_input()
 
     def write(self, data: str) -> None:
+        if self._away:
+            return
         assert self._writer_thread is not None
         waiting = self._writer_thread._queue
         if self._behind and waiting.empty():
@@ -41,13 +62,15 @@ class LastingDriver(LinuxDriver):
             self._behind = True
 
     def stop_application_mode(self) -> None:
+        if self._away:
+            return
         deadline = time.monotonic() + SECONDS
         while self._writer_thread is not None and not self._writer_thread._queue.empty() and time.monotonic() < deadline:
             time.sleep(0.02)
         super().stop_application_mode()
 
     def close(self) -> None:
-        if self._writer_thread is not None:
+        if self._writer_thread is not None and not self._away:
             with contextlib.suppress(queue.Full):
                 self._writer_thread._queue.put(None, timeout=SECONDS)
                 self._writer_thread.join(SECONDS)

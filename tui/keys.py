@@ -254,6 +254,7 @@ KEYS: tuple[Key, ...] = (
         "app.command_palette",
         palette=False,
     ),
+    Key("suspend", "ctrl+z", "Ctrl-Z", "Suspend the screen", "until fg; training goes on", ("app",), "app.suspend_process"),
     Key("themes", "T", "T", "Colours", "dark, light, for the colour-blind, high contrast", ("app",), "app.themes"),
     Key("help", "question_mark", "?", "Help", "this panel", ("app",), "app.help", "help"),
     Key("quit", "q,ctrl+c", "q", "Quit", "asks first while a run trains", ("app",), "app.ask_quit", "quit"),
@@ -268,7 +269,16 @@ def keys(*screens: str) -> tuple[Key, ...]:
 def bindings(*screens: str) -> list[Binding]:
     """Textual's bindings for these screens; ids make them remappable."""
     return [
-        Binding(key.key, key.action, key.label, show=False, id=key.id, tooltip=key.help, key_display=key.shown)
+        Binding(
+            key.key,
+            key.action,
+            key.label,
+            show=False,
+            id=key.id,
+            tooltip=key.help,
+            key_display=key.shown,
+            priority=key.id == "suspend",  # also over a question
+        )
         for key in keys(*screens)
     ]
 

@@ -1,7 +1,8 @@
 """The two processes of the console, parted before anything heavy is imported.
 
 The launcher keeps the shell's foreground and waits; its child is the console and trains. So a run outlives its screen: when
-the child leaves the terminal, the launcher ends, and the shell has its prompt back while the training goes on.
+the child leaves the terminal, the launcher ends, and the shell has its prompt back while the training goes on. And so Ctrl-Z
+suspends the screen alone: the shell stops and continues the launcher, its child takes the screen away and brings it back.
 """
 
 from __future__ import annotations
@@ -18,6 +19,7 @@ from types import FrameType
 from typing import Any
 
 PASSED_ON = (signal.SIGTERM, signal.SIGINT, signal.SIGHUP, signal.SIGUSR1)
+SCREEN = signal.SIGUSR2  # from the launcher to its child: take the screen away, or look whether it can come back
 # Out of the alternate screen, with the cursor, without the reports that Textual asks a terminal for.
 _RESET = b"\x1b[<u\x1b[?1000l\x1b[?1003l\x1b[?1006l\x1b[?2004l\x1b[?1004l\x1b[?7h\x1b[?1049l\x1b[?25h"
 
@@ -33,6 +35,11 @@ class Launcher:
     def gone(self) -> bool:
         """Whether it was killed; the shell then has the terminal back."""
         return os.getppid() != self._process
+
+    def suspend(self) -> None:
+        """Let the shell stop it. `SCREEN` comes when it goes on; at once, where there is no shell that could do that."""
+        with contextlib.suppress(OSError):
+            os.write(self._pipe, b'{"suspend": true}\n')
 
     def release(self, text: str, status: int = 0) -> None:
         """Let it print this and end. It may be gone already, with the terminal."""
@@ -54,6 +61,7 @@ def launch(console: Callable[[Launcher], int]) -> int:
     before = signal.pthread_sigmask(signal.SIG_BLOCK, PASSED_ON)  # none may fall between the fork and its handler
     child = os.fork()
     if child == 0:
+        signal.signal(SCREEN, signal.SIG_IGN)
         signal.signal(signal.SIGINT, signal.SIG_DFL)  # until there is something to save, with no traceback
         signal.pthread_sigmask(signal.SIG_SETMASK, before)
         os.close(reading)
@@ -73,13 +81,31 @@ def _wait(child: int, reading: int, mask: set[int] | set[signal.Signals]) -> int
         os.set_blocking(end, False)
     signal.set_wakeup_fd(wake, warn_on_full_buffer=False)
     signal.signal(signal.SIGCHLD, lambda *_: None)
+    stoppable = signal.getsignal(signal.SIGTSTP) is not signal.SIG_IGN
+
+    def take_screen(*_: object) -> None:
+        with contextlib.suppress(ProcessLookupError):
+            os.kill(child, SCREEN)
+
+    def stop() -> None:
+        """As the terminal stops a job: with whoever started this one. Where no shell could continue it, nothing stops."""
+        if stoppable:
+            signal.signal(signal.SIGTSTP, signal.SIG_DFL)
+            os.killpg(0, signal.SIGTSTP)
+            signal.signal(signal.SIGTSTP, take_screen)
+
+    if stoppable:
+        signal.signal(signal.SIGTSTP, take_screen)
     for number in PASSED_ON:
         if signal.getsignal(number) is not signal.SIG_IGN:
             signal.signal(number, pass_on)
     signal.pthread_sigmask(signal.SIG_SETMASK, mask)
     said, open_ends = b"", [reading, woken]
     while True:
-        ended, code = os.waitpid(child, os.WNOHANG)  # asked before the last look at the pipe
+        ended, code = os.waitpid(child, os.WNOHANG | os.WUNTRACED)  # asked before the last look at the pipe
+        if ended and os.WIFSTOPPED(code):  # it was started in the background, and wanted the terminal
+            stop()
+            continue
         ready = select.select(open_ends, [], [], 0 if ended else None)[0]
         if woken in ready:
             with contextlib.suppress(BlockingIOError):
@@ -89,8 +115,13 @@ def _wait(child: int, reading: int, mask: set[int] | set[signal.Signals]) -> int
                 said += data
             else:
                 open_ends.remove(reading)
-        if said.endswith(b"\n"):
-            return _say(json.loads(said))
+        while b"\n" in said:
+            line, _, said = said.partition(b"\n")
+            told = json.loads(line)
+            if "suspend" not in told:
+                return _say(told)
+            stop()
+            take_screen()
         if ended:
             return _status(os.waitstatus_to_exitcode(code), found)
 

@@ -129,7 +129,7 @@ class TrainScreen(ChartKeys, Arranging):
         ghost = self._ghost()
         beside = [(name, other.version) for name, other in ghost]
         seen = (id(history), history.version, self._page, self.size, beside)
-        if self.is_current and seen != self._seen:
+        if self.is_current and seen != self._seen and not self.console_app.suspended:
             self._seen = seen
             with self.app.batch_update():
                 self._show(history)
