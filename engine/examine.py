@@ -24,10 +24,15 @@ STEPS = 20
 
 @dataclass(frozen=True, slots=True)
 class Examination:
-    """What a trial of a recipe showed: `rows` of (what, value) to print, `warnings` as sentences."""
+    """What a trial of a recipe showed: `rows` of (what, value) to print, `warnings` as sentences, `facts` as numbers.
+
+    facts: "parameters", "memory" (bytes of weights, gradients and optimizer), "step" (seconds), "epochs", and where their
+    number is known "steps_per_epoch" and "steps".
+    """
 
     rows: list[tuple[str, str]]
     warnings: list[str] = field(default_factory=list)
+    facts: dict[str, float] = field(default_factory=dict)
 
 
 def examine(recipe: Recipe) -> Examination:
@@ -43,8 +48,9 @@ def examine(recipe: Recipe) -> Examination:
         trial_parts.optimizer = build_optimizer(entry, recipe.optimizer.arguments, trial_parts.model)
         with execution.Arithmetic(recipe.training, parts.threads):
             steps, seconds = _steps(trial_parts, recipe)
-            rows = [*_rows(parts, data, recipe, steps), *_cost(trial_parts, recipe, seconds)]
-    return Examination(rows, [*parts.warnings, *_doubts(steps)])
+            facts = _facts(trial_parts, recipe, seconds)
+            rows = [*_rows(parts, data, recipe, steps), *_cost(trial_parts, facts)]
+    return Examination(rows, [*parts.warnings, *_doubts(steps)], facts)
 
 
 def _steps(parts: Parts, recipe: Recipe) -> tuple[list[Taken], list[float]]:
@@ -79,15 +85,21 @@ def _rows(parts: Parts, data: Prepared, recipe: Recipe, steps: list[Taken]) -> I
         yield "scheduler", f"{type(parts.schedule.scheduler).__name__}, moves once {unit}"
 
 
-def _cost(parts: Parts, recipe: Recipe, seconds: list[float]) -> Iterator[tuple[str, str]]:
+def _facts(parts: Parts, recipe: Recipe, seconds: list[float]) -> dict[str, float]:
     planned = length(recipe.training, parts.train.length)
     step = sorted(seconds[1:] or seconds)[len(seconds) // 2 - (len(seconds) > 1)]  # the median, without the first
+    facts = {"parameters": parts.parameters, "memory": trial.memory(parts), "step": step, "epochs": recipe.training.epochs}
+    counts = {"steps_per_epoch": planned.steps_per_epoch, "steps": planned.steps}
+    return facts | {key: count for key, count in counts.items() if count is not None}
+
+
+def _cost(parts: Parts, facts: dict[str, float]) -> Iterator[tuple[str, str]]:
     yield "device", f"{parts.device} ({execution.device_name(parts.device)})"
-    yield "memory", f"{trial.memory(parts) / 2**20:.3g} MiB for weights, gradients and optimizer"
-    yield "step", f"{step * 1e3:.3g} ms"
-    if planned.steps is not None and planned.steps_per_epoch is not None:
-        total = f"{planned.steps_per_epoch:,} an epoch, {planned.steps:,} in all"
-        yield "steps", f"{total}, about {planned.steps * step:.3g} s without validation"
+    yield "memory", f"{facts['memory'] / 2**20:.3g} MiB for weights, gradients and optimizer"
+    yield "step", f"{facts['step'] * 1e3:.3g} ms"
+    if "steps" in facts and "steps_per_epoch" in facts:
+        total = f"{facts['steps_per_epoch']:,} an epoch, {facts['steps']:,} in all"
+        yield "steps", f"{total}, about {facts['steps'] * facts['step']:.3g} s without validation"
 
 
 def _doubts(steps: list[Taken]) -> Iterator[str]:

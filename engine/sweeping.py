@@ -113,7 +113,7 @@ class Sweep:
         Those that differ only in the optimizer's numbers and the seed take their steps together, where that is possible
         (`engine.execution.population`); a Message says so, or why not.
         """
-        for together in self._groups():
+        for together in self.groups():
             if self.control.stopping:
                 break
             if len(together) > 1:
@@ -127,7 +127,7 @@ class Sweep:
             for i, member in enumerate(self.members)
         ]
 
-    def _groups(self) -> list[list[int]]:
+    def groups(self) -> list[list[int]]:
         """The positions of those that are alike, in the order of their first."""
         from engine.execution.population import MOST, alike, device_type
 

@@ -296,6 +296,13 @@ class Console(App[str]):
         self.action_form()
         self.push_screen(RunsScreen())
 
+    def action_queue(self, job: int | None = None) -> None:
+        """What is trained one after another; with `job` on that one."""
+        from tui.screens.queue import QueueScreen
+
+        self.action_form()
+        self.push_screen(QueueScreen(job))
+
     def action_help(self) -> None:
         """All keys."""
         from tui.screens.help import HelpScreen

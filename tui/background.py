@@ -16,6 +16,7 @@ class Begun:
     """Where the run is, or why there is none."""
 
     path: Path | None = None
+    job: int | None = None  # in the queue, of a sweep
     failure: str = ""  # one sentence
     printed: str = ""
 
@@ -23,8 +24,8 @@ class Begun:
 class Starting:
     """The command that starts the run; it ends when the run has begun."""
 
-    def __init__(self, command: Sequence[str], values: Mapping[str, Any], root: Path) -> None:
-        self._job = Job(command, values, "--runs", str(root), "--background", "--json")
+    def __init__(self, command: Sequence[str], values: Mapping[str, Any], root: Path, *axes: str) -> None:
+        self._job = Job(command, values, *axes, "--runs", str(root), "--background", "--json")
 
     def poll(self) -> Begun | None:
         """What came of it; None as long as that is open. To be called until it is not None."""
@@ -36,6 +37,7 @@ class Starting:
             sentences = [line.removeprefix("epochal: ") for line in printed.splitlines() if line.startswith("epochal: ")]
             return Begun(failure=" ".join(sentences) if status == 2 and sentences else reason(status, printed), printed=printed)
         try:
-            return Begun(path=Path(json.loads(out.strip().splitlines()[-1])["run"]), printed=printed)
+            begun = json.loads(out.strip().splitlines()[-1])
+            return Begun(path=Path(begun["run"]), job=begun.get("job"), printed=printed)
         except (LookupError, TypeError, ValueError):
             return Begun(failure=f"the process said {out.strip()[-200:]!r} instead of where the run is", printed=printed)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 from engine.errors import Problem
@@ -23,13 +23,14 @@ class Found:
     problems: tuple[Problem, ...] = ()
     failure: str = ""
     printed: str = ""
+    facts: Mapping[str, Any] = field(default_factory=dict)
 
 
 class DryRun(Job):
     """The process of a dry run: `command` is called with the path of a recipe and `--json`."""
 
-    def __init__(self, command: Sequence[str], values: Mapping[str, Any]) -> None:
-        super().__init__(command, values, "--json")
+    def __init__(self, command: Sequence[str], values: Mapping[str, Any], axes: Sequence[str] = ()) -> None:
+        super().__init__(command, values, "--json", *(f"--sweep={axis}" for axis in axes))
 
     def poll(self) -> Found | None:
         """What it found; None while it works. To be called until it is not None, or `cancel` was."""
@@ -48,6 +49,7 @@ class DryRun(Job):
             warnings=tuple(found["warnings"]),
             problems=tuple(Problem(**problem) for problem in found["problems"]),
             printed=printed,
+            facts=found.get("facts", {}),
         )
 
 

@@ -58,6 +58,11 @@ class Job:
         """What it wrote to standard output by now."""
         return self._out.read_text("utf-8", "replace")
 
+    def give_way(self) -> None:
+        """To everything else on this machine."""
+        with contextlib.suppress(OSError):  # it has ended
+            os.setpriority(os.PRIO_PROCESS, self._process.pid, 10)
+
     def cancel(self) -> None:
         """End it and what it started."""
         with contextlib.suppress(ProcessLookupError):

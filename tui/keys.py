@@ -49,6 +49,16 @@ KEYS: tuple[Key, ...] = (
         "background",
         "background",
     ),
+    Key(
+        "queue-add",
+        "A",
+        "A",
+        "Add to the queue",
+        "as it is now; trained when its turn comes",
+        ("form", "runs"),
+        "queue",
+        "queue",
+    ),
     Key("dry-run", "P", "P", "Dry run", "some real steps, on copies", ("form",), "dry_run", "dry run"),
     Key(
         "find-lr",
@@ -239,10 +249,29 @@ KEYS: tuple[Key, ...] = (
     Key("delete", "D,delete", "D", "Delete the run", "or the marked ones; asks first", ("runs",), "delete", "delete"),
     Key("runs-leave", "escape", "Esc", "Leave the filter", "and take it and the marks away", ("runs",), "leave", palette=False),
     Key("reload", "u", "u", "Update the list", "reads the directories again", ("runs",), "reload", "update"),
+    # the queue
+    Key("job-open", "enter", "Enter", "Look at the run", "a sweep shows its runs", ("queue",), "open", "look"),
+    Key("queue-start", "r", "r", "Start the queue", "a process of its own trains what waits", ("queue",), "start", "start"),
+    Key("job-stop", "s", "s", "Stop the job", "with a checkpoint; the next one begins", ("queue",), "stop", "stop"),
+    Key("job-pause", "space", "space", "Pause the job", "or let it go on", ("queue",), "pause", "pause"),
+    Key(
+        "queue-stop", "S", "S", "Stop the queue", "with a checkpoint, from which r goes on", ("queue",), "stop_all", "stop all"
+    ),
+    Key("queue-hold", "H", "H", "Hold the queue", "what is under way goes on, nothing else begins", ("queue",), "hold", "hold"),
+    Key("job-earlier", "K", "K J", "Earlier, later", "among those that wait", ("queue",), "move(-1)", "move"),
+    Key("job-later", "J", "J", "Later", "", ("queue",), "move(1)", palette=False),
+    Key("job-remove", "D,delete", "D", "Remove the job", "its runs stay", ("queue",), "remove", "remove"),
+    Key("job-retry", "R", "R", "Once more", "a stopped or failed job waits again", ("queue",), "retry", "retry"),
+    Key("job-overlay", "v", "v", "Overlay on one chart", "the runs of a sweep", ("queue",), "overlay", "chart"),
+    Key("job-recipe", "o", "o", "Open its recipe in the form", "", ("queue",), "recipe", "its recipe"),
+    Key("queue-clear", "X", "X", "Clear the queue", "takes out what has ended", ("queue",), "clear", "clear"),
     # everywhere
-    Key("new", "n", "n", "New run", "the form; training goes on", ("train", "runs", "over"), "app.new", "new run"),
-    Key("training", "t", "t", "Back to the training", "the run of this console", ("form", "runs"), "app.training"),
-    Key("runs", "a", "a", "Runs", "all runs with their best", ("form", "train", "over"), "app.runs", "runs"),
+    Key("new", "n", "n", "New run", "the form; training goes on", ("train", "runs", "over", "queue"), "app.new", "new run"),
+    Key("training", "t", "t", "Back to the training", "the run of this console", ("form", "runs", "queue"), "app.training"),
+    Key("runs", "a", "a", "Runs", "all runs with their best", ("form", "train", "over", "queue"), "app.runs", "runs"),
+    Key(
+        "queue", "Q", "Q", "Queue", "what trains one after another, and sweeps", ("form", "train", "runs", "over"), "app.queue"
+    ),
     Key("focus", "tab", "Tab", "Next pane or field", "Shift-Tab goes back", ("app",), "app.focus_next", palette=False),
     Key(
         "palette",

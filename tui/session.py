@@ -27,6 +27,7 @@ if TYPE_CHECKING:
     from engine.control import Control
     from engine.events import Message
     from engine.history import History
+    from engine.run.queue import Job, Queue
     from engine.run.scores import Scores
 
 
@@ -62,6 +63,7 @@ class Engine:
     find_command: Sequence[str] = (sys.executable, "-P", "-m", "engine", "find-lr")
     export_command: Sequence[str] = (sys.executable, "-P", "-m", "engine", "export")
     train_command: Sequence[str] = (sys.executable, "-P", "-m", "engine", "train")
+    sweep_command: Sequence[str] = (sys.executable, "-P", "-m", "engine", "sweep")
 
     def __init__(self, runs: Path | None = None) -> None:
         self.runs = runs
@@ -99,9 +101,24 @@ class Engine:
 
         return next((entry.summary for entry in entries(kind) if entry.name == name), "")
 
-    def dry_run(self, values: Mapping[str, Any]) -> DryRun:
-        """A dry run of these values, started."""
-        return DryRun(self.check, values)
+    def dry_run(self, values: Mapping[str, Any], axes: Sequence[str] = ()) -> DryRun:
+        """A dry run of these values, started; with `axes` it says how the sweep would be trained."""
+        return DryRun(self.check, values, axes)
+
+    def measure(self, values: Mapping[str, Any], axes: Sequence[str]) -> DryRun:
+        """A dry run that nobody asked for, and that gives way to whatever else there is to do."""
+        run = DryRun(self.check, values, axes)
+        run.give_way()
+        return run
+
+    def unmeasured(self, values: Mapping[str, Any]) -> str:
+        """Why these values are not to be measured unasked; "" where they may be."""
+        from engine.run.status import ALIVE
+
+        model, data = values.get("model", {}), values.get("data", {})
+        if data.get("name") in ("torchvision", "huggingface") or model.get("pretrained"):
+            return "something may have to be downloaded"
+        return "a run is training" if any(run.state in ALIVE for run in self.list_runs()) else ""
 
     def find_lr(self, values: Mapping[str, Any]) -> Finding:
         """A learning-rate range test of these values, started."""
@@ -237,6 +254,40 @@ class Engine:
     def start_in_background(self, values: Mapping[str, Any]) -> Starting:
         """A run of these values in a process of its own, about to begin."""
         return Starting(self.train_command, values, self.root)
+
+    def start_sweep(self, values: Mapping[str, Any], *axes: str) -> Starting:
+        """A sweep of these values in a process of its own, about to begin."""
+        return Starting(self.sweep_command, values, self.root, *axes)
+
+    @property
+    def queue(self) -> Queue:
+        """What is trained one after another."""
+        from engine.run.queue import Queue
+
+        return Queue(self.root)
+
+    def enqueue(self, values: Mapping[str, Any], axes: Sequence[str] = ()) -> str:
+        """Put a recipe, or a sweep, into the queue and let that begin; one sentence. EpochalError."""
+        from engine.cli.queue import job_of
+
+        return self._enqueue(job_of(dict(values), tuple(axes)))
+
+    def enqueue_run(self, path: Path) -> str:
+        """Put a run that is to be gone on with into the queue; one sentence. RunError."""
+        from engine.cli.queue import resuming
+        from engine.run import Run
+
+        return self._enqueue(resuming(Run(path)))
+
+    def _enqueue(self, job: Job) -> str:
+        (made,) = self.queue.add([job])
+        return f"job {made.id}: {self.work_on_queue(again=False)}"
+
+    def work_on_queue(self, *, again: bool = True) -> str:
+        """Have a worker at work, `again`: also after the queue was held; one sentence. RunError."""
+        from engine.run.worker import begin_working
+
+        return begin_working(self.queue, again=again)
 
 
 class Preload:

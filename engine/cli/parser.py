@@ -112,7 +112,8 @@ def make_parser(prog: str) -> Parser:
 
     check = command("check", "engine.cli.show", "check a recipe by a dry run of one batch; nothing is written", _CHECK)
     check.add_argument("recipe", metavar="RECIPE.toml", nargs="?", help=_RECIPE)
-    check.add_argument("--json", action="store_true", help="as one JSON object: rows, warnings and problems")
+    check.add_argument("--json", action="store_true", help="as one JSON object: rows, warnings, problems and facts")
+    check.add_argument("--sweep", action="append", default=[], metavar="FIELD=VALUES", help="with --json: a sweep's groups too")
     _recipe_options(check)
 
     find = command("find-lr", "engine.cli.find_lr", "look for a learning rate to begin with", _FIND_LR, "find_lr")

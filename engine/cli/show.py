@@ -105,17 +105,32 @@ def _check_as_json(arguments: argparse.Namespace, out: Stream, err: Stream) -> i
     rows: list[tuple[str, str]] = []
     warnings: list[str] = []
     problems: tuple[Problem, ...] = ()
+    facts: dict[str, Any] = {}
     with contextlib.redirect_stdout(err):  # what the code prints is no part of the object
         try:
             recipe, examination = _examined(arguments)
             rows = [*examination.rows, *(("own code", name) for name in own_code(recipe))]
-            warnings = examination.warnings
+            warnings, facts = examination.warnings, {**examination.facts}
+            if arguments.sweep:
+                facts["sweep"] = _sweep(arguments)
         except RecipeError as error:
             problems = error.problems
         except EpochalError as error:
             problems = (Problem("", str(error)),)
-    print_json(out, {"rows": rows, "warnings": warnings, "problems": list(map(dataclasses.asdict, problems))})
+    print_json(out, {"rows": rows, "warnings": warnings, "problems": list(map(dataclasses.asdict, problems)), "facts": facts})
     return 2 if problems else 0
+
+
+def _sweep(arguments: argparse.Namespace) -> list[tuple[int, str]]:
+    """The groups of a sweep: how many runs, and why they are not trained together, "" where they are."""
+    from engine.cli.recipes import recipe_values
+    from engine.execution.population import misfit
+    from engine.sweep import expand
+    from engine.sweeping import Sweep
+
+    members = expand(recipe_values(arguments), arguments.sweep)
+    groups = Sweep(members).groups()
+    return [(len(group), misfit(members[group[0]].recipe) if len(group) > 1 else "") for group in groups]
 
 
 def _examined(arguments: argparse.Namespace) -> tuple[Recipe, Examination]:

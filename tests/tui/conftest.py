@@ -119,6 +119,7 @@ class ScriptedEngine(Engine):
         self.told: list[tuple[str, str, dict[str, Any]]] = []
         self.begun: Begun | None = None  # what came of a start in the background
         self.unfit: dict[str, dict[str, str]] = {}
+        self.measures = False  # whether the rail begins a dry run by itself
         self.events: list[Event] = []  # that a run states at its start
 
     def load(self) -> None:
@@ -176,6 +177,9 @@ class ScriptedEngine(Engine):
 
     def recipe_of(self, path: Path) -> dict[str, Any]:
         return {"name": "digits-mlp", "training": {"epochs": 2}}
+
+    def unmeasured(self, values: Mapping[str, Any]) -> str:
+        return "" if self.measures else "this engine is scripted"
 
     def follower(self, path: Path) -> ScriptedFollower:
         return self.followers.setdefault(path.name, ScriptedFollower())

@@ -8,8 +8,9 @@ from dataclasses import replace
 from typing import Any, Protocol
 
 from engine.catalog.fields import REQUIRED, Field, Section
-from engine.errors import Problem
+from engine.errors import EpochalError, Problem
 from engine.recipe import Recipe
+from engine.sweep import Axis
 
 
 class Sections(Protocol):
@@ -25,13 +26,17 @@ NAMED = (*USUAL, "scheduler")
 
 class FormModel:
     """A recipe being edited. `values` has the shape of a recipe file and holds what differs from the defaults; a text that
-    is no value of its field is kept as it is, and `problem` names it."""
+    is no value of its field is kept as it is, and `problem` names it.
+
+    Several values of a number make a sweep: `several` has their text by dotted key, and `values` the first of them.
+    """
 
     def __init__(self, values: Mapping[str, Any], sections: Sections) -> None:
         self.values: dict[str, Any] = copy.deepcopy(dict(values))
         for kind, name in USUAL.items():
             if isinstance(self.values.setdefault(kind, {}), dict):
                 self.values[kind].setdefault("name", name)
+        self.several: dict[str, str] = {}
         self.light = True
         self._sections = sections
         self.groups: tuple[Section, ...] = ()
@@ -60,6 +65,7 @@ class FormModel:
     def pick(self, section: str, name: str | None) -> None:
         """Choose another name. Of the values that differ from their default, those stay for which the new one has a
         field of the same key and kind."""
+        self.several = {key: text for key, text in self.several.items() if key.rpartition(".")[0] != section}
         old = {field.key: field for field in self.group(section).fields if self.differs(section, field)}
         values = self._of(section)
         if name is None:
@@ -79,14 +85,34 @@ class FormModel:
 
     def text(self, section: str, field: Field) -> str:
         """The value as a person types it."""
+        if several := self.several.get(dotted(section, field.key)):
+            return several
         return field.show(self.value(section, field))
 
     def write(self, section: str, field: Field, text: str) -> str:
         """Take what was typed; nothing at all means the default. Returns the sentence that says what is wrong, or ""."""
+        if field.kind in ("integer", "number") and ("," in text or ".." in text):
+            return self._write_several(section, field, text)
         return self.set(section, field, field.read(text) if text.strip() else None)
+
+    def _write_several(self, section: str, field: Field, text: str) -> str:
+        key = dotted(section, field.key)
+        try:
+            first = Axis.parse(f"{key}={text}").values[0]
+        except EpochalError:
+            first = text.replace("..", ",").partition(",")[0]
+        self.set(section, field, field.read(first))
+        self.several[key] = text
+        return self.problem(section, field)
+
+    @property
+    def axes(self) -> tuple[Axis, ...]:
+        """The fields that have several values. EpochalError where a text is no such thing: `problems` says so before."""
+        return tuple(Axis.parse(f"{key}={text}") for key, text in self.several.items())
 
     def set(self, section: str, field: Field, value: Any) -> str:
         """Take a value, None for the default. Returns the sentence that says what is wrong, or ""."""
+        self.several.pop(dotted(section, field.key), None)
         values = self.values if section == "" else self.values.setdefault(section, {})
         if value is None or _same(field, value):
             values.pop(field.key, None)
@@ -95,8 +121,8 @@ class FormModel:
         return self.problem(section, field)
 
     def differs(self, section: str, field: Field) -> bool:
-        """Whether the value is another than the default."""
-        return not _same(field, self.value(section, field))
+        """Whether the value is another than the default, or there are several."""
+        return dotted(section, field.key) in self.several or not _same(field, self.value(section, field))
 
     def renamed(self, section: str) -> bool:
         """Whether another name than the usual is chosen."""
@@ -104,6 +130,8 @@ class FormModel:
 
     def problem(self, section: str, field: Field) -> str:
         """What is wrong with this field by itself, or ""."""
+        if several := self.several.get(key := dotted(section, field.key)):
+            return _wrong(section, field, f"{key}={several}")
         value = self.value(section, field)
         found = field.problem(section, None if value is REQUIRED else value)
         return found.message if found else ""
@@ -136,6 +164,18 @@ class FormModel:
 def dotted(section: str, key: str) -> str:
     """`optimizer.lr`; the recipe's own name and seed have no section."""
     return f"{section}.{key}" if section else key
+
+
+def _wrong(section: str, field: Field, axis: str) -> str:
+    """What is wrong with several values of a field, or ""."""
+    try:
+        values = Axis.parse(axis).values
+        if "" in values:
+            return f"{dotted(section, field.key)} has an empty value; it must have one between two commas"
+    except EpochalError as error:
+        return str(error)
+    problems = (field.problem(section, field.read(value) if value else None) for value in values)
+    return next((problem.message for problem in problems if problem), "")
 
 
 def sentences(problems: Sequence[Problem]) -> dict[str, str]:

@@ -124,6 +124,9 @@ def editor_of(field: Field, value: Any) -> type[Widget]:
 class Row(Line):
     """A field."""
 
+    class Swept(Message):
+        """Enter behind several values: the sweep is to begin."""
+
     def __init__(self, model: FormModel, section: str, field: Field) -> None:
         super().__init__(dotted(section, field.key), field.key, field.help, "row")
         self.model = model
@@ -206,7 +209,10 @@ class Row(Line):
 
     def on_input_submitted(self, event: Input.Submitted) -> None:
         event.stop()
-        self.screen.focus_next()
+        if self.key in self.model.several:
+            self.post_message(self.Swept())
+        else:
+            self.screen.focus_next()
 
     def on_input_blurred(self, event: Input.Blurred) -> None:
         event.stop()

@@ -326,6 +326,19 @@ class RunsScreen(Ordering):
 
         self.app.push_screen(AskFork(run.name, steps, changed), begin)
 
+    def action_queue(self) -> None:
+        """Queue the marked runs, or this one, to be gone on with from their last checkpoints."""
+        paths = [run.path for run in self._chosen()]
+
+        def work() -> None:
+            for path in paths:
+                try:
+                    self._said.append((f"{self.console_app.engine.enqueue_run(path)} · Q shows the queue", "information"))
+                except EpochalError as error:
+                    self._said.append((f"{error}: o opens its recipe, A there queues it", "error"))
+
+        threading.Thread(target=work, name="epochal-queue", daemon=True).start()
+
     async def action_recipe(self) -> None:
         """Open the form with its recipe."""
         if (run := self._run) is not None and (values := self._recipe(run)) is not None:

@@ -1,0 +1,136 @@
+"""The queue on the screen: a real queue directory, whose worker is scripted."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+from textual.widgets import DataTable, Static
+
+from engine.run.queue import Job, Part, Process, Queue
+from tests.tui.conftest import ScriptedEngine, ready, run_summary, until
+from tui.app import Console
+from tui.screens.overlay import OverlayScreen
+from tui.screens.queue import QueueScreen
+from tui.screens.train import TrainScreen
+
+
+@pytest.fixture
+def queue(engine: ScriptedEngine, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Queue:
+    monkeypatch.setattr(ScriptedEngine, "root", tmp_path / "runs")
+    monkeypatch.setattr(engine, "work_on_queue", lambda again=True: f"process 77 works{' again' * again}")
+    return Queue(tmp_path / "runs")
+
+
+def screen(console: Console) -> QueueScreen:
+    assert isinstance(console.screen, QueueScreen)
+    return console.screen
+
+
+def rows(console: Console) -> list[str]:
+    return [" ".join(" ".join(cells).split()) for _, cells in screen(console)._shown]
+
+
+def text(console: Console, which: str) -> str:
+    return str(console.screen.query_one(which, Static).render())
+
+
+async def opened(console: Console, pilot, count: int) -> None:
+    await ready(console)
+    await pilot.press("Q")
+    await until(lambda: isinstance(console.screen, QueueScreen) and len(screen(console)._shown) == count)
+
+
+async def test_from_the_form_into_the_queue(console: Console, engine: ScriptedEngine, queue: Queue, monkeypatch):
+    monkeypatch.setattr("engine.cli.queue.job_of", lambda values, axes: Job(name="digits-mlp", recipe=str(values), axes=axes))
+    async with console.run_test(size=(80, 24)) as pilot:
+        await ready(console)
+        console.form.line("training.epochs").focus_editor()
+        await pilot.press("7", "escape", "A")
+        await until(lambda: queue.read().jobs)
+        await until(lambda: any("job 1: process 77 works · Q" in item.message for item in console._notifications))
+        console.form.line("training.epochs").focus_editor()
+        await pilot.press("8", "escape")
+        assert "'epochs': 7" in queue.read().jobs[0].recipe, "frozen as it was"
+        await pilot.press("Q")
+        await until(lambda: rows(console) == ["· 1 waiting digits-mlp"])
+        assert "1 waiting" in text(console, "#title") and "r starts it" in text(console, "#title")
+        await pilot.press("r")
+        await until(lambda: any("works again" in item.message for item in console._notifications))
+
+
+async def test_an_empty_queue_says_how_to_fill_it(console: Console, queue: Queue):
+    async with console.run_test(size=(80, 24)) as pilot:
+        await opened(console, pilot, 0)
+        assert "A in the form" in text(console, "#empty")
+
+
+async def test_order_hold_removal_and_retry(console: Console, queue: Queue):
+    queue.add(Job(name=name) for name in "abc")
+    queue.claim(1)
+    queue.conclude(1, "failed", "no data")
+    async with console.run_test(size=(80, 24)) as pilot:
+        await opened(console, pilot, 3)
+        assert rows(console)[0] == "✗ 1 failed a" and "no data" in text(console, "#about")
+        await pilot.press("down", "J")
+        await until(lambda: [job.name for job in queue.read().jobs] == ["a", "c", "b"])
+        await until(lambda: screen(console)._at() == "2" and rows(console)[2] == "· 2 waiting b")
+        await pilot.press("H")
+        await until(lambda: queue.read().held)
+        await until(lambda: "held" in text(console, "#title"))
+        await pilot.press("D", "y")
+        await until(lambda: [job.name for job in queue.read().jobs] == ["a", "c"])
+        await until(lambda: len(rows(console)) == 2)
+        await pilot.press("up", "up", "R")
+        await until(lambda: [(job.name, job.state) for job in queue.read().jobs] == [("c", "waiting"), ("a", "waiting")])
+
+
+async def test_a_sweep_unfolds_and_is_steered(console: Console, engine: ScriptedEngine, queue: Queue):
+    root = queue.root
+    parts = tuple(Part(label=f"lr={i}", state="training", run=str(root / f"r{i}"), how="population of 2") for i in (1, 2))
+    notes = ("2 runs are trained together, each step of all as one",)
+    queue.add([Job(name="s", axes=("optimizer.lr=1,2",), parts=parts, notes=notes, direct=True)])
+    queue.update(1, lambda job: replace(job, state="training", process=Process.this()))
+    engine.runs_there = [
+        run_summary(f"r{i}", "running", path=root / f"r{i}", best={"epoch": 1, "val/loss": 0.5 / i}, epoch=3) for i in (1, 2)
+    ]
+    async with console.run_test(size=(120, 40)) as pilot:
+        await opened(console, pilot, 1)
+        assert rows(console)[0] == "● 1 training ▸ s lr=1,2 0/2 0.2500 lr=2 a sweep"
+        assert "trained together" in text(console, "#about")
+        await pilot.press("space", "s", "enter")
+        asked = queue.directory / "control-1.jsonl"
+        await until(lambda: asked.exists() and len(asked.read_text().splitlines()) == 2)
+        assert sorted(json.loads(line)["ask"] for line in asked.read_text().splitlines()) == ["pause", "stop"]
+        assert rows(console)[2] == "● running lr=2 3/2 val loss 0.2500 0:18 population of 2"
+        await pilot.press("v")
+        await until(lambda: isinstance(console.screen, OverlayScreen))
+        await pilot.press("escape")
+        await until(lambda: isinstance(console.screen, QueueScreen))
+        await pilot.press("down", "down", "enter")
+        await until(lambda: isinstance(console.screen, TrainScreen) and console.screen.shown.path == root / "r2")
+
+
+async def test_a_job_whose_process_died_is_shown_so(console: Console, queue: Queue):
+    queue.add([Job(name="a"), Job(name="b")])
+    queue.claim(1)
+    queue.update(1, lambda job: replace(job, process=replace(Process.this(), process_started=1.0)))
+    async with console.run_test(size=(80, 24)) as pilot:
+        await opened(console, pilot, 2)
+        assert rows(console)[0] == "✗ 1 died a" and "goes on when the queue is started" in text(console, "#about")
+        assert "2 waiting" in text(console, "#title")
+        table = console.screen.query_one(DataTable)
+        assert table.row_count == 2
+
+
+async def test_runs_are_queued_from_their_list(console: Console, with_runs: ScriptedEngine, queue: Queue, monkeypatch):
+    monkeypatch.setattr("engine.cli.queue.resuming", lambda run: Job(name=run.name, run=str(run.path)))
+    async with console.run_test(size=(80, 24)) as pilot:
+        await ready(console)
+        await pilot.press("a")
+        await until(lambda: console.screen.query(DataTable) and console.screen.query_one(DataTable).row_count == 2)
+        await pilot.press("space", "space", "A")
+        await until(lambda: len(queue.read().jobs) == 2)
+        assert {job.name for job in queue.read().jobs} == {"20261122-140312-digits-mlp", "20261121-140312-iris"}

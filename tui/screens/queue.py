@@ -1,0 +1,348 @@
+"""The queue: what waits, what is under way and what came of the rest; sweeps with each of their runs."""
+
+from __future__ import annotations
+
+import threading
+from collections import deque
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import Any, ClassVar
+
+from rich.text import Text
+from textual import on
+from textual.app import ComposeResult
+from textual.binding import BindingType
+from textual.content import Content
+from textual.coordinate import Coordinate
+from textual.widgets import DataTable, Static
+
+from engine.errors import EpochalError
+from engine.run.queue import ENDED, Contents, Job, Part
+from engine.sweep import Axis, count, shortened
+from tui.keys import bindings
+from tui.listing import SYMBOLS
+from tui.screens.ask import Confirm
+from tui.screens.base import Base, KeyLine
+from tui.widgets.formats import clock, number
+
+SECONDS = 1.0  # between two readings
+HEADS = ("", "job", "state", "what", "epoch", "best", "trained", "how")
+SIGNS = {**SYMBOLS, "waiting": "·", "training": "●"}
+Row = tuple[str, list[str]]  # its key: "3", or "3/0" for the first run of a sweep; and its cells
+
+
+class QueueScreen(Base):
+    """Jobs in their order; a sweep unfolds into its runs. Read again every second, by a thread."""
+
+    NAME = "queue"
+    BINDINGS: ClassVar[list[BindingType]] = [*bindings("queue")]
+
+    def __init__(self, at: int | None = None) -> None:
+        super().__init__()
+        self._contents = Contents()
+        self._runs: Mapping[str, Any] = {}  # summaries by path
+        self._unfolded: set[int] = set() if at is None else {at}
+        self._goal = "" if at is None else str(at)  # the row that the cursor is to be on
+        self._shown: list[Row] = []
+        self._found: tuple[Contents, Mapping[str, Any]] | None = None
+        self._said: deque[tuple[str, str]] = deque()  # by threads: what came of it, and how bad that is
+        self._reading: threading.Thread | None = None
+
+    def compose(self) -> ComposeResult:
+        yield Static(id="title", markup=False)
+        yield DataTable(cursor_type="row", zebra_stripes=False)
+        yield Static("\n  Nothing is queued. A in the form or on a run puts it here.", id="empty", markup=False)
+        yield Static("", id="about", markup=False)
+        yield KeyLine("queue")
+
+    def on_mount(self) -> None:
+        table = self.query_one(DataTable)
+        table.add_columns(*HEADS)
+        table.focus()
+        self.set_interval(SECONDS / 8, self._look)
+        self.set_interval(SECONDS, self._read)
+
+    def on_screen_resume(self) -> None:
+        self._show()
+        self._read()
+
+    # reading
+
+    def _read(self) -> None:
+        if self.is_current and (self._reading is None or not self._reading.is_alive()):
+            self._reading = threading.Thread(target=self._list, name="epochal-queue", daemon=True)
+            self._reading.start()
+
+    def _list(self) -> None:
+        engine = self.console_app.engine
+        try:
+            self._found = engine.queue.read(), {str(Path(run.path).absolute()): run for run in engine.list_runs()}
+        except EpochalError as error:
+            self._said.append((str(error), "error"))
+
+    def _look(self) -> None:
+        if not self.is_current:
+            return
+        while self._said:
+            text, severity = self._said.popleft()
+            self.notify(text, severity=severity, markup=False)  # type: ignore[arg-type]
+        if self._found is not None:
+            (self._contents, self._runs), self._found = self._found, None
+            self._show()
+
+    # showing
+
+    def _show(self) -> None:
+        rows = [row for job in self._contents.jobs for row in self._rows(job.shown)]
+        table = self.query_one(DataTable)
+        at = self._goal or self._at()
+        if [key for key, _ in rows] == [key for key, _ in self._shown]:
+            for y, ((_, old), (_, new)) in enumerate(zip(self._shown, rows, strict=True)):
+                for x, cell in enumerate(new):
+                    if cell != old[x]:
+                        table.update_cell_at(Coordinate(y, x), Text(cell), update_width=True)
+        else:
+            table.clear()
+            for key, cells in rows:
+                table.add_row(*map(Text, cells), key=key)
+            places = [key for key, _ in rows]
+            if at in places:
+                table.move_cursor(row=places.index(at))
+                self._goal = ""
+        self._shown = rows
+        table.display, self.query_one("#empty").display = bool(rows), not rows
+        self._entitle()
+        self._tell()
+
+    def _rows(self, job: Job) -> list[Row]:
+        run = self._runs.get(job.run)
+        if not job.axes:
+            return [(str(job.id), [SIGNS.get(job.state, "?"), str(job.id), job.state, job.name, *_reached(run), ""])]
+        over = sum(part.state in ENDED for part in job.parts)
+        members = len(job.parts) or count([Axis.parse(axis) for axis in job.axes])
+        fold = "▾" if job.id in self._unfolded else "▸"
+        sign = SIGNS.get(job.state, "?")
+        cells = [sign, str(job.id), job.state, f"{fold} {_short(job)}", f"{over}/{members}"]
+        rows = [(str(job.id), [*cells, self._best_of(job), "", "a sweep"])]
+        if job.id in self._unfolded:
+            rows += [(f"{job.id}/{i}", self._part(part)) for i, part in enumerate(job.parts)]
+        return rows
+
+    def _part(self, part: Part) -> list[str]:
+        run = self._runs.get(part.run)
+        state = run.state if part.state == "training" and run is not None else part.state
+        return [SIGNS.get(state, "?"), "", state, f"    {part.label}", *_reached(run), part.how]
+
+    def _best_of(self, job: Job) -> str:
+        runs = [
+            run for part in job.parts if (run := self._runs.get(part.run)) is not None and run.best.get(run.monitor) is not None
+        ]
+        if not runs:
+            return ""
+        sign = -1 if runs[0].mode == "max" else 1
+        run = min(runs, key=lambda run: sign * run.best[run.monitor])
+        label = next(part.label for part in job.parts if self._runs.get(part.run) is run)
+        return f"{number(run.best[run.monitor])} {label}"
+
+    def _entitle(self) -> None:
+        contents = self._contents
+        jobs = [job.shown for job in contents.jobs]
+        waiting = sum(job.state in ("waiting", "died") and not job.direct for job in jobs)
+        words, colour = "nothing waits", "$text-muted"
+        if contents.working:
+            words, colour = "at work", "$text-success"
+        elif waiting:
+            words, colour = "nobody works on it: r starts it", "$text-warning"
+        if contents.held and (waiting or contents.working):
+            words += ", held: r lets it go on" if contents.working else ", held"
+        self.query_one("#title", Static).update(
+            Content.assemble(
+                (" epochal", "bold $primary"),
+                ("  queue", "bold"),
+                (f" · {waiting} waiting · {len(jobs)} in {self.console_app.engine.root}", "$text-muted"),
+                (f" · {words}", colour),
+            )
+        )
+
+    def _tell(self) -> None:
+        """Say of the job under the cursor what has no room in its row."""
+        job, part = self._job(), self._member()
+        if job is None:
+            lines = ["", ""]
+        elif part is not None:
+            lines = [part.reason or part.run or "has not begun", part.how]
+        elif job.axes:
+            notes = " · ".join(job.notes) or "what trains together is known when it has begun"
+            lines = [notes, job.reason or "Enter shows its runs, v draws them on one chart, s stops it"]
+        else:
+            lines = [job.reason or job.run or "frozen as it was queued", f"in {job.directory}"]
+        self.query_one("#about", Static).update(Content.assemble((f" {lines[0]}\n", ""), (f" {lines[1]}", "$text-muted")))
+
+    @on(DataTable.RowHighlighted)
+    def _moved(self) -> None:
+        if self.is_current:
+            self._tell()
+
+    # what is under the cursor
+
+    def _at(self) -> str:
+        table = self.query_one(DataTable)
+        return str(table.coordinate_to_cell_key(table.cursor_coordinate).row_key.value) if table.row_count else ""
+
+    def _job(self) -> Job | None:
+        number = self._at().partition("/")[0]
+        return next((job.shown for job in self._contents.jobs if str(job.id) == number), None)
+
+    def _member(self) -> Part | None:
+        job, place = self._job(), self._at().partition("/")[2]
+        return job.parts[int(place)] if job is not None and place and int(place) < len(job.parts) else None
+
+    def _do(self, act: Callable[[], object], said: str = "") -> None:
+        """In a thread, for a disk may be slow and a worker takes a moment to begin; then the list is read again."""
+
+        def work() -> None:
+            try:
+                words = act()
+                if said or isinstance(words, str):
+                    self._said.append((said or str(words), "information"))
+            except EpochalError as error:
+                self._said.append((str(error), "error"))
+            self._list()
+
+        threading.Thread(target=work, name="epochal-queue", daemon=True).start()
+
+    # looking
+
+    def on_data_table_row_selected(self) -> None:
+        self.action_open()
+
+    def action_open(self) -> None:
+        """Look at the run under the cursor; a sweep unfolds, or folds."""
+        job, part = self._job(), self._member()
+        if job is None:
+            return
+        if job.axes and part is None:
+            self._unfolded ^= {job.id}
+            self._show()
+            return
+        run = part.run if part is not None else job.run
+        if run:
+            self.console_app.follow(Path(run))
+        else:
+            self.notify("it has not begun yet")
+
+    def action_overlay(self) -> None:
+        """Draw the runs of the sweep on one chart."""
+        from tui.screens.overlay import OverlayScreen
+
+        job, part = self._job(), self._member()
+        paths = [Path(part.run)] if part is not None and part.run else list(job.runs) if job is not None else []
+        if paths:
+            self.app.push_screen(OverlayScreen(paths))
+        else:
+            self.notify("it has not begun yet")
+
+    async def action_recipe(self) -> None:
+        """Open the form with its recipe."""
+        import tomllib
+
+        job = self._job()
+        if job is None:
+            return
+        try:
+            run = job.run or next((part.run for part in job.parts if part.run), "")
+            values = tomllib.loads(job.recipe) if job.recipe else self.console_app.engine.recipe_of(Path(run))
+        except (EpochalError, OSError, ValueError) as error:
+            self.notify(f"its recipe can't be read: {error}", severity="error", markup=False)
+            return
+        await self.console_app.propose(values, f"as in job {job.id}")
+
+    # working
+
+    def action_start(self) -> None:
+        """Have a worker train what waits."""
+        self._do(self.console_app.engine.work_on_queue)
+
+    def action_hold(self) -> None:
+        """Begin nothing else; what is under way goes on."""
+        self._do(self.console_app.engine.queue.hold, "held: what is under way goes on, nothing else is begun; r lets it go on")
+
+    def action_stop(self) -> None:
+        """Stop the job under the cursor, or one run of a sweep, with a checkpoint; the queue goes on with the next."""
+        job, part = self._job(), self._member()
+        if job is None:
+            return
+        if part is not None:
+            engine = self.console_app.engine
+            self._do(
+                lambda: engine.tell(Path(part.run), "stop", reason="stopped by the user"), f"{part.label} is asked to stop"
+            )
+        else:
+            self._tell_job(job, "stop", f"job {job.id} is asked to stop", reason="stopped by the user")
+
+    def action_stop_all(self) -> None:
+        """Stop what is under way, to go on with it at the next start."""
+        self._do(self.console_app.engine.queue.stop, "stopping with a checkpoint, from which r goes on")
+
+    def action_pause(self) -> None:
+        """Pause the job under the cursor, or let it go on."""
+        job = self._job()
+        if job is not None:
+            paused = any(run is not None and run.state == "paused" for run in (self._runs.get(str(path)) for path in job.runs))
+            asked = "resume" if paused else "pause"
+            self._tell_job(job, asked, f"job {job.id} {'goes on' if paused else 'is held after its step'}")
+
+    def _tell_job(self, job: Job, ask: str, said: str, **values: Any) -> None:
+        self._do(lambda: self.console_app.engine.queue.tell(job.id, ask, **values), said)
+
+    # order
+
+    def action_move(self, step: int) -> None:
+        """Begin the job earlier or later."""
+        if (job := self._job()) is not None:
+            self._goal = str(job.id)
+            self._do(lambda: self.console_app.engine.queue.move(job.id, step))
+
+    def action_remove(self) -> None:
+        """Take the job out; its runs stay."""
+        job = self._job()
+        if job is None:
+            return
+        remove = lambda: self.console_app.engine.queue.remove([job.id])  # noqa: E731
+        if job.state == "waiting":
+            title = f"Take job {job.id} out of the queue?"
+            lines = [job.name, "", "What it has trained stays."]
+            self.app.push_screen(Confirm(title, lines), lambda sure: self._do(remove) if sure else None)
+        else:
+            self._do(remove)
+
+    def action_retry(self) -> None:
+        """Have a stopped or failed job wait again."""
+        if (job := self._job()) is not None:
+            engine = self.console_app.engine
+
+            def again() -> str:
+                engine.queue.retry([job.id])
+                return engine.work_on_queue(again=False)
+
+            self._goal = str(job.id)
+            self._do(again)
+
+    def action_clear(self) -> None:
+        """Take out all that have ended."""
+        self._do(self.console_app.engine.queue.clear, "what has ended is taken out; the runs stay")
+
+
+def _short(job: Job) -> str:
+    """A sweep's name and values: "digits-mlp  lr=1e-4..1e-1 x 4"."""
+    values = {field: text for field, _, text in (axis.partition("=") for axis in job.axes)}
+    return f"{job.name}  {' '.join(f'{name}={text}' for name, text in zip(shortened(values), values.values(), strict=True))}"
+
+
+def _reached(run: Any) -> list[str]:
+    """How far a run is, its best and its time."""
+    if run is None:
+        return ["", "", ""]
+    value = run.best.get(run.monitor)
+    best = f"{run.monitor.replace('/', ' ')} {number(value)}" if value is not None else ""
+    return [f"{run.epoch}{f'/{run.epochs}' if run.epochs else ''}", best, clock(run.seconds)]
