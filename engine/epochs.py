@@ -64,6 +64,7 @@ class Epochs:
             message = "training.non_finite = 'rewind' needs a run directory: without one there is no checkpoint to go back to"
             raise RecipeError([Problem("training.non_finite", message)])
 
+        execution.arrange(parts.model, parts.optimizer, plan.precision, parts.device)
         guarded = parts.device.type == "cuda" and plan.non_finite != "skip" and Guard.fits(parts.optimizer)
         guard = Guard(parts.optimizer, parts.device).obeyed() if guarded else None
         self.execution = execution.chosen(plan.execution)

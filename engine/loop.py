@@ -157,10 +157,7 @@ class Loop:
     def follow(self) -> None:
         """Let the average of the weights follow them."""
         assert self.average is not None
-        if self.guard is None:
-            self.average.update_parameters(self.module)
-        else:
-            self.average.follow(self.module, self.guard.found)
+        self.average.follow(self.module, None if self.guard is None else self.guard.found)
 
     def refuses(self, taken: Taken) -> bool:
         """Whether this step must not be taken. Raises NonFiniteLoss unless such steps are to be left out."""

@@ -93,6 +93,10 @@ def load_optimizer(optimizer: Optimizer, model: nn.Module, packed: Mapping[str, 
             ],
         }
     )
+    for parameter, held in optimizer.state.items():  # laid out as their parameter: fused kernels go through both alike
+        for key, value in held.items():
+            if isinstance(value, Tensor) and value.shape == parameter.shape and value.stride() != parameter.stride():
+                held[key] = torch.empty_like(parameter, dtype=value.dtype, requires_grad=False).copy_(value)
 
 
 def _options(group: Mapping[str, Any]) -> dict[str, Any]:

@@ -10,6 +10,7 @@ from contextlib import AbstractContextManager, nullcontext
 from typing import TYPE_CHECKING, Any
 
 import torch
+from torch import nn
 
 from engine.errors import Problem, RecipeError
 from engine.execution.hands import LeanHands
@@ -55,6 +56,13 @@ def device_name(device: torch.device) -> str:
 def idle(device: torch.device) -> Callable[[], bool]:
     """What tells whether the device has done all it was given. A GPU works on while the host waits; a CPU is the host."""
     return torch.cuda.current_stream(device).query if device.type == "cuda" else lambda: True
+
+
+def arrange(model: nn.Module, optimizer: torch.optim.Optimizer, precision: str, device: torch.device) -> None:
+    """Lay out images with their channels last where a GPU's tensor cores want them so: in 16 bits. The numbers are the same."""
+    images = any(isinstance(part, nn.Conv2d | nn.ConvTranspose2d) for part in model.modules())
+    if device.type == "cuda" and precision in ("bf16", "fp16", "bf16-pure") and images and not optimizer.state:
+        model.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
 
 
 def chosen(execution: str) -> str:

@@ -13,10 +13,17 @@ class Average(AveragedModel):
     def __init__(self, model: nn.Module, decay: float) -> None:
         super().__init__(model, multi_avg_fn=get_ema_multi_avg_fn(decay))
         self._part = 1 - decay
+        device = next(model.parameters()).device
+        self.n_averaged = self.n_averaged.to(device)
+        self._nothing = torch.zeros((), device=device)
 
     @torch.no_grad()
-    def follow(self, model: nn.Module, found: Tensor) -> None:
+    def follow(self, model: nn.Module, found: Tensor | None = None) -> None:
         """What `update_parameters` does; nothing where `found`, a scalar on the device, is not 0: no step was taken then."""
+        if found is None and self.n_averaged.device.type == "cpu":
+            self.update_parameters(model)
+            return
+        found = self._nothing if found is None else found
         held, weights = [p.detach() for p in self.parameters()], [p.detach() for p in model.parameters()]
         part = ((self.n_averaged == 0) * (1 - self._part) + self._part) * (found == 0)  # whole where there is none yet
         way = torch._foreach_sub(weights, held)

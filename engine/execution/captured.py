@@ -215,6 +215,7 @@ class CapturedCompiled(Captured):
         loop, guard = self.loop, self._guard
         if why := unfit(loop):
             raise Unfit(why)
+        self.stale = False
         self._bind()
         tensors, groups, source = self._tensors, self._groups, _Source(loop, window, self.device)
         module = copy.deepcopy(loop.module) if aside else loop.module  # a trace replaces its parameters

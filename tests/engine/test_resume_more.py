@@ -6,6 +6,8 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import torch
+from torch import nn
 
 from engine import CheckpointError, Recipe, Trainer, Validated
 from tests.engine import plain
@@ -96,3 +98,28 @@ def test_d7_changed_data_refuse_an_exact_resume(tmp_path: Path, monkeypatch: pyt
     (tmp_path / "data.csv").write_text("\n".join(["x,y,kind", "3,3,a", *rows[1:]]))
     with pytest.raises(CheckpointError, match="the training data is not that of"):
         Trainer.resume(run.path, epochs=4)
+
+
+@pytest.mark.parametrize("fused", [False, True])
+def test_d1_images_with_their_channels_last_are_resumed_as_they_were(fused: bool, tmp_path: Path, digits: Any) -> None:
+    """The file holds tensors in the usual order; a fused optimizer goes through weights and state as they lie in memory."""
+    inputs, targets = digits[0][:320].view(-1, 1, 8, 8), digits[1][:320]
+    ended = []
+    for cuts in ((), (7, 12)):
+        for steps in (*cuts, None):
+            torch.manual_seed(0)
+            layers = (nn.Conv2d(1, 4, 3), nn.Conv2d(4, 6, 3), nn.Flatten(), nn.Linear(96, 10))
+            model = nn.Sequential(*layers).to(memory_format=torch.channels_last)
+            trainer = Trainer(
+                model=model,
+                loss=nn.CrossEntropyLoss(),
+                optimizer=torch.optim.Adam(model.parameters(), fused=fused),
+                train=(inputs, targets),
+                epochs=2,
+                device="cpu",
+                max_steps=steps,
+                run_dir=tmp_path / str(len(cuts)),
+            )
+            trainer.fit()
+        ended.append(model.state_dict())
+    assert plain.same(*ended)
