@@ -143,13 +143,15 @@ class Sweep:
     def _together(self, positions: list[int]) -> None:
         """Train these as one population, where that is possible. Those without an outcome are to be trained alone."""
         from engine.execution.bursts import population_of, stack_of
-        from engine.execution.population import misfit
+        from engine.execution.population import FEWEST, device_type, misfit
         from engine.execution.stack import Misfit, share
 
         first = self.members[positions[0]]
         try:
             if why := misfit(first.recipe):
                 raise Misfit(why)
+            if len(positions) < FEWEST[device_type(first.recipe)]:
+                raise Misfit("so few would gain nothing together")
             assembled: dict[int, Parts] = {}
             for i in positions:
                 if (parts := self._assembled(self.members[i])) is not None:

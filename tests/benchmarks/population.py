@@ -7,10 +7,10 @@ import subprocess
 import sys
 import time
 
-MEMBERS = (2, 8, 32)
+MEMBERS = (2, 3, 4, 8, 32)
 ROUNDS = 3
 EPOCHS = 30
-ONE_AFTER_ANOTHER = "eager"  # what a sweep does where it is asked for eager execution
+ALONE = ("eager", "compiled")  # what a sweep does where it is asked for these: one after another
 
 
 def seconds(members: int, execution: str) -> tuple[float, float]:
@@ -18,11 +18,12 @@ def seconds(members: int, execution: str) -> tuple[float, float]:
     import torch
 
     from engine import Sweep
-    from engine.execution import population, whole  # noqa: F401  # what is imported is not counted
+    from engine.execution import compiled, population, whole  # noqa: F401  # what is imported is not counted
     from engine.sweep import expand
     from engine.trainer import Trainer  # noqa: F401
 
     torch.set_num_threads(1)
+    population.FEWEST["cpu"] = 2
     plan = {"epochs": EPOCHS, "device": "cpu", "execution": execution}
     sweep = Sweep(expand({"training": plan}, [f"optimizer.lr=1e-4..1e-2x{members}"]), runs=None)
     begun = time.perf_counter()
@@ -40,11 +41,12 @@ def measured(members: int, execution: str) -> tuple[float, float]:
 def main() -> None:
     print(f"digits MLP 64-128-10, Adam, batch 32, {EPOCHS} epochs with validation, one CPU thread, medians of {ROUNDS} rounds")
     for members in MEMBERS:
-        pairs = [(measured(members, "auto"), measured(members, ONE_AFTER_ANOTHER)) for _ in range(ROUNDS)]
-        ratio = statistics.median(alone[0] / together[0] for together, alone in pairs)
-        together, alone = (statistics.median(pair[i][0] for pair in pairs) for i in (0, 1))
-        losses = f"mean best val loss {pairs[0][0][1]:.5f} and {pairs[0][1][1]:.5f}"
-        print(f"{members:>3} members: together {together:.2f} s, one after another {alone:.2f} s, ratio {ratio:.1f}; {losses}")
+        rounds = [{execution: measured(members, execution) for execution in ("auto", *ALONE)} for _ in range(ROUNDS)]
+        took = {execution: statistics.median(each[execution][0] for each in rounds) for execution in ("auto", *ALONE)}
+        ratios = {execution: statistics.median(each[execution][0] / each["auto"][0] for each in rounds) for execution in ALONE}
+        losses = ", ".join(f"{loss:.5f}" for _, loss in rounds[0].values())
+        alone = ", ".join(f"{execution} {took[execution]:.2f} s ({ratios[execution]:.1f})" for execution in ALONE)
+        print(f"{members:>3} members: together {took['auto']:.2f} s; one after another {alone}; mean best val losses {losses}")
 
 
 if __name__ == "__main__":

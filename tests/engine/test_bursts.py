@@ -30,6 +30,7 @@ class Counting(StandIn):
 def _in_bursts(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
     monkeypatch.delenv("EPOCHAL_RUNS", raising=False)
+    monkeypatch.setitem(population.FEWEST, "cpu", 2)
     monkeypatch.setitem(population.GRAPHS, "cpu", lambda device: Counting())
     monkeypatch.setattr(Counting, "replays", 0)
 

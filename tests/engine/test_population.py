@@ -11,6 +11,7 @@ import torch
 
 from engine import EpochEnded, Message, Recipe, Sweep, Trainer
 from engine.cli import main
+from engine.execution import population
 from engine.run import Journal, Run
 from engine.sweep import expand
 from engine.sweeping import Outcome
@@ -28,6 +29,7 @@ TOGETHER = "trained together"
 def _somewhere(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
     monkeypatch.delenv("EPOCHAL_RUNS", raising=False)
+    monkeypatch.setitem(population.FEWEST, "cpu", 2)
 
 
 def swept(values: dict[str, Any], *axes: str, runs: str | None = None) -> tuple[list[Outcome], str, Sweep]:
@@ -154,6 +156,15 @@ def test_what_can_not_be_one_step_is_trained_one_after_another(values: dict[str,
     assert [outcome.state for outcome in outcomes] == ["finished"] * 2
     assert said.startswith("2 runs are trained one after another, because ")
     assert why in said
+
+
+def test_a_few_are_trained_one_after_another(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(population.FEWEST, "cpu", 4)
+    plan = {"epochs": 1, "max_steps": 2, "device": "cpu"}
+    assert swept({"training": plan}, "seed=0..2")[1] == (
+        "3 runs are trained one after another, because so few would gain nothing together"
+    )
+    assert TOGETHER in swept({"training": plan}, "seed=0..3")[1]
 
 
 def test_only_those_that_are_alike_train_together() -> None:
