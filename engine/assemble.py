@@ -36,15 +36,22 @@ def assemble(recipe: Recipe) -> Parts:
     return assembled(recipe)[0]
 
 
-def assembled(recipe: Recipe) -> tuple[Parts, Prepared]:
-    """The parts, and what is known of their data."""
+def load(recipe: Recipe) -> tuple[Prepared, bool]:
+    """The data of the recipe; and whether they are others with another seed, because random numbers were drawn for them."""
+    torch.manual_seed(recipe.seed)
+    before = torch.get_rng_state()
+    loaded = _build("data", recipe.data, **dataclasses.asdict(recipe.loading))
+    data = prepare(loaded, recipe.loading, recipe.data.name)
+    return data, not torch.equal(torch.get_rng_state(), before)
+
+
+def assembled(recipe: Recipe, data: Prepared | None = None) -> tuple[Parts, Prepared]:
+    """The parts, and what is known of their data, which are loaded unless they are given."""
     recipe.check()
     plan, loading = recipe.training, recipe.loading
     device = execution.find_device(plan.device)
     dtype = execution.weights_type(plan.precision)
-    torch.manual_seed(recipe.seed)
-    loaded = _build("data", recipe.data, **dataclasses.asdict(loading))
-    data = prepare(loaded, loading, recipe.data.name)
+    data = data or load(recipe)[0]
 
     def batches(part: Any, **order: Any) -> Batches:
         made = make_batches(part, batch_size=loading.batch_size, device=device, workers=loading.workers, **order)

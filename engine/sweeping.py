@@ -17,6 +17,7 @@ from engine.events import Event, Message
 from engine.sweep import Member
 
 if TYPE_CHECKING:
+    from engine.data.prepare import Prepared
     from engine.fitting import Fitting, Result
     from engine.parts import Parts
     from engine.run import Run
@@ -153,8 +154,9 @@ class Sweep:
             if len(positions) < FEWEST[device_type(first.recipe)]:
                 raise Misfit("so few would gain nothing together")
             assembled: dict[int, Parts] = {}
+            data = self._data(first)
             for i in positions:
-                if (parts := self._assembled(self.members[i])) is not None:
+                if (parts := self._assembled(self.members[i], data)) is not None:
                     assembled[i] = parts
                     share(next(iter(assembled.values())), parts)  # at once: there may be no room for the data of all
             if len(assembled) < 2:
@@ -182,12 +184,23 @@ class Sweep:
                 self._outcomes[i] = concluded(self.members[i], trainer, result)
 
     @staticmethod
-    def _assembled(member: Member) -> Parts | None:
-        """None where something is wrong, which it will say when it is trained alone."""
-        from engine.assemble import assemble
+    def _data(member: Member) -> Prepared | None:
+        """Loaded once for all that are alike; None where each must load its own, as it would alone."""
+        from engine.assemble import load
 
         try:
-            return assemble(member.recipe)
+            data, drawn = load(member.recipe)
+        except Exception:
+            return None
+        return None if drawn else data
+
+    @staticmethod
+    def _assembled(member: Member, data: Prepared | None) -> Parts | None:
+        """None where something is wrong, which it will say when it is trained alone."""
+        from engine.assemble import assembled
+
+        try:
+            return assembled(member.recipe, data)[0]
         except Exception:
             return None
 
