@@ -4,7 +4,7 @@ VENV ?= .venv
 BIN = $(VENV)/bin
 INSTALL = $(BIN)/python -m pip install --quiet -c constraints.txt
 
-.PHONY: run test lint format clean torture bench bench-gpu bench-peers bench-peers-here scoreboard scoreboard-here
+.PHONY: run test lint format clean torture bench bench-gpu bench-memory bench-start profile bench-peers bench-peers-here scoreboard scoreboard-here
 
 run: $(VENV)/installed
 	@$(BIN)/epochal
@@ -33,6 +33,16 @@ bench: $(VENV)/installed
 
 bench-gpu: $(VENV)/installed
 	@$(BIN)/python -m tests.benchmarks.race --device cuda --peers
+
+# What a million steps keep: memory, journal, history; how long it takes to begin; where the time of one step goes.
+bench-memory: $(VENV)/installed
+	@$(BIN)/python -m tests.benchmarks.memory
+
+bench-start: $(VENV)/installed
+	@$(BIN)/python -m tests.benchmarks.start
+
+profile: $(VENV)/installed
+	@$(BIN)/python -m tests.benchmarks.profile
 
 bench-peers:
 	@$(MAKE) --no-print-directory bench-peers-here VENV=.venv-peers

@@ -45,7 +45,7 @@ if TYPE_CHECKING:
 
 REPORT_SECONDS = 0.25  # between two looks at the device's sums: what screens get, and what a GPU is waited for
 FP16_REFUSALS = 50  # in a row: the scaler's factor is at its end then
-POINTS = 10_000  # of the training curve in a run of known length
+POINTS = 10_000  # of the training curve, roughly
 
 
 class Epochs:
@@ -99,7 +99,7 @@ class Epochs:
         self.epoch = 0  # epochs ended
         self.batch = 0  # batches of the epoch under way that were used
         steps = self.length.steps
-        self.meter = LossMeter(every=100 if steps is None else max(1, math.ceil(steps / POINTS)))
+        self.meter = LossMeter(100, POINTS) if steps is None else LossMeter(max(1, math.ceil(steps / POINTS)))
         self.best = Best(*monitored(plan.monitor, parts.validation is not None, parts.metrics), plan.patience, plan.min_delta)
         self.pace = Pace()
         self.changed: dict[str, float | None] = {}  # fields of the plan that were changed live

@@ -32,7 +32,10 @@ RETRY_SECONDS = 2.0  # between two attempts to write the last checkpoint
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Result:
-    """How a run ended. `history` has one dict an epoch: "epoch", "train/loss", "val/loss", "val/…", "lr", "seconds"."""
+    """How a run ended. `history` has one dict an epoch: "epoch", "train/loss", "val/loss", "val/…", "lr", "seconds".
+
+    Of more than 20,000 epochs the older ones are thinned out; the run's journal has them all.
+    """
 
     state: str  # "finished", "stopped" or "failed"
     reason: str

@@ -9,6 +9,7 @@ from __future__ import annotations
 import dataclasses
 import math
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from typing import TypeVar
 
 from engine.changes import EXECUTIONS
 from engine.events import (
@@ -31,6 +32,7 @@ from engine.events import (
 
 CAPACITY = 4096
 SAMPLES = 16  # the newest so many are held
+ROWS = 20_000  # epochs, checkpoints and messages that are kept one by one; of more the older ones are thinned out
 
 
 Point = tuple[int, float, float, float]
@@ -111,6 +113,18 @@ def _extreme(pick: Callable[[float, float], float], a: float, b: float) -> float
     return a + b if math.isnan(a) or math.isnan(b) else pick(a, b)
 
 
+Row = TypeVar("Row")
+
+
+def _with(rows: list[Row], row: Row) -> list[Row]:
+    """The rows and one more. When they are full, every other one of the older half goes, the first never."""
+    if len(rows) >= ROWS:
+        half = len(rows) // 2
+        rows = rows[:half:2] + rows[half:]  # a new list: readers may be walking the old one
+    rows.append(row)
+    return rows
+
+
 class History:
     """What is known of one run. `version` grows with every event: a reader that saw it has nothing to do."""
 
@@ -158,14 +172,14 @@ class History:
             case Sampled():
                 self.samples = (*self.samples[1 - SAMPLES :], event)
             case EpochEnded():
-                self.epochs.append(event)
+                self.epochs = _with(self.epochs, event)
                 self._judged(event)
                 self._measured(event.step, event.metrics)
             case Validated():
                 self._judged(event)
                 self._measured(event.step, event.metrics)
             case CheckpointWritten():
-                self.checkpoints.append(event)
+                self.checkpoints = _with(self.checkpoints, event)
                 self.failed_save = None
             case CheckpointFailed():
                 self.failed_save = event
@@ -189,7 +203,7 @@ class History:
                 self._ticked = event.time
                 self.holds.append(event)
             case Message():
-                self.messages.append(event)
+                self.messages = _with(self.messages, event)
             case RunEnded():
                 self.ended = event
         self.version += 1

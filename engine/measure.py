@@ -63,11 +63,12 @@ class Read:
 class LossMeter:
     """The training losses of an epoch: points for the chart, and the epoch's mean over samples.
 
-    A point covers `every` steps of one epoch. `state_dict` holds what a checkpoint in mid-epoch needs to go on exactly.
+    A point covers `every` steps of one epoch. Where nobody knows the run's length that is doubled, between two epochs, whenever
+    there are `most` points. `state_dict` holds what a checkpoint in mid-epoch needs to go on exactly.
     """
 
-    def __init__(self, every: int = 1) -> None:
-        self.every = every
+    def __init__(self, every: int = 1, most: int | None = None) -> None:
+        self.every, self._most = every, most
         self.lr = math.nan  # what the last step used
         self._pending: list[Taken] = []
         self._points: list[list[float]] = []  # mean, low, high, lr and, where it is measured, norm
@@ -76,6 +77,8 @@ class LossMeter:
 
     def start_epoch(self, step: int) -> None:
         """`step` steps have been taken before this epoch."""
+        if self._most is not None and step >= self._most * self.every:
+            self.every *= 2
         self.total = 0.0
         self.count = 0.0
         self._step = step

@@ -62,9 +62,10 @@ def wait(session: Session, stops: Stops, attention: Attention, status: int | Non
             if history.started is not None and not started:
                 rows(history.started)
                 started = True
-            for event in history.epochs[told:]:
-                rows(event)
-            told = len(history.epochs)
+            for event in history.epochs:
+                if event.epoch > told:
+                    rows(event)
+                    told = event.epoch
             if ended:
                 break
         if history.checkpoints:

@@ -2,8 +2,9 @@
 
 Every contender runs in a process of its own, on the CPU with one thread. A round is one epoch of each, one after the other, so
 that what else the machine does befalls all of them; a ratio is that of two neighbours of one round, and the table shows the
-median of the rounds. The first epochs are not counted; what they took beyond the usual is the start-up. On a GPU all contenders
-of a case start at the same time, which makes it longer, and the device's peak memory is shown, without data that stay there.
+median of the rounds. The first epochs are not counted; what they took beyond the usual is the start-up. On the CPU the ratio is
+also shown of the processor's time, in which other processes hardly tell. On a GPU all contenders of a case start at the same
+time, which makes that longer, and the device's peak memory is shown, without the data that stay there.
 """
 
 from __future__ import annotations
@@ -42,6 +43,7 @@ class Racer:
     def __init__(self, case: str, name: str, device: str, tiny: bool) -> None:
         self.name = name
         self.seconds: list[float] = []
+        self.used: list[float] = []  # the same, of the processor
         self.error = ""
         self.notes: list[str] = []
         self.start = float("nan")  # seconds to the end of the first epoch, without the import of torch
@@ -67,13 +69,15 @@ class Racer:
         self._errors.start()
 
     def warm(self, deadline: float) -> None:
-        self.start = self.epoch(deadline)
+        self.start = self._ask("", deadline).get("seconds", float("nan"))
         for _ in range(WARM - 1):
-            self.epoch(deadline)
+            self._ask("", deadline)
 
-    def epoch(self, deadline: float) -> float:
-        """Seconds of the next epoch; NaN when there will be none."""
-        return self._ask("", deadline).get("seconds", float("nan"))
+    def epoch(self, deadline: float) -> None:
+        """Take the seconds of the next epoch; NaN when there is none."""
+        answer = self._ask("", deadline)
+        self.seconds.append(answer.get("seconds", float("nan")))
+        self.used.append(answer.get("used", float("nan")))
 
     def finish(self, deadline: float) -> None:
         self.end = self._ask("end", deadline)
@@ -130,16 +134,16 @@ def run(case: Case, name: str) -> None:
     def answer(**values: Any) -> None:
         print(json.dumps(values), file=answers, flush=True)
 
-    def wait() -> float:
+    def wait() -> tuple[float, float]:
         if sys.stdin.readline() != "\n":
             finish()
-        return time.perf_counter()
+        return time.perf_counter(), time.process_time()
 
     def ended(model: Any) -> None:
         nonlocal began, trained
         if on_gpu:
             torch.cuda.synchronize()
-        answer(seconds=time.perf_counter() - began)
+        answer(seconds=time.perf_counter() - began[0], used=time.process_time() - began[1])
         trained = model
         began = wait()
 
@@ -165,23 +169,23 @@ def race(key: str, case: Case, names: list[str], rounds: int, seconds: float, ti
         if number >= FEWEST and time.monotonic() > began + 0.9 * seconds:
             break
         for racer in racers:
-            racer.seconds.append(racer.epoch(began + 1.1 * seconds))
+            racer.epoch(began + 1.1 * seconds)
     for racer in racers:
         racer.finish(time.monotonic() + 60)
     return racers
 
 
-def ratio(racer: Racer, base: Racer) -> float:
+def ratio(ours: list[float], base: list[float]) -> float:
     """Of the rates at which epochs are done."""
-    return statistics.median(b / a for a, b in zip(racer.seconds, base.seconds, strict=True))
+    return statistics.median(b / a for a, b in zip(ours, base, strict=True))
 
 
 def table(chosen: dict[str, Case], names: list[str], rounds: int, seconds: float, tiny: bool = False) -> Iterator[str]:
     """Its lines, as they come to be known."""
     device = next(iter(chosen.values())).device
-    memory = " peak memory |" if device == "cuda" else ""
-    yield f"| case | contender | steps a second | to the tutorial's loop | asked for | start-up |{memory} final loss |"
-    yield f"| --- | --- | ---: | ---: | ---: | ---: |{memory and ' ---: |'} ---: |"
+    more = "peak memory" if device == "cuda" else "in processor time"
+    yield f"| case | contender | steps a second | to the tutorial's loop | {more} | asked for | start-up | final loss |"
+    yield "| --- | --- | ---: | ---: | ---: | ---: | ---: | ---: |"
     aside = []
     deadline = time.monotonic() + seconds
     for number, (key, case) in enumerate(chosen.items()):
@@ -196,11 +200,14 @@ def table(chosen: dict[str, Case], names: list[str], rounds: int, seconds: float
             epoch = statistics.median(racer.seconds)
             members = case.members if racer.name == "epochal population" else 1
             asked = f"{case.targets[racer.name]:g}" if racer.name in case.targets else ""
-            peak = f" {racer.end['memory']:,.0f} MiB |" if "memory" in racer.end else memory and " |"
+            if device == "cuda":
+                more = f"{racer.end['memory']:,.0f} MiB" if "memory" in racer.end else ""
+            else:
+                more = f"{members * ratio(racer.used, racers[0].used):.2f}"
             yield (
                 f"| {case.title} | {racer.name} | {members * case.steps / epoch:,.0f} "
-                f"| {members * ratio(racer, racers[0]):.2f} | {asked} | {racer.start - epoch:.1f} s |{peak} "
-                f"{racer.end.get('loss', float('nan')):.4f} |"
+                f"| {members * ratio(racer.seconds, racers[0].seconds):.2f} | {more} | {asked} | {racer.start - epoch:.1f} s "
+                f"| {racer.end.get('loss', float('nan')):.4f} |"
             )
     yield from ("", *(f"- {sentence}" for sentence in aside), "", machine(device))
 

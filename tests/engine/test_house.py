@@ -47,6 +47,12 @@ def test_light_imports_load_nothing_heavy(code: str) -> None:
     assert not loaded_by(code) & HEAVY
 
 
+def test_help_loads_nothing_of_runs_either() -> None:
+    silent = "import io, sys; out, sys.stdout = sys.stdout, io.StringIO()"
+    code = f"{silent}\nfrom tui.__main__ import main\nmain(['--help'])\nsys.stdout = out"
+    assert not loaded_by(code) & (HEAVY | {"psutil", "email"})
+
+
 def test_the_engine_trains_without_a_screen() -> None:
     code = (
         "import engine.trainer, engine.assemble\n"
