@@ -29,6 +29,7 @@ if TYPE_CHECKING:
     from engine.history import History
     from engine.run.queue import Job, Queue
     from engine.run.scores import Scores
+    from engine.saved import SavedRecipes
 
 
 class Trains(Protocol):
@@ -258,6 +259,13 @@ class Engine:
     def start_sweep(self, values: Mapping[str, Any], *axes: str) -> Starting:
         """A sweep of these values in a process of its own, about to begin."""
         return Starting(self.sweep_command, values, self.root, *axes)
+
+    @property
+    def saved(self) -> SavedRecipes:
+        """The recipes that the person keeps by name."""
+        from engine.saved import SavedRecipes
+
+        return SavedRecipes()
 
     @property
     def queue(self) -> Queue:

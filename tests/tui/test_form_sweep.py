@@ -156,6 +156,22 @@ async def test_small_it_is_one_line(console: Console, measured: Path):
         assert console.form.query_one(Rail).region.height == 1
 
 
+async def test_what_covers_the_form_ends_the_measuring_and_it_begins_again(
+    console: Console, engine: ScriptedEngine, measured: Path
+):
+    answering, engine.check = engine.check, [sys.executable, "-c", "import time; time.sleep(600)"]
+    async with console.run_test(size=(120, 40)) as pilot:
+        await ready(console)
+        beside = console.form.query_one(Rail)
+        await until(lambda: beside._run is not None)
+        process = beside._run._process
+        await pilot.press("question_mark")
+        await until(lambda: process.poll() is not None)
+        engine.check = answering
+        await pilot.press("escape")
+        await until(lambda: "9,610" in shown(console, "Rail"))
+
+
 async def test_nothing_is_measured_beside_a_training_or_with_a_mistake(
     console: Console, engine: ScriptedEngine, measured: Path
 ):

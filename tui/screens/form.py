@@ -12,6 +12,7 @@ from textual.binding import BindingType
 from engine.errors import EpochalError
 from tui.background import Begun, Starting
 from tui.keys import bindings
+from tui.screens.ask import AskText, Confirm
 from tui.screens.form_trying import FormTrying
 from tui.session import Engine, Preload
 
@@ -71,6 +72,47 @@ class FormScreen(FormTrying):
                 f"{text} · Q shows the queue" if good else text, severity="information" if good else "error", markup=False
             )
             self._looking.stop()  # cancels the task that this runs in: last
+
+    def action_recipes(self) -> None:
+        """Begin with a saved recipe, or that of an earlier run."""
+        from tui.screens.recipes import RecipesScreen
+
+        self.app.push_screen(RecipesScreen(self.engine, self.engine.saved), self._opened)
+
+    async def _opened(self, chosen: tuple[Mapping[str, Any], str] | None) -> None:
+        if chosen is not None:
+            await self.fill(*chosen, ask=False)
+
+    def action_save(self) -> None:
+        """Keep what is filled in under a name."""
+        if self._typing_a_name():
+            self.call_after_refresh(self.action_save)
+        elif self.model.problems():
+            self.show_problems(())
+        else:
+            known = self.source if self.source in self.engine.saved.names() else str(self.model.values.get("name", ""))
+            several = " Of several values the first is kept." if self.model.several else ""
+            said = f"A name for it, kept in {self.engine.saved.where}.{several}"
+            self.app.push_screen(AskText("Save this recipe", said, known), self._save)
+
+    def _save(self, name: str | None) -> None:
+        if not name:
+            return
+        if name in self.engine.saved.names() and name != self.source:
+            question = Confirm("Save it in the place of the recipe of this name?", [name])
+            self.app.push_screen(question, lambda sure: self._saved(name) if sure else None)
+        else:
+            self._saved(name)
+
+    def _saved(self, name: str) -> None:
+        try:
+            self.engine.saved.save(name, self.model.values)
+        except EpochalError as error:
+            self.notify(str(error), severity="error", markup=False)
+            return
+        self.source = name
+        self._draw_title()
+        self.notify(f"saved as {name}: o opens it", markup=False)
 
     def _checked(self, start: Callable[[], None]) -> bool:
         """Whether a run can begin; `start` is called again where that only has to be waited for."""

@@ -73,6 +73,10 @@ class FormFields(Base):
         if self.is_current and self.query(Sketch):
             await self._mount_groups()
         self.console_app.load()
+        self._measure()
+
+    def on_screen_suspend(self) -> None:
+        self.query_one(Rail).end()
 
     async def _mount_groups(self) -> None:
         fields = self.query_one("#fields")
