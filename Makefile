@@ -4,7 +4,7 @@ VENV ?= .venv
 BIN = $(VENV)/bin
 INSTALL = $(BIN)/python -m pip install --quiet -c constraints.txt
 
-.PHONY: run test lint format clean torture bench bench-gpu bench-memory bench-start profile bench-peers bench-peers-here scoreboard scoreboard-here
+.PHONY: run test lint format clean torture bench bench-gpu bench-memory bench-start profile bench-peers bench-peers-here scoreboard scoreboard-here bench-console snapshots
 
 run: $(VENV)/installed
 	@$(BIN)/epochal
@@ -49,6 +49,15 @@ bench-peers:
 
 bench-peers-here: $(VENV)/installed-peers
 	@$(BIN)/python -m tests.benchmarks.race --peers
+
+# What the console costs: first frame, share of the training, bytes, keys.
+bench-console: $(VENV)/installed
+	@$(BIN)/python -m tests.benchmarks.console
+
+# The text of every screen, as the snapshot tests compare it: written anew, to be read as a diff.
+snapshots: $(VENV)/installed-test
+	EPOCHAL_WRITE_SNAPSHOTS=1 $(BIN)/python -m pytest tests/tui/test_snapshots.py
+	@git diff --stat -- tests/tui/snapshots
 
 # Known bugs, tried on other trainers in an environment of their own: a table in Markdown.
 scoreboard:

@@ -62,6 +62,7 @@ class Setting:
 
 SETTINGS: Mapping[str, Setting] = {
     "theme": Setting(""),
+    "link": Setting("auto", choices=("auto", "fast", "slow")),  # to the terminal; auto: slow over SSH
     "guide.welcome": Setting(True),
     "guide.tour": Setting(True),
     "attention.terminal": Setting(""),

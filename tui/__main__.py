@@ -29,9 +29,6 @@ def main(argv: list[str] | None = None) -> int:
     if not terminal:
         print("epochal: no terminal for the console; training without it", file=sys.stderr)
         return _command_line(["train", *([recipe] if recipe else []), *(["--runs", runs] if runs else [])])
-    # Read when textual is imported: 15 frames a second and nothing that moves by itself, unless the person chose.
-    os.environ.setdefault("TEXTUAL_FPS", "15")
-    os.environ.setdefault("TEXTUAL_ANIMATIONS", "none")
     from tui.launch import Launcher, launch
 
     def console(launcher: Launcher) -> int:

@@ -28,6 +28,7 @@ from tui.driver import LastingDriver
 from tui.kept import Keeper, view_of
 from tui.keys import bindings, keys
 from tui.launch import SCREEN, Launcher
+from tui.pacing import pace
 from tui.screens.base import Base
 from tui.screens.form import FormScreen
 from tui.session import Engine, Preload, Session
@@ -111,7 +112,8 @@ class Console(App[str]):
         for theme, _ in THEMES.values():
             self.register_theme(theme)
         self.theme, said = chosen(self.preferences["theme"], self.available_themes)
-        self._mistakes = [*self.preferences.problems, *filter(None, [said])]  # in the settings; told on the first screen
+        self.pace, unfit = pace(self.preferences["link"])
+        self._mistakes = [*self.preferences.problems, *filter(None, [said, unfit])]  # in the settings; told on the first screen
 
     @cached_property
     def listing(self) -> Listing:
@@ -163,6 +165,11 @@ class Console(App[str]):
         """The form is there: load torch, unless the console is being opened on a run, which needs none."""
         if self.screen_stack[-1] is self.form and self._opens_on is None:
             self.preload.start()
+
+    @property
+    def sent(self) -> int:
+        """Bytes that the terminal was sent so far."""
+        return self._driver.sent if isinstance(self._driver, LastingDriver) else 0
 
     def repaint(self) -> None:
         """Paint the whole screen: the terminal missed something."""

@@ -17,6 +17,7 @@ from engine.errors import EpochalError
 from engine.preferences import Preferences
 from tui.after import Stops, outlive, wait
 from tui.launch import Launcher
+from tui.pacing import pace
 from tui.session import Engine, Session
 from tui.terminal import Output, Terminal
 
@@ -41,6 +42,9 @@ def open_console(launcher: Launcher, *, recipe: str | None = None, runs: str | N
     except EpochalError as error:
         print(f"epochal: {error}", file=sys.stderr)
         return 2
+    for name, value in pace(preferences["link"])[0].textual().items():
+        os.environ.setdefault(name, value)
+    sys.setswitchinterval(0.001)  # a key need not wait long for a training that computes; measured, that loses nothing by it
     from multiprocessing import resource_tracker
 
     from tui.app import Console

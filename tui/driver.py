@@ -32,6 +32,7 @@ class LastingDriver(LinuxDriver):
         super().__init__(*arguments, **options)
         self._file = _Lasting(self._file)  # type: ignore[assignment, arg-type]
         self._behind = False
+        self.sent = 0  # bytes
         self._away = False
         # The launcher is what stops. This process trains on, and so do data workers that it starts.
         signal.signal(signal.SIGTSTP, signal.SIG_IGN)
@@ -58,6 +59,7 @@ class LastingDriver(LinuxDriver):
             self._app.call_later(self._app.repaint)  # type: ignore[attr-defined]
         try:
             waiting.put_nowait(data)
+            self.sent += len(data.encode())
         except queue.Full:
             self._behind = True
 

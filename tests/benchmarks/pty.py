@@ -87,6 +87,10 @@ class Terminal:
                 if not self._arrived.wait(deadline - time.perf_counter()):
                     raise TimeoutError(f"waited {seconds:g} s for {texts}")
 
+    def shows(self, text: str) -> bool:
+        """Whether this text has arrived."""
+        return text.encode() in ESCAPES.sub(b"", b"".join(data for _, data in self._pieces))
+
     def close(self) -> None:
         """End the program and all that it started."""
         for number in (signal.SIGCONT, signal.SIGKILL):

@@ -44,10 +44,6 @@ from tui.widgets.rows import Rows
 from tui.widgets.summary import Summary
 from tui.widgets.verdict import VerdictLine
 
-SECONDS = 0.25  # between two looks at the history
-SLOWEST = 2.0
-SHARE = 0.05  # of the time that the screen may take from the training
-
 PANES: dict[int, tuple[str, type[Widget]]] = {
     1: ("Chart", Chart),
     2: ("Recipe", RecipePane),
@@ -76,9 +72,10 @@ class TrainScreen(ChartKeys, Arranging):
         self._chart: Chart | None = None
         self._origin: Others | None = None  # of a fork, to be drawn with it
         self._spent = time.thread_time()
+        self._sent = 0  # to the terminal, at the last look
 
     def compose(self) -> ComposeResult:
-        yield TitleLine()
+        yield TitleLine(every=self.console_app.pace.tick)
         yield RunProgress()
         yield Trouble()
         yield Static(id="tiny", markup=False)
@@ -121,10 +118,11 @@ class TrainScreen(ChartKeys, Arranging):
     # drawing
 
     def poll(self) -> None:
-        """Show what is new, then sleep so long that the screen keeps to its share of the time."""
+        """Show what is new, then sleep so long that the screen keeps to its share of the time and of the link."""
         began, self._spent = self._spent, time.thread_time()
+        before, self._sent = self._sent, self.console_app.sent
         # All this thread did since the last look: drawing, painting, keys. It ran while the training could not.
-        cost = self._spent - began
+        cost, sent = self._spent - began, self._sent - before
         history = self.shown.history
         ghost = self._ghost()
         beside = [(name, other.version) for name, other in ghost]
@@ -138,7 +136,7 @@ class TrainScreen(ChartKeys, Arranging):
         self._tell()
         if not self._over and self.session is not None and not self.session.alive:
             self._end()
-        self.set_timer(min(max(SECONDS, cost / SHARE), SLOWEST), self.poll)
+        self.set_timer(self.console_app.pace.after(cost, sent), self.poll)
 
     def _show(self, history: History) -> None:
         if self.has_class("-tiny"):

@@ -170,14 +170,17 @@ class TitleLine(Rows):
     TitleLine { height: 1; overflow: hidden hidden; }
     """
 
-    def __init__(self, *, clock: Callable[[], float] = time.time, id: str | None = None, classes: str | None = None) -> None:
+    def __init__(
+        self, *, clock: Callable[[], float] = time.time, every: float = 1.0, id: str | None = None, classes: str | None = None
+    ) -> None:
         super().__init__(id=id, classes=classes)
+        self._every = every  # seconds between two looks at the clock
         self._clock = clock
         self.attached = ""  # to which process
         self._history = History()
 
     def on_mount(self) -> None:
-        self.set_interval(1, partial(self.guarded, self._tick))
+        self.set_interval(self._every, partial(self.guarded, self._tick))
 
     def show(self, history: History) -> None:
         """Draw what is new in `history`."""

@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import traceback
 from collections.abc import Callable, Sequence
+from os.path import commonprefix
 from typing import TYPE_CHECKING, Any, ClassVar
 
+from rich.cells import cell_len
 from rich.segment import Segment
 from rich.style import Style
 from textual import events
@@ -52,6 +54,32 @@ def fit(width: int, pieces: Sequence[tuple[int, Row]], gap: str = "  ") -> Row:
     for _, row in kept:
         joined += [(gap, ""), *row] if joined else row
     return joined
+
+
+def changed(old: Row, new: Row) -> tuple[int, int]:
+    """The cells from the first to the last in which two rows differ: where little did, little goes to the terminal."""
+    first = _alike(old, new)
+    widest = max(_cells(old), _cells(new))
+    if _cells(old) != _cells(new):
+        return first, widest
+    return first, widest - _alike([(text[::-1], role) for text, role in reversed(old)],
+                                  [(text[::-1], role) for text, role in reversed(new)])  # fmt: skip
+
+
+def _alike(old: Row, new: Row) -> int:
+    """Cells in which two rows begin alike."""
+    count = 0
+    for (text, role), (other, another) in zip(old, new, strict=False):
+        if (text, role) != (other, another):
+            if role == another:
+                count += cell_len(commonprefix([text, other]))  # noqa: RUF071 - of characters, as meant
+            break
+        count += cell_len(text)
+    return count
+
+
+def _cells(row: Row) -> int:
+    return sum(cell_len(text) for text, _ in row)
 
 
 class Rows(ScrollView):
@@ -124,17 +152,20 @@ class Rows(ScrollView):
         self._widest = max(map(length, rows), default=0)
         self._resized()
         for y in range(max(len(old), len(rows))):
-            if y >= len(old) or y >= len(rows) or old[y] != rows[y]:
+            if y >= len(old) or y >= len(rows):
                 self._refresh_row(y)
+            elif old[y] != rows[y]:
+                self._refresh_row(y, *changed(old[y], rows[y]))
 
     def set_row(self, y: int, row: Row) -> None:
         """Put one row in the place of another, or after the last."""
         if y < len(self._rows) and self._rows[y] == row:
             return
+        span = changed(self._rows[y], row) if y < len(self._rows) else ()
         self._rows[y : y + 1] = [row]
         self._widest = max(self._widest, length(row))
         self._resized()
-        self._refresh_row(y)
+        self._refresh_row(y, *span)
 
     def _resized(self) -> None:
         size = Size(self._widest, len(self._rows))
@@ -160,10 +191,15 @@ class Rows(ScrollView):
             self._title = text
             self.border_title = Content(plain(text) if self._ascii else text)  # type: ignore[assignment]
 
-    def _refresh_row(self, y: int) -> None:
+    def _refresh_row(self, y: int, first: int = 0, last: int | None = None) -> None:
+        """Paint a row again, or its cells from `first` up to `last`."""
         on_screen = y if y < self.fixed else y - self.scroll_offset.y
         if (y < self.fixed or on_screen >= self.fixed) and on_screen < self.size.height:
-            self.refresh(Region(0, on_screen, self.size.width, 1))
+            left, width = self.scroll_offset.x, self.size.width
+            first = max(first - left, 0)
+            last = width if last is None else min(last - left, width)
+            if first < last:
+                self.refresh(Region(first, on_screen, last - first, 1))
 
     def render_line(self, y: int) -> Strip:
         if not self._failed:

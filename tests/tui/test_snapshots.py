@@ -1,0 +1,175 @@
+"""Every screen as a person reads it, at 80x24 and at 120x40, in `snapshots/`: text, so that a change shows in the diff.
+
+`make snapshots` writes them anew.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import random
+import time
+from collections.abc import Awaitable, Callable
+from pathlib import Path
+
+import pytest
+
+from engine.events import Event
+from engine.history import History
+from tests.tui import scripted
+from tests.tui.conftest import ScriptedEngine, ScriptedFollower, ready, run_summary, until
+from tui.app import Console
+from tui.screens.train import TrainScreen
+from tui.widgets.device_reader import DeviceReader, DeviceReading
+from tui.widgets.progress import TitleLine
+
+HERE = Path(__file__).parent / "snapshots"
+WRITE = bool(os.environ.get("EPOCHAL_WRITE_SNAPSHOTS"))
+SIZES = ((80, 24), (120, 40))
+NAME = "20261122-140312-digits-mlp"
+MACHINE = DeviceReading(
+    cpu_percent=62.0, process_percent=97.0, process_memory=720 << 20, memory_used=5 << 30, memory_total=16 << 30, cores=8
+)
+
+
+@pytest.fixture(autouse=True)
+def _the_same_everywhere(monkeypatch: pytest.MonkeyPatch) -> None:
+    """One clock, one machine, one zone."""
+    now = scripted.START + 71.0
+    monkeypatch.setattr(TitleLine.__init__, "__kwdefaults__", {**TitleLine.__init__.__kwdefaults__, "clock": lambda: now})
+    monkeypatch.setattr(DeviceReader, "read", lambda reader: MACHINE)
+    for name in ("NO_COLOR", "EPOCHAL_ASCII", "EPOCHAL_THEME"):
+        monkeypatch.delenv(name, raising=False)
+    monkeypatch.setenv("TZ", "UTC")
+    time.tzset()
+
+
+Opening = Callable[[Console], Awaitable[object]]
+Steps = tuple[tuple[str, tuple[str, ...]], ...]  # the name of each snapshot, and the keys that lead to it
+
+
+async def form(console: Console) -> None:
+    await ready(console)
+
+
+def run(events: list[Event], *, alive: bool) -> Opening:
+    """Opens the console on a run that did this."""
+
+    async def opening(console: Console) -> None:
+        engine = console.engine
+        assert isinstance(engine, ScriptedEngine)
+        engine.followers[NAME] = ScriptedFollower(*events, alive=alive)
+        await ready(console)
+        console.follow(Path("runs") / NAME)
+        await until(lambda: isinstance(console.screen, TrainScreen) and console.screen.shown.history.started is not None)
+
+    return opening
+
+
+def over(history: History, *, epochs: int, of: int) -> list[Event]:
+    """A run of so many epochs that ended as this one did."""
+    noise = random.Random(1)
+    whole = [event for epoch in range(1, epochs + 1) for event in scripted.epoch_events(epoch, noise)]
+    assert history.ended is not None
+    return [scripted.started(of), *whole, history.ended]
+
+
+async def runs(console: Console) -> None:
+    engine = console.engine
+    assert isinstance(engine, ScriptedEngine)
+    now = {"epoch": 7, "epochs": 20, "seconds": 61.0, "best": {"epoch": 6, "val/loss": 0.412}}
+    engine.runs_there = [
+        run_summary("20261122-151500-digits-mlp", "running", **now),
+        run_summary(NAME, "finished", tag="baseline", differs={"optimizer.lr": 3e-4}),
+        run_summary("20261121-140312-iris", "died", best={}, epoch=0, epochs=None),
+    ]
+    await ready(console)
+    console.action_runs()
+
+
+RUNNING = [scripted.started(20), *scripted.running_history_events(7)]
+STORIES: dict[str, tuple[Opening, Steps]] = {
+    "form": (
+        form,
+        (
+            ("form", ()),
+            ("form-help", ("question_mark",)),
+            ("form-filter", ("escape", "slash", "e", "p", "o")),
+            ("form-wrong", ("escape", *["tab"] * 9, "q", "u", "i", "c", "k", "tab")),
+            ("form-choices", ("shift+tab", "shift+tab", "enter")),
+        ),
+    ),
+    "running": (
+        run(RUNNING, alive=True),
+        (
+            ("running", ()),
+            ("running-recipe", ("2",)),
+            ("running-epochs", ("3",)),
+            ("running-device", ("4",)),
+            ("running-output", ("5",)),
+            ("running-cursor", ("1", "left", "left")),
+            ("running-zoomed", ("z", "y")),
+            ("running-edit", ("e",)),
+            ("running-verdict", ("escape", "exclamation_mark")),
+            ("running-help", ("escape", "question_mark")),
+        ),
+    ),
+    "finished": (
+        run(over(scripted.finished_history(), epochs=7, of=7), alive=False),
+        (("finished", ()), ("finished-summary", ("6",))),
+    ),
+    "failed": (run(over(scripted.failed_history(), epochs=3, of=20), alive=False), (("failed-summary", ("6",)),)),
+    "runs": (
+        runs,
+        (
+            ("runs", ()),
+            ("runs-tag", ("g",)),
+            ("runs-delete", ("escape", "down", "D")),
+            ("runs-filter", ("escape", "slash", "i", "r", "i", "s")),
+        ),
+    ),
+    "no-runs": (form, (("runs-empty", ("a",)),)),
+}
+
+
+async def settled(console: Console) -> None:
+    """Wait until the screen has stopped changing."""
+    last, same = "", 0
+    while same < 2:
+        await asyncio.sleep(0.05)
+        now = scripted.screen_text(console)
+        last, same = now, same + 1 if now == last else 0
+
+
+@pytest.mark.parametrize("story", STORIES)
+async def test_each_screen_is_as_it_was_seen_last(story: str, console: Console):
+    """Each at both sizes, by a change of the terminal's size."""
+    opening, steps = STORIES[story]
+    seen: dict[Path, list[str]] = {}
+    async with console.run_test(size=SIZES[0]) as pilot:
+        await opening(console)
+        await settled(console)
+        for name, keys in steps:
+            for key in keys:
+                await pilot.press(key)
+            await pilot.pause()
+            console.clear_notifications()
+            for size in SIZES:
+                await pilot.resize_terminal(*size)
+                await settled(console)
+                seen[path_of(name, size)] = scripted.screen_lines(console)
+            await pilot.resize_terminal(*SIZES[0])
+    for path, lines in seen.items():
+        if WRITE:
+            path.write_text("\n".join(lines) + "\n", encoding="utf-8")
+        assert path.exists(), f"there is no {path.name}: make snapshots"
+        assert lines == path.read_text(encoding="utf-8").split("\n")[:-1], f"{path.name}: if that is wanted, make snapshots"
+
+
+def path_of(name: str, size: tuple[int, int]) -> Path:
+    return HERE / f"{name}-{size[0]}x{size[1]}.txt"
+
+
+def test_no_snapshot_is_of_a_screen_that_is_gone():
+    names = [name for _, steps in STORIES.values() for name, _ in steps]
+    assert set(HERE.iterdir()) == {path_of(name, size) for name in names for size in SIZES}
