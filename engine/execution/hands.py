@@ -2,8 +2,8 @@
 
 Without waste means no profiler's scopes, no rounds of hooks where there is none, and no operation for each small tensor:
 torch's SGD, Adam and AdamW are carried out operation by operation as torch does it, but on lists of tensors, and where a group
-is small on one flat tensor. On the CPU that is the same arithmetic for each element, to the last bit. Every other optimizer
-takes its own step, undressed.
+is small on one flat tensor. On the CPU that is the same arithmetic for each element, to the last bit, and every other optimizer
+takes its own step, undressed. On a GPU fused kernels are called as torch calls them, with what the guard has found.
 """
 
 from __future__ import annotations
@@ -68,7 +68,9 @@ class LeanHands(Hands):
 
     @staticmethod
     def fits(optimizer: Optimizer, device: torch.device) -> bool:
-        """Whether it is one of torch's own and on the CPU."""
+        """Whether it is one of torch's own and on the CPU, or one with fused kernels on a GPU."""
+        if device.type == "cuda":
+            return type(optimizer) in KINDS and all(group.get("fused") for group in optimizer.param_groups)
         return type(optimizer).__module__.startswith("torch.optim.") and device.type == "cpu"
 
     def settle(self) -> None:
@@ -82,11 +84,15 @@ class LeanHands(Hands):
             parameter.grad = None
 
     def backward(self, loss: Tensor) -> None:
-        one = self._one if loss.dtype == torch.float32 else torch.ones_like(loss)
+        one = self._one
+        if loss.dtype != one.dtype or loss.device != one.device:
+            one = torch.ones_like(loss)
         Variable._execution_engine.run_backward((loss,), (one,), False, False, (), allow_unreachable=True, accumulate_grad=True)
 
     def finite(self) -> bool:
         """Looks at the squares first, which may overflow: only then at each gradient."""
+        if self._one.is_cuda:  # where each look would be a wait
+            return super().finite()
         self._gathered = gathered = self._gather()
         if gathered is None:
             return super().finite()
@@ -116,6 +122,7 @@ class LeanHands(Hands):
         optimizer = self.optimizer
         self._groups = optimizer.param_groups
         self._parameters = [p for group in self._groups for p in group["params"]]
+        self._one = torch.ones((), device=self._parameters[0].device)
         self._early = not optimizer.state
         kind = KINDS.get(type(optimizer))
         self._members = [kind(optimizer, group) for group in self._groups] if kind and _whole(optimizer) else []
@@ -154,7 +161,7 @@ def _whole(optimizer: Optimizer) -> bool:
             return False
         if any(p.dtype not in (torch.float32, torch.float64) or not p.is_contiguous() for p in group["params"]):
             return False
-        if len({p.dtype for p in group["params"]}) > 1:
+        if len({(p.dtype, p.device) for p in group["params"]}) > 1:
             return False
     return True
 
@@ -165,10 +172,17 @@ class Group(ABC):
     flat = False
 
     def __init__(self, optimizer: Optimizer, options: dict[str, Any]) -> None:
+        self.optimizer = optimizer
         self.options = options
         self.parameters: list[Tensor] = options["params"]
         self.weights = [p.detach() for p in self.parameters]
         self.states = [optimizer.state[p] for p in self.parameters if p in optimizer.state]
+
+    @property
+    def scaling(self) -> dict[str, Tensor | None]:
+        """What a scaler or the guard tells a fused kernel, as torch's own step passes it on."""
+        optimizer = self.optimizer
+        return {"grad_scale": getattr(optimizer, "grad_scale", None), "found_inf": getattr(optimizer, "found_inf", None)}
 
     @abstractmethod
     def update(self, gradients: list[Tensor]) -> None:
@@ -195,6 +209,7 @@ class SGDGroup(Group):
                 nesterov=options["nesterov"],
                 maximize=False,
                 is_first_step=False,
+                **self.scaling,
             )
             return
         if decay != 0:
@@ -237,6 +252,7 @@ class AdamGroup(Group):
         lr, decay, eps, (beta1, beta2) = options["lr"], options["weight_decay"], options["eps"], options["betas"]
         torch._foreach_add_(self.counts, 1)
         if options["fused"]:
+            scaling = self.scaling
             fused = torch._fused_adamw_ if options["decoupled_weight_decay"] else torch._fused_adam_
             fused(
                 self.weights,
@@ -252,7 +268,10 @@ class AdamGroup(Group):
                 eps=eps,
                 amsgrad=False,
                 maximize=False,
+                **scaling,
             )
+            if scaling["found_inf"] is not None:  # then the step was not taken
+                torch._foreach_sub_(self.counts, [scaling["found_inf"]] * len(self.counts))
             return
         steps = self.counts[0].item()
         size, root = -(lr / (1 - beta1**steps)), (1 - beta2**steps) ** 0.5

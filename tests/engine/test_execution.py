@@ -164,6 +164,30 @@ def test_auto_switches_at_a_recorded_step_and_a_resume_does_the_same(
     assert resumed.taking == "compiled"
 
 
+@pytest.mark.parametrize("name", ["SGD", "Adam", "AdamW"])
+def test_lean_hands_heed_what_a_scaler_tells_a_fused_step(name: str) -> None:
+    """`found_inf` says that the step must not be taken, `grad_scale` by what the gradients are too large."""
+    torch.manual_seed(0)
+    one = nn.Sequential(nn.Linear(5, 8), nn.Tanh(), nn.Linear(8, 40))
+    models = one, copy.deepcopy(one)
+    rates = {"lr": 0.01, "weight_decay": 0.1, "fused": True, **({"momentum": 0.9} if name == "SGD" else {})}
+    optimizers = [getattr(torch.optim, name)(model.parameters(), **rates) for model in models]
+    hands = [LeanHands(optimizers[0]), Hands(optimizers[1])]
+    told = torch.zeros(())
+    for step in range(9):
+        x, before = torch.randn(7, 5), copy.deepcopy(one.state_dict())
+        told.fill_(float(step in (4, 5)))
+        for optimizer, hand, model in zip(optimizers, hands, models, strict=True):
+            optimizer.found_inf, optimizer.grad_scale = told, torch.tensor(8.0) if step % 2 else None  # type: ignore[union-attr]
+            hand.clear()
+            hand.backward(model(x).square().mean() * 8.0)
+            hand.update()
+        assert same(one.state_dict(), before) == (step in (4, 5))
+    assert same(one.state_dict(), models[1].state_dict())
+    ours, theirs = (optimizer.state_dict()["state"] for optimizer in optimizers)
+    assert all(torch.equal(ours[i][key], theirs[i][key]) for i in theirs for key in theirs[i])
+
+
 def test_what_can_not_be_compiled_is_named_and_trains(digits: Data) -> None:
     class Watched(nn.Linear):
         def forward(self, x: Tensor) -> Tensor:
