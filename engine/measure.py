@@ -41,6 +41,9 @@ def counter(loss: Any, targets: Tensor | None = None) -> Callable[[Tensor], Coun
     def count(targets: Tensor) -> Count:
         if targets.is_floating_point():  # class probabilities: the mean is over samples
             return len(targets)
+        if targets.device.type != "cpu":  # nothing of a size that the host would have to ask for
+            kept = targets != ignored
+            return kept.sum() if weight is None else (weight[targets.where(kept, 0)] * kept).sum()
         counted = targets[targets != ignored]
         return counted.numel() if weight is None else weight[counted].sum()
 

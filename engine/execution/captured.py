@@ -9,6 +9,8 @@ but for the learning rate, which is a tensor there. An epoch's tail is not taken
 from __future__ import annotations
 
 import copy
+import os
+import traceback
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from typing import Any
@@ -104,7 +106,10 @@ class Captured:
         if self.device.type == "cuda":
             torch.cuda.empty_cache()  # the graph has memory of its own
         self._graph = self._new_graph()
-        self._graph.record(self._body)
+        try:
+            self._graph.record(self._body)
+        except RuntimeError as error:
+            raise Unfit(_reason(error)) from error
         self._frozen = self._numbers()
 
     def _body(self) -> None:
@@ -410,6 +415,13 @@ class _Held(Hands):
         optimizer.step()
         for tensor, old in zip(held, before, strict=True):
             tensor.copy_(torch.where(found == 0, tensor, old))
+
+
+def _reason(error: RuntimeError) -> str:
+    """What can't be recorded, and where it is asked for: mostly a value that the host waits for."""
+    frames = [frame for frame in traceback.extract_tb(error.__traceback__) if f"{os.sep}torch{os.sep}" not in frame.filename]
+    where = f" at {os.path.basename(frames[-1].filename)}:{frames[-1].lineno}" if frames else ""
+    return f"{str(error).strip().splitlines()[0]}{where}"
 
 
 def members(optimizer: Optimizer) -> tuple[Optimizer, ...]:

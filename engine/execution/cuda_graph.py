@@ -44,10 +44,10 @@ class CudaGraph:
             try:
                 with torch.cuda.graph(self._graph, pool=memory, stream=aside, capture_error_mode="thread_local"):
                     body()
-            except BaseException:
+            except BaseException as error:
                 torch.cuda.set_stream(current)
                 self._recover(memory)
-                raise
+                raise error.__context__ or error from None  # what went wrong first
             finally:
                 torch.cuda.set_stream(current)
 

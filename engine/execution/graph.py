@@ -128,11 +128,14 @@ def trace(
     from torch._inductor.decomposition import select_decomp_table
 
     table = dict(select_decomp_table())
-    table.pop(torch.ops.aten.native_dropout.default, None)  # on a GPU it draws as only it does
+    if flat[0].device.type == "cuda":
+        table.pop(torch.ops.aten.native_dropout.default, None)  # which draws as only it does
+        table.update({torch.ops.aten.mm.default: _small_mm, torch.ops.aten.addmm.default: _small_addmm})
     with mode, _as_if_compiling():
         first = make_fx(step)(*stand_ins)
         pure = make_fx(functionalize(first, remove="mutations"), decomposition_table=table)(*stand_ins)
-    _hold_scalars(pure.graph)
+    few = sum(weight.numel() for weight in tensors.trained.values()) < SMALL
+    _simplify(pure.graph, hold=flat[0].device.type == "cpu" or not few)
     pure = torch.fx.GraphModule(pure, fx_graph_cse(pure.graph))
     return pure, stand_ins, decided
 
@@ -147,7 +150,8 @@ def compiled(graph: Any, stand_ins: list[Any]) -> Call:
 
     mode = stand_ins[0].fake_mode
     # Draws are those of eager execution, in the same order: dropout goes on alike after a switch.
-    options = {"fallback_random": True, "size_asserts": False, "nan_asserts": False}
+    # Padding is measured on random matrices, which would take draws from the training.
+    options = {"fallback_random": True, "shape_padding": False, "size_asserts": False, "nan_asserts": False}
     with config.patch(options), torch.no_grad(), tracing(TracingContext(mode)), V.set_fake_mode(mode):
         joint_graph_passes(graph)
         made: Any = compile_fx_inner(graph, stand_ins)
@@ -213,17 +217,37 @@ def _as_if_compiling() -> Iterator[None]:
         torch.compiler.is_compiling = asked
 
 
-def _hold_scalars(graph: torch.fx.Graph) -> None:
-    """Compute what has no axes once: fused into a loop over a weight, a power would be taken for each of its elements."""
-    hold = _hold()
-    for node in list(graph.nodes):
+SMALL = 1 << 20  # multiplications of a product, and elements of all weights, up to which a launch on a GPU costs more
+
+
+def _small_mm(a: Tensor, b: Tensor) -> Any:
+    """A small product as a sum of products, which is fused with what is before and after it."""
+    if a.dtype != torch.float32 or a.shape[0] * a.shape[1] * b.shape[1] > SMALL:
+        return NotImplemented
+    return (a.unsqueeze(2) * b.unsqueeze(0)).sum(1)
+
+
+def _small_addmm(added: Tensor, a: Tensor, b: Tensor, beta: float = 1, alpha: float = 1) -> Any:
+    if beta != 1 or alpha != 1 or (product := _small_mm(a, b)) is NotImplemented:
+        return NotImplemented
+    return product + added
+
+
+def _simplify(graph: torch.fx.Graph, hold: bool) -> None:
+    """Take out copies, and compute what has no axes once.
+
+    Fused into a loop over a weight, a power would be taken for each of its elements; on a GPU with few weights that is less
+    than a kernel of its own, and is not held.
+    """
+    held_once = _hold()
+    for node in list(graph.nodes) if hold else []:
         value = node.meta.get("val")
         if node.op != "call_function" or not isinstance(value, Tensor) or value.ndim or not value.is_floating_point():
             continue
         wide = [user for user in node.users if isinstance(user.meta.get("val"), Tensor) and user.meta["val"].ndim]
         if wide:
             with graph.inserting_after(node):
-                held = graph.call_function(hold, (node,))
+                held = graph.call_function(held_once, (node,))
             held.meta = dict(node.meta)
             for user in wide:
                 user.replace_input_with(node, held)

@@ -204,9 +204,13 @@ class Whole:
         return self._attempt(taker, work)
 
     def _attempt(self, taker: Taker, work: Callable[[], None]) -> bool:
+        devices = {p.device for group in self.loop.optimizer.param_groups for p in group["params"]}
+        random = random_state(*devices)
         try:
             work()
-        except Exception as error:  # of private parts of torch, any; nothing has been changed by then
+            set_random_state(random)
+        except Exception as error:  # of private parts of torch, any; nothing else has been changed by then
+            set_random_state(random)
             self._give_up(error)
             return False
         taker.stale = False

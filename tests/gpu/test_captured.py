@@ -89,6 +89,18 @@ def test_compiled_trains_as_eager(name: str) -> None:
     assert apart(ends(name, "compiled")[0], ends(name, "eager")[0]) < TOLERANCE
 
 
+def test_a_compiler_takes_no_draws_from_the_training() -> None:
+    """Dropout after it is that of eager execution: the losses are the same from the first step on."""
+    losses: dict[str, list[float]] = {}
+    for execution in ("eager", "compiled"):
+        model = net()
+        trainer = trainer_of(model, torch.optim.SGD(model.parameters(), lr=0.01), execution, epochs=2)
+        seen = losses[execution] = []
+        trainer.on(Trained, lambda event, seen=seen: seen.extend(event.loss))
+        trainer.fit()
+    assert torch.tensor(losses["compiled"]).allclose(torch.tensor(losses["eager"]), rtol=1e-4)
+
+
 @pytest.mark.parametrize("precision", ["float32", "bf16"])
 @pytest.mark.parametrize("name", MODEL_CASES)
 def test_captured_trains_as_eager_with_every_kind_of_model(name: str, precision: str) -> None:
@@ -177,7 +189,7 @@ def test_a_model_that_looks_at_the_device_is_named_and_trains() -> None:
     trainer = trainer_of(model, torch.optim.Adam(model.parameters(), fused=True), "captured")
     trainer.on(Message, lambda event: said.append(event.text))
     assert trainer.fit().state == "finished"
-    assert trainer.taking == "eager" and any("can't be captured" in text for text in said)
+    assert trainer.taking == "eager" and any("can't be captured" in text and "test_captured.py" in text for text in said)
     assert trainer.loop.after_step is None and math.isfinite(trainer.history.epochs[-1].metrics["train/loss"])
 
 
@@ -187,8 +199,20 @@ def test_streamed_batches_are_copied_to_where_the_graph_looks() -> None:
         model = models[execution] = net()
         data = StreamedBatches(torch.utils.data.TensorDataset(*digits(950)), batch_size=32, seed=3, device="cuda", workers=2)
         trainer = trainer_of(model, torch.optim.Adam(model.parameters(), fused=True), execution, train=data, epochs=3)
-        assert trainer.fit().state == "finished" and trainer.taking == execution
+        said: list[str] = []
+        trainer.on(Message, lambda event, said=said: said.append(event.text))
+        assert trainer.fit().state == "finished" and trainer.taking == execution, said
     assert apart(models["captured"], models["eager"]) < TOLERANCE
+
+
+def test_what_a_loss_counts_is_counted_on_the_device() -> None:
+    ended = []
+    for execution in ("eager", "captured"):
+        inputs, targets = digits(950)
+        loss = nn.CrossEntropyLoss(weight=torch.linspace(0.5, 2, 10).cuda(), ignore_index=3)
+        _, trainer = ends("SGD", execution, loss=loss, train=(inputs, targets), accumulate=2)
+        ended.append([row.metrics["train/loss"] for row in trainer.history.epochs])
+    assert ended[1] == pytest.approx(ended[0], rel=1e-3)
 
 
 @pytest.mark.parametrize("execution", QUICK)
