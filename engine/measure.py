@@ -43,7 +43,7 @@ def counter(loss: Any, targets: Tensor | None = None) -> Callable[[Tensor], Coun
             return len(targets)
         if targets.device.type != "cpu":  # nothing of a size that the host would have to ask for
             kept = targets != ignored
-            return kept.sum() if weight is None else (weight[targets.where(kept, 0)] * kept).sum()
+            return kept.sum() if weight is None else (weight[torch.where(kept, targets, 0)] * kept).sum()
         counted = targets[targets != ignored]
         return counted.numel() if weight is None else weight[counted].sum()
 

@@ -13,6 +13,7 @@ import os
 import traceback
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
+from pathlib import Path
 from typing import Any
 
 import torch
@@ -420,7 +421,7 @@ class _Held(Hands):
 def _reason(error: RuntimeError) -> str:
     """What can't be recorded, and where it is asked for: mostly a value that the host waits for."""
     frames = [frame for frame in traceback.extract_tb(error.__traceback__) if f"{os.sep}torch{os.sep}" not in frame.filename]
-    where = f" at {os.path.basename(frames[-1].filename)}:{frames[-1].lineno}" if frames else ""
+    where = f" at {Path(frames[-1].filename).name}:{frames[-1].lineno}" if frames else ""
     return f"{str(error).strip().splitlines()[0]}{where}"
 
 
