@@ -94,6 +94,10 @@ class Training:
         self._change(lambda job: replace(job, parts=parts))
         control = Everyone()
         self._listen(inbox, control, watch)
+        begun = sum(part.state not in ("finished", "failed") and bool(part.run) for part in parts)
+        if begun > 1:
+            note = f"{begun} runs go on from their checkpoints, one after another"
+            self._change(lambda job: replace(job, notes=tuple(dict.fromkeys((*job.notes, note)))))
         for i, part in enumerate(parts):  # those that were under way go on, one by one
             path = Path(part.run) if part.run else None
             if part.state in ("finished", "failed") or path is None or not path.is_dir() or control.stopping:

@@ -141,18 +141,24 @@ class Sweep:
             together += (group[first : first + most] for first in range(0, len(group), most))
         return together
 
+    def apart(self, positions: list[int]) -> str:
+        """Why these are to be trained one after another, "" where they may be one population."""
+        from engine.execution.population import FEWEST, device_type, misfit
+
+        first = self.members[positions[0]].recipe
+        if why := misfit(first):
+            return why
+        return "so few would gain nothing together" if len(positions) < FEWEST[device_type(first)] else ""
+
     def _together(self, positions: list[int]) -> None:
         """Train these as one population, where that is possible. Those without an outcome are to be trained alone."""
         from engine.execution.bursts import population_of, stack_of
-        from engine.execution.population import FEWEST, device_type, misfit
         from engine.execution.stack import Misfit, share
 
         first = self.members[positions[0]]
         try:
-            if why := misfit(first.recipe):
+            if why := self.apart(positions):
                 raise Misfit(why)
-            if len(positions) < FEWEST[device_type(first.recipe)]:
-                raise Misfit("so few would gain nothing together")
             assembled: dict[int, Parts] = {}
             data = self._data(first)
             for i in positions:

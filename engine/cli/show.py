@@ -124,13 +124,11 @@ def _check_as_json(arguments: argparse.Namespace, out: Stream, err: Stream) -> i
 def _sweep(arguments: argparse.Namespace) -> list[tuple[int, str]]:
     """The groups of a sweep: how many runs, and why they are not trained together, "" where they are."""
     from engine.cli.recipes import recipe_values
-    from engine.execution.population import misfit
     from engine.sweep import expand
     from engine.sweeping import Sweep
 
-    members = expand(recipe_values(arguments), arguments.sweep)
-    groups = Sweep(members).groups()
-    return [(len(group), misfit(members[group[0]].recipe) if len(group) > 1 else "") for group in groups]
+    sweep = Sweep(expand(recipe_values(arguments), arguments.sweep))
+    return [(len(group), sweep.apart(group) if len(group) > 1 else "") for group in sweep.groups()]
 
 
 def _examined(arguments: argparse.Namespace) -> tuple[Recipe, Examination]:

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import copy
+import queue
+import threading
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -30,7 +33,7 @@ class Rail(Static):
         self._state = ""
         self._run: DryRun | None = None
         self._tried: tuple[str, tuple[str, ...]] | None = None  # what was measured last
-        self._giving_way = False
+        self._asked: tuple[Mapping[str, Any], queue.SimpleQueue[str]] | None = None  # a thread says whether to measure these
 
     def on_mount(self) -> None:
         self._quiet = self.set_timer(QUIET_SECONDS, self._begin, pause=True)
@@ -58,12 +61,12 @@ class Rail(Static):
         """Measure no longer what is being measured."""
         if self._run is not None:
             self._run.cancel()
-            self._run = self._tried = None
+        if self._run is not None or self._asked is not None:
+            self._run = self._asked = self._tried = None
             self._poll.pause()
 
     def give_way(self, yes: bool) -> None:
         """To a pane that needs the room."""
-        self._giving_way = yes
         self.set_class(yes, "-away")
 
     def take(self, facts: Mapping[str, Any]) -> None:
@@ -87,17 +90,29 @@ class Rail(Static):
             self._state = "after the mistakes are put right"
         elif not self.screen.is_current:
             self._state, self._tried = "not measured", None
-        elif why := self._engine.unmeasured(self._model.values):
-            self._state = f"P measures it: {why}"
         else:
-            wanted = self._wanted()
-            assert wanted is not None
-            self._tried, self._state = wanted, "measuring …"
-            self._run = self._engine.measure(self._model.values, wanted[1])
+            self._tried, self._state = self._wanted(), "measuring …"
+            self._asked = copy.deepcopy(self._model.values), queue.SimpleQueue()
+            threading.Thread(target=self._ask, args=self._asked, name="epochal-rail", daemon=True).start()
             self._poll.resume()
         self.draw()
 
+    def _ask(self, values: Mapping[str, Any], answer: queue.SimpleQueue[str]) -> None:
+        """Why it is not to be measured: all runs are looked at for that, perhaps on a slow disk."""
+        try:
+            answer.put(self._engine.unmeasured(values))
+        except EpochalError as error:
+            answer.put(str(error))
+
     def _look(self) -> None:
+        if self._asked is not None and not self._asked[1].empty():
+            (values, answer), self._asked = self._asked, None
+            if why := answer.get():
+                self._state, self._tried = f"P measures it: {why}", None
+                self.draw()
+                self._poll.pause()
+            elif self._tried is not None:
+                self._run = self._engine.measure(values, self._tried[1])
         if self._run is None or (found := self._run.poll()) is None:
             return
         self._run = None
