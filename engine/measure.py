@@ -31,7 +31,7 @@ def counter(loss: Any, targets: Tensor | None = None) -> Callable[[Tensor], Coun
     leaves out (torch.nn.CrossEntropyLoss, NLLLoss). When all `targets` are at hand and none is to be ignored, nothing is
     counted on the device.
     """
-    ignored = getattr(loss, "ignore_index", None)
+    ignored: Any = getattr(loss, "ignore_index", None)
     weight = getattr(loss, "weight", None)
     if not isinstance(loss, (nn.CrossEntropyLoss, nn.NLLLoss)):
         return torch.numel
@@ -42,7 +42,7 @@ def counter(loss: Any, targets: Tensor | None = None) -> Callable[[Tensor], Coun
         if targets.is_floating_point():  # class probabilities: the mean is over samples
             return len(targets)
         if targets.device.type != "cpu":  # nothing of a size that the host would have to ask for
-            kept = targets != ignored
+            kept = targets.ne(ignored)
             return kept.sum() if weight is None else (weight[torch.where(kept, targets, 0)] * kept).sum()
         counted = targets[targets != ignored]
         return counted.numel() if weight is None else weight[counted].sum()
