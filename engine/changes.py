@@ -43,14 +43,26 @@ class Changeable:
     whole: bool = False
     optional: bool = False
 
+    @property
+    def top(self) -> float:
+        """The largest value."""
+        return 1e9 if self.whole else 3.4028235e38  # what single precision holds
+
     def checked(self, field: str, value: float | None) -> float | None:
         """The value as it is used. RecipeError, in one sentence, when it is not allowed."""
         if value is None and self.optional:
             return None
-        if value is None or not math.isfinite(value) or value < self.least or (self.whole and value != int(value)):
+        if (
+            value is None
+            or not math.isfinite(value)
+            or not self.least <= value <= self.top
+            or (self.whole and value != int(value))
+        ):
             kind = "a whole number" if self.whole else "a number"
             none = " or none" if self.optional else ""
-            raise RecipeError([Problem(field, f"{field} = {value} is not allowed: {kind} of {self.least:g} or more{none}")])
+            over = value is not None and value > self.top
+            limits = f"from {self.least:g} to {self.top:g}" if over else f"of {self.least:g} or more"
+            raise RecipeError([Problem(field, f"{field} = {value} is not allowed: {kind} {limits}{none}")])
         return int(value) if self.whole else float(value)
 
 

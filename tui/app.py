@@ -26,9 +26,10 @@ from engine.preferences import Preferences
 from tui.attention import PRESENT, Attention
 from tui.driver import LastingDriver
 from tui.kept import Keeper, view_of
-from tui.keys import bindings, keys
+from tui.keys import actions, bindings
 from tui.launch import SCREEN, Launcher
 from tui.pacing import pace
+from tui.printable import Printable
 from tui.screens.base import Base
 from tui.screens.form import FormScreen
 from tui.session import Engine, Preload, Session
@@ -58,8 +59,7 @@ class KeyCommands(Provider):
         of = screen.NAME if isinstance(screen, Base) else ""
         return [
             (f"{key.label} ({key.shown})", key.help, partial(self.app.run_action, key.action, screen))
-            for key in keys(of, "app")
-            if key.palette
+            for key in actions(of, "app")
         ] + [
             (f"Colours: {name}", words, partial(self.app.run_action, f"app.colours('{name}')", screen))
             for name, (_, words) in THEMES.items()
@@ -89,6 +89,7 @@ class Console(App[str]):
         preferences: Preferences | None = None,  # None: the defaults, and nothing is kept
     ) -> None:
         super().__init__(driver_class=LastingDriver if terminal else None)
+        self._filters.append(Printable())
         self.engine = engine
         self.terminal = terminal
         self.launcher = launcher
@@ -209,6 +210,16 @@ class Console(App[str]):
             self.keeper.failure = ""
         while self.attention.problems:
             self.notify(self.attention.problems.popleft(), severity="warning", markup=False)
+
+    def copy_to_clipboard(self, text: str) -> None:
+        """By OSC 52; a text that is too long for that is left, and the person is told."""
+        from tui.clipboard import osc52
+
+        self._clipboard = text
+        if codes := osc52(text, os.environ):
+            self._to_terminal(codes)
+        else:
+            self.notify("that is too long for a terminal's clipboard", severity="warning")
 
     # runs
 

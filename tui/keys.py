@@ -22,7 +22,7 @@ class Key:
     screens: tuple[str, ...]
     action: str
     hint: str = ""
-    palette: bool = True
+    palette: bool = True  # False: among the last in the palette, and only where no other key does the same
 
 
 KEYS: tuple[Key, ...] = (
@@ -199,7 +199,7 @@ KEYS: tuple[Key, ...] = (
         "panes",
         palette=False,
     ),
-    *(Key(f"pane-{n}", str(n), str(n), "", "", ("train",), f"pane({n})", palette=False) for n in range(2, 7)),
+    *(Key(f"pane-{n}", str(n), str(n), f"Pane {n}", "", ("train",), f"pane({n})", palette=False) for n in range(2, 7)),
     Key("hide", "H", "H", "Hide the pane", "that has the keyboard; its number brings it back", ("train",), "hide_pane"),
     Key("larger", "right_curly_bracket", "{ }", "Pane smaller, larger", "that has the keyboard", ("train",), "size_pane(1)"),
     Key("smaller", "left_curly_bracket", "{", "Smaller pane", "", ("train",), "size_pane(-1)", palette=False),
@@ -285,6 +285,7 @@ KEYS: tuple[Key, ...] = (
         "app.command_palette",
         palette=False,
     ),
+    Key("copy", "k", "k", "Copy", "path, command, values, error: to the clipboard", ("app",), "screen.copy"),
     Key("suspend", "ctrl+z", "Ctrl-Z", "Suspend the screen", "until fg; training goes on", ("app",), "app.suspend_process"),
     Key("themes", "T", "T", "Colours", "dark, light, for the colour-blind, high contrast", ("app",), "app.themes"),
     Key("help", "question_mark", "?", "Help", "this panel", ("app",), "app.help", "help"),
@@ -295,6 +296,15 @@ KEYS: tuple[Key, ...] = (
 def keys(*screens: str) -> tuple[Key, ...]:
     """The keys of these screens, in the table's order."""
     return tuple(key for key in KEYS if any(screen in key.screens for screen in screens))
+
+
+def actions(*screens: str) -> tuple[Key, ...]:
+    """What the palette offers on these screens: each action that a key has, once."""
+    found: dict[str, Key] = {}
+    for key in sorted(keys(*screens), key=lambda key: not key.palette):
+        found.setdefault(key.action, key)
+    found.pop("app.command_palette", None)  # it is open
+    return tuple(found.values())
 
 
 def bindings(*screens: str) -> list[Binding]:

@@ -19,6 +19,8 @@ SYMBOLS = {
 LIVE = ("starting", "running", "paused")
 COLUMNS = {"run": "run", "state": "state", "epoch": "epoch", "best": "best", "trained": "time"}  # with what each is sorted by
 ORDERS = (None, "best", "run", "state", "epoch", "time", "tag")  # None: those at work first, then the newest
+NARROW = ("run", "epoch", "best")  # the columns of a narrow list
+ROOM = 28  # cells for a name there
 Best = Mapping[Any, tuple[float, int]]  # by path: a run's best value of the metric, and its epoch
 
 
@@ -29,6 +31,7 @@ class Listing:
     text: str = ""
     order: str | None = None
     reverse: bool = False
+    narrow: bool = False  # whether there is room for the most important columns alone
     metric: str | None = None  # None: that by which each run was judged
 
     def next_order(self) -> None:
@@ -59,6 +62,8 @@ class Listing:
 
     def heads(self, runs: Sequence[Any]) -> list[str]:
         """The columns' names, with an arrow on the one that they are sorted by."""
+        if self.narrow:
+            return ["", *(self._head(name, COLUMNS[name]) for name in NARROW), "not as the default"]
         heads = ["", *(self._head(name, by) for name, by in COLUMNS.items())]
         if any(map(elsewhere, runs)):
             heads.append("host")
@@ -74,6 +79,10 @@ class Listing:
         """A run's row."""
         flags = ("◆" if str(run.path) in marked else "") + ("b" if str(run.path) == ghost else "")
         of = f"/{run.epochs}" if run.epochs else ""
+        if self.narrow:  # the symbol has the state, the line below the list all the rest
+            name, best_one = run.name if len(run.name) <= ROOM else run.name[: ROOM - 1] + "…", self._best(run, best)
+            value = best_one.rpartition(" at ")[0].rpartition(" ")[2] or best_one
+            return [flags + SYMBOLS.get(run.state, "?"), name, f"{run.epoch}{of}", value, in_short(run.differs)]
         cells = [flags + SYMBOLS.get(run.state, "?"), run.name, run.state, f"{run.epoch}{of}", self._best(run, best),
                  clock(run.seconds)]  # fmt: skip
         if any(map(elsewhere, runs)):
@@ -97,8 +106,11 @@ def elsewhere(run: Any) -> str:
 def told(run: Any) -> tuple[str, str]:
     """Two lines on a run: where it comes from and what it is called, and what its recipe has of its own."""
     parts = [
+        run.state,
         f"fork of {run.parent} at step {run.parent_step:,}" if run.parent else "",
         run.tag and f"tag {run.tag}",
         run.reason,
+        f"{clock(run.seconds)} trained" if run.seconds else "",
+        elsewhere(run) and f"on {run.host}",
     ]
     return " · ".join(filter(None, parts)) or run.name, in_short(run.differs) or "the default recipe"

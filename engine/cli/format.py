@@ -5,6 +5,8 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 
+from engine.errors import plain
+
 
 def value(number: float | None) -> str:
     """A loss or metric with 4 significant digits: 0.6122, 12.35, 1.235e-5. None, not known, is a dash."""
@@ -68,6 +70,7 @@ def metric_name(key: str) -> str:
 def table(rows: Sequence[Sequence[str]], right: str = "") -> list[str]:
     """Lines of `rows`, the first being the heads, with columns aligned; those whose head is in `right` (split at
     commas) to the right."""
+    rows = [tuple(map(plain, row)) for row in rows]
     heads = rows[0]
     widths = [max(len(row[i]) for row in rows) for i in range(len(heads))]
     to_right = [head in right.split(",") for head in heads]

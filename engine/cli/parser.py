@@ -110,6 +110,20 @@ def make_parser(prog: str) -> Parser:
     tag.add_argument("text", metavar="TEXT", nargs="?", default="", help="left out, the tag goes")
     _runs_option(tag)
 
+    rename = command("rename", "engine.cli.order", "give a run another name; the time at its beginning stays")
+    rename.add_argument("run", metavar="RUN", help=_RUN.partition(" (")[0])
+    rename.add_argument("name", metavar="NAME", help="without the time")
+    _runs_option(rename)
+
+    delete = command("delete", "engine.cli.order", "remove runs that are not at work, checkpoints and all, after a question")
+    delete.add_argument("names", metavar="RUN", nargs="+", help=_RUN.partition(" (")[0])
+    delete.add_argument("--yes", action="store_true", help="without the question")
+    _runs_option(delete)
+
+    diff = command("diff", "engine.cli.order", "in what the recipes of runs differ; of one run, from the default recipe")
+    diff.add_argument("names", metavar="RUN", nargs="+", help=_RUN.partition(" (")[0])
+    _runs_option(diff)
+
     check = command("check", "engine.cli.show", "check a recipe by a dry run of one batch; nothing is written", _CHECK)
     check.add_argument("recipe", metavar="RECIPE.toml", nargs="?", help=_RECIPE)
     check.add_argument("--json", action="store_true", help="as one JSON object: rows, warnings, problems and facts")

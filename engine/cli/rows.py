@@ -8,6 +8,7 @@ from collections.abc import Iterable, Mapping
 from engine.changes import EXECUTIONS
 from engine.cli import format
 from engine.cli.output import Stream
+from engine.errors import plain
 from engine.events import (
     CheckpointFailed,
     CheckpointWritten,
@@ -65,7 +66,7 @@ class Rows:
 
     def _line(self, text: str) -> None:
         if not self._quiet:
-            self._out.line(text)
+            self._out.line(plain(text))
 
     def _header(self, event: RunStarted) -> None:
         self._started = event
@@ -114,7 +115,7 @@ class Rows:
         if event.proposal:
             lines.append(("try", " ".join(f"--set {key}={value:g}" for key, value in event.proposal.items())))
         for label, text in lines:
-            self._out.line(f"{label:<8}  {text}")
+            self._out.line(plain(f"{label:<8}  {text}"))
 
 
 def live_line(started: RunStarted | None, event: Progress, width: int) -> str:
@@ -185,9 +186,9 @@ def say(event: Event, err: Stream, quiet: bool = False) -> None:
     """A message, or word of a checkpoint that could not be written, as one line on standard error."""
     match event:
         case CheckpointFailed():
-            err.line(f"epochal: error: the checkpoint of step {event.step:,} was not written: {event.reason}")
+            err.line(plain(f"epochal: error: the checkpoint of step {event.step:,} was not written: {event.reason}"))
         case Message(level="info"):
             if not quiet:
-                err.line(f"epochal: {event.text}")
+                err.line(plain(f"epochal: {event.text}"))
         case Message():
-            err.line(f"epochal: {event.level}: {event.text}")
+            err.line(plain(f"epochal: {event.level}: {event.text}"))

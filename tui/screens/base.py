@@ -12,6 +12,7 @@ from textual.reactive import reactive
 from textual.screen import Screen
 from textual.widget import Widget
 
+from engine.errors import plain
 from tui.keys import footer
 
 if TYPE_CHECKING:
@@ -48,6 +49,24 @@ class Base(Screen[None]):
     def console_app(self) -> Console:
         """The app, typed."""
         return cast("Console", self.app)
+
+    def copies(self) -> list[tuple[str, str]]:
+        """What can be copied: what it is, and the text."""
+        return []
+
+    def action_copy(self) -> None:
+        """Copy something to the terminal's clipboard."""
+        from tui.screens.copy import CopyScreen
+
+        def copy(text: str | None) -> None:
+            if text is not None:
+                self.notify(f"copied: {plain(text.strip().splitlines()[0])[:100]}", markup=False)
+                self.app.copy_to_clipboard(text)
+
+        if texts := [(label, text) for label, text in self.copies() if text.strip()]:
+            self.app.push_screen(CopyScreen(texts), copy)
+        else:
+            self.notify("there is nothing to copy here yet")
 
     def on_resize(self, event: events.Resize) -> None:
         width, height = event.size

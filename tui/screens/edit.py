@@ -72,6 +72,9 @@ class EditScreen(ModalScreen[tuple[Change, ...]]):
         text = self.query_one(Input).value
         try:
             changes = tuple(map(parse_change, text.split()))
+            for change in changes:  # as far as the screen knows: the trainer has the last word
+                if not change.times or self._now[change.field] is not None:
+                    change.of(self._now[change.field])
         except RecipeError as error:
             self.query_one(".error", Static).update(str(error))
             return

@@ -8,12 +8,13 @@ from typing import Any
 
 from textual import on
 from textual.widget import Widget
-from textual.widgets import Input
+from textual.widgets import Input, Static
 
 from tui.dry_run import DryRun, Found
 from tui.form.dry_pane import DryPane
 from tui.form.finder_pane import FinderPane
 from tui.form.rail import Rail
+from tui.form.rows import Line
 from tui.screens.form_fields import FormFields
 from tui.screens.script import ScriptScreen, repeating
 from tui.session import Engine, Preload
@@ -95,6 +96,15 @@ class FormTrying(FormFields):
         line = self.line("optimizer.lr")
         line.query_one(".editor", Input).value = f"{event.lr:g}"
         line.focus_editor()
+
+    def copies(self) -> list[tuple[str, str]]:
+        """The command that trains what is filled in, and what is wrong with it."""
+        wrong = [line.error for line in self.query(Line) if line.error]
+        banner = self.query_one("#banner", Static)
+        return [
+            ("command", "" if self.model.problems() else repeating(self.model.values)),
+            ("mistakes", "\n".join([*wrong, str(banner.visual) if banner.display else ""])),
+        ]
 
     def action_script(self) -> None:
         """Show the plain script of what is filled in, and the command that trains it."""

@@ -11,9 +11,12 @@ from textual.content import Content
 from textual.screen import ModalScreen
 from textual.widgets import Static
 
-from tui.keys import keys
+from tui.keys import KEYS, keys
 
-TITLES = {"form": "The form", "train": "A run", "runs": "The list of runs", "app": "Everywhere"}
+TITLES = {
+    "form": "The form", "train": "A run", "overlay": "Several runs on one chart", "runs": "The list of runs",
+    "app": "Everywhere",
+}  # fmt: skip
 
 
 class HelpScreen(ModalScreen[None]):
@@ -33,7 +36,8 @@ class HelpScreen(ModalScreen[None]):
         with VerticalScroll(classes="box", can_focus=False) as box:
             box.border_title = "Keys"
             box.border_subtitle = "Esc closes"
-            for part in sorted(TITLES, key=lambda name: (name != self._of, name == "app")):
+            parts = dict.fromkeys([*TITLES, *(name for key in KEYS for name in key.screens if name != "over")])
+            for part in sorted(parts, key=lambda name: (name != self._of, name == "app")):
                 yield Static(self._table(part), classes="keys")
 
     def action_move(self, lines: int) -> None:
@@ -42,7 +46,7 @@ class HelpScreen(ModalScreen[None]):
 
     @staticmethod
     def _table(screen: str) -> Content:
-        lines = [Content.styled(TITLES[screen], "bold")]
+        lines = [Content.styled(TITLES.get(screen, f"The {screen}"), "bold")]
         for key in keys(screen):
             if key.help:
                 lines.append(

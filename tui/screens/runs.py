@@ -5,10 +5,11 @@ from __future__ import annotations
 import re
 import threading
 from collections.abc import Mapping, Sequence
+from shlex import quote
 from typing import Any, ClassVar
 
 from rich.text import Text
-from textual import on
+from textual import events, on
 from textual.app import ComposeResult
 from textual.binding import BindingType
 from textual.content import Content
@@ -16,10 +17,11 @@ from textual.coordinate import Coordinate
 from textual.widgets import DataTable, Input, Static
 
 from engine.errors import EpochalError
+from engine.run.about import in_short
 from tui.keys import bindings
 from tui.listing import LIVE, elsewhere, told
 from tui.screens.ask import AskFork
-from tui.screens.base import KeyLine
+from tui.screens.base import SMALL, KeyLine
 from tui.screens.ordering import Ordering
 from tui.screens.quit import AskEpochs
 
@@ -58,6 +60,12 @@ class RunsScreen(Ordering):
 
     def on_screen_resume(self) -> None:
         self.action_reload()
+
+    def on_resize(self, event: events.Resize) -> None:
+        super().on_resize(event)
+        self.console_app.listing.narrow = event.size.width < SMALL[0]
+        if self._shown is not None:
+            self._show()
 
     # reading
 
@@ -180,6 +188,21 @@ class RunsScreen(Ordering):
         """The marked runs as they stand in the list, else the one under the cursor."""
         marked = [run for run in self._all if str(run.path) in self._marked]
         return marked or [run for run in (self._run,) if run is not None]
+
+    def copies(self) -> list[tuple[str, str]]:
+        """Of the marked runs, else of the one under the cursor."""
+        runs, named = self._chosen(), self.console_app.engine.named
+        commands = ("attach" if run.state in LIVE else "resume" for run in runs)
+        return [
+            ("path", "\n".join(str(run.path) for run in runs)),
+            ("name", "\n".join(run.name for run in runs)),
+            (
+                "command",
+                "\n".join(f"epochal {what} {quote(named(run.path))}" for what, run in zip(commands, runs, strict=True)),
+            ),
+            ("settings", "\n".join(in_short(run.differs) for run in runs)),
+            ("reason", "\n".join(run.reason for run in runs if run.reason)),
+        ]
 
     @on(DataTable.RowHighlighted)
     def _moved(self) -> None:

@@ -304,6 +304,21 @@ class TrainScreen(ChartKeys, Arranging):
         said = ", ".join(f"{field} {value}" for field, value in ended.proposal.items())
         await self.console_app.propose(values, f"as in {self.shown.path.name if self.shown.path else 'the run'}, but {said}")
 
+    def copies(self) -> list[tuple[str, str]]:
+        """Where it is, how it is reached or repeated, what is under the cursor, why it failed."""
+        path, ended, figure = self.shown.path, self.shown.history.ended, self.query_one(Chart).figure
+        what = "resume" if ended is not None else "attach"
+        reading = "".join(text for row in figure.reading(10**6, 1) for text, _ in row)
+        failed = ended is not None and ended.state in ("failed", "died")
+        return [
+            ("run", str(path or "")),
+            ("command", f"epochal {what} {shlex.quote(self.console_app.engine.named(path))}" if path else ""),
+            ("cursor", reading),
+            ("error", (self.session.failure if self.session else "") or (ended.reason if ended is not None and failed else "")),
+            ("recipe", repeating(self.shown.values) if self.shown.values else ""),
+            ("output", self.shown.output.since(max(0, self.shown.output.end - 20_000))),
+        ]
+
     def action_ghost(self) -> None:
         """Choose a run to compare this one with."""
 

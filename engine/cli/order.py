@@ -1,0 +1,76 @@
+"""`rename`, `delete` and `diff`: keeping order among runs."""
+
+from __future__ import annotations
+
+import argparse
+
+from engine.cli import format
+from engine.cli.output import Stream
+from engine.errors import EpochalError, plain
+
+
+def rename(arguments: argparse.Namespace, out: Stream, err: Stream) -> int:
+    """Give a run another name."""
+    from engine.run import Run, manage, runs_root
+
+    run = Run.open(arguments.run, runs_root(arguments.runs))
+    before, renamed = run.name, manage.rename(run, arguments.name)
+    out.line(plain(f"{before} is {renamed.name} now"))
+    return 0
+
+
+def delete(arguments: argparse.Namespace, out: Stream, err: Stream) -> int:
+    """Remove runs that are not at work, after a question."""
+    from engine.run import Run, manage, runs_root
+
+    runs = [Run.open(name, runs_root(arguments.runs)) for name in dict.fromkeys(arguments.names)]
+    runs = list({run.path.resolve(): run for run in runs}.values())
+    for run in runs:
+        run.refuse_if_training()
+    if not arguments.yes:
+        for run in runs:
+            out.line(plain(str(run.path)))
+        which = "this run" if len(runs) == 1 else f"these {len(runs)} runs"
+        if not _sure(f"Delete {which}, checkpoints and all? [y/N] "):
+            out.line("nothing is deleted")
+            return 1
+    for run in runs:
+        manage.delete(run)
+        out.line(plain(f"{run.name} is deleted"))
+    return 0
+
+
+def _sure(question: str) -> bool:
+    import sys
+
+    if not sys.stdin.isatty():
+        raise EpochalError("delete asks, and nobody is there to answer: --yes deletes without a question")
+    try:
+        return input(question).strip().lower() in ("y", "yes")
+    except EOFError:
+        return False
+
+
+def diff(arguments: argparse.Namespace, out: Stream, err: Stream) -> int:
+    """In what the recipes of runs differ; of one, from the default recipe. Status 1 where they do, as `diff` has it."""
+    from engine.recipe import Recipe
+    from engine.run import Run, runs_root
+    from engine.settings import flat
+
+    runs = [Run.open(name, runs_root(arguments.runs)) for name in arguments.names]
+    without = next((run for run in runs if not run.recipe_path.exists()), None)
+    if without is not None:
+        raise EpochalError(f"{without.name} has no recipe: it was made by a program")
+    recipes = [(run.name, flat(Recipe.load(run.recipe_path).to_dict())) for run in runs]
+    if len(recipes) == 1:
+        recipes.insert(0, ("default", flat(Recipe().to_dict())))
+    keys = dict.fromkeys(key for _, values in recipes for key in values)
+    differing = [key for key in keys if any(values.get(key) != recipes[0][1].get(key) for _, values in recipes[1:])]
+    if not differing:
+        out.line("the recipes are the same")
+        return 0
+    rows = [("field", *(name for name, _ in recipes))]
+    rows += [(key, *("–" if values.get(key) is None else str(values[key]) for _, values in recipes)) for key in differing]
+    for line in format.table(rows):
+        out.line(line)
+    return 1
