@@ -92,7 +92,7 @@ async def test_cursor_values_command_and_error_are_copied(engine: ScriptedEngine
         await pilot.press("escape", "k", "enter")
         assert "RuntimeError: no way" in copied(written[-1])
         console.copy_to_clipboard("x" * LIMIT)
-        assert any("too long" in note.message for note in console._notifications)
+        await until(lambda: any("too long" in note.message for note in console._notifications))
 
 
 async def test_paths_of_marked_runs_are_copied(with_runs: ScriptedEngine, console: Console, written: list[str]):
