@@ -90,6 +90,7 @@ class Loop:
         """Take one step for each window of batches; the caller may look at the world between two steps."""
         if not self.module.training:  # modules that the user set to evaluation on their own stay so
             self.module.train()
+        self.hands.begin(self)
         step = self.step_with_closure if self.closure else self.step
         for taken in map(step, windows) if self.whole is None else self.whole(windows):
             if not taken.refused:
@@ -141,9 +142,7 @@ class Loop:
 
     def forward(self, inputs: Any, targets: Tensor) -> Tensor:
         """The loss of one batch, a scalar with its graph."""
-        with self.precision():
-            output = self.model(inputs)
-            return self.loss(output, targets)
+        return self.hands.forward(self, inputs, targets)
 
     def clip(self, taken: Taken) -> None:
         """Measure the gradients and keep them within bounds: once a step, after the whole window."""

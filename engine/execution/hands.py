@@ -12,12 +12,18 @@ import math
 import os
 from abc import ABC, abstractmethod
 from collections.abc import Callable
-from typing import Any
+from contextlib import nullcontext
+from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import Tensor
 from torch.autograd import Variable
 from torch.optim import SGD, Adam, AdamW, Optimizer
+
+from engine.execution.direct import Direct
+
+if TYPE_CHECKING:
+    from engine.loop import Loop
 
 FLAT = 1 << 16  # elements of a group up to which its state is one flat tensor
 Update = Callable[[list[Tensor]], None]
@@ -31,6 +37,15 @@ class Hands:
 
     def settle(self) -> None:
         """Let the optimizer's state be in the tensors in which it stays, unless another is loaded."""
+
+    def begin(self, loop: Loop) -> None:
+        """An epoch of this loop begins."""
+
+    def forward(self, loop: Loop, inputs: Any, targets: Tensor) -> Tensor:
+        """The loss of one batch, a scalar with its graph."""
+        with loop.precision():
+            output = loop.model(inputs)
+            return loop.loss(output, targets)
 
     def clear(self) -> None:
         self.optimizer.zero_grad()
@@ -63,6 +78,7 @@ class LeanHands(Hands):
         self._members: list[Group] = []
         self._gathered: list[list[Tensor]] | None = None
         self._early = True  # before the first step
+        self._direct: Direct | None = None
         self._one = torch.ones(())
         self._step = undressed(optimizer)
 
@@ -72,6 +88,15 @@ class LeanHands(Hands):
         if device.type == "cuda":
             return type(optimizer) in KINDS and all(group.get("fused") for group in optimizer.param_groups)
         return type(optimizer).__module__.startswith("torch.optim.") and device.type == "cpu"
+
+    def begin(self, loop: Loop) -> None:
+        self._direct = Direct.of(loop.model, loop.loss) if loop.precision is nullcontext else None
+
+    def forward(self, loop: Loop, inputs: Any, targets: Tensor) -> Tensor:
+        direct = self._direct
+        if direct is None or direct.model is not loop.model or direct.loss is not loop.loss or any(direct.hooks):
+            return super().forward(loop, inputs, targets)
+        return direct(inputs, targets)
 
     def settle(self) -> None:
         if self.optimizer.param_groups is not self._groups:
@@ -231,6 +256,9 @@ class AdamGroup(Group):
         self.flat = not options["fused"] and sum(p.numel() for p in self.parameters) <= FLAT
         if self.flat:
             self.means, self.squares = [self._flattened("exp_avg")], [self._flattened("exp_avg_sq")]
+            self.count = torch.stack(self.counts)
+            for state, view in zip(self.states, self.count.unbind(), strict=True):
+                state["step"] = view
             sizes = [p.numel() for p in self.parameters]
             self.roots = torch.empty_like(self.squares[0])
             self.flat_weights = [weight.view(-1) for weight in self.weights]
@@ -250,8 +278,8 @@ class AdamGroup(Group):
     def update(self, gradients: list[Tensor]) -> None:
         options = self.options
         lr, decay, eps, (beta1, beta2) = options["lr"], options["weight_decay"], options["eps"], options["betas"]
-        torch._foreach_add_(self.counts, 1)
         if options["fused"]:
+            torch._foreach_add_(self.counts, 1)
             scaling = self.scaling
             fused = torch._fused_adamw_ if options["decoupled_weight_decay"] else torch._fused_adam_
             fused(
@@ -273,7 +301,11 @@ class AdamGroup(Group):
             if scaling["found_inf"] is not None:  # then the step was not taken
                 torch._foreach_sub_(self.counts, [scaling["found_inf"]] * len(self.counts))
             return
-        steps = self.counts[0].item()
+        if self.flat:
+            self.count.add_(1)
+        else:
+            torch._foreach_add_(self.counts, 1)
+        steps = (self.count if self.flat else self.counts)[0].item()
         size, root = -(lr / (1 - beta1**steps)), (1 - beta2**steps) ** 0.5
         if decay != 0:
             if options["decoupled_weight_decay"]:
