@@ -78,15 +78,9 @@ def arrange(model: nn.Module, optimizer: torch.optim.Optimizer, precision: str, 
 
 def _open(group: dict[str, Any]) -> bool:
     """Whether nobody has chosen between torch's ways of taking a step, and the fused one is possible."""
-    chosen = any(group.get(key) for key in ("foreach", "fused", "capturable", "differentiable")) or isinstance(
-        group["lr"], Tensor
-    )
-    said = group.get("foreach") is not None or group.get("fused") is not None
-    return (
-        not chosen
-        and not said
-        and all(p.is_cuda and p.is_floating_point() and p.layout == torch.strided for p in group["params"])
-    )
+    told = any(group.get(key) is not None for key in ("foreach", "fused")) or isinstance(group["lr"], Tensor)
+    told = told or any(group.get(key) for key in ("capturable", "differentiable"))
+    return not told and all(p.is_cuda and p.is_floating_point() and p.layout == torch.strided for p in group["params"])
 
 
 def chosen(execution: str) -> str:
