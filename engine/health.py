@@ -103,12 +103,12 @@ def _vanishing(sample: Sampled, of: list[int]) -> str:
     worst = min(of, key=lambda i: _each(sample, i))
     later = max(_each(sample, j) for j in _judged(sample) if j > worst)
     share = _each(sample, worst) / later
-    return f"vanishing gradient in {_named(sample, of)}: {share:.0e} of that of a layer after it, weight by weight"
+    return f"vanishing gradient in {_named(sample, of)}: {share:.0e} of a later layer's, per weight"
 
 
 def _named(sample: Sampled, of: list[int]) -> str:
     names = [sample.layers[i] for i in of]
-    return ", ".join(names) if len(names) <= 2 else f"{names[0]} and {len(names) - 1} other layers"
+    return ", ".join(names) if len(names) <= 2 else f"{names[0]} and {len(names) - 1} others"
 
 
 def _judged(sample: Sampled) -> list[int]:

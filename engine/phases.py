@@ -15,9 +15,9 @@ WORDS = {
     "forward": "the model: inputs to outputs",
     "loss": "outputs against targets",
     "backward": "the gradients of all weights",
-    "clip": "gradients finite? clipped?",
+    "clip": "gradients: finite? too large?",
     "step": "the optimizer moves the weights",
-    "other": "schedule, sums, requests",
+    "other": "reports, the screen, other programs",
     "validation": "its share of each step",
 }
 WHOLE = {**WORDS, "step": "forward, backward, update: one graph"}  # where one compiled function takes whole steps
@@ -52,3 +52,11 @@ def a_step(samples: Sequence[Sampled]) -> float:
 def _sound(sample: Sampled, name: str) -> float:
     seconds = sample.seconds.get(name, 0.0)
     return seconds if 0 <= seconds < math.inf else 0.0
+
+
+def in_short(seconds: float) -> str:
+    """How long a part of a step took: 12 µs, 1.25 ms, 3.1 s."""
+    for size, unit in ((1.0, "s"), (1e-3, "ms")):
+        if seconds >= 0.9995 * size:
+            return f"{seconds / size:.3g} {unit}"
+    return f"{seconds * 1e6:.3g} µs"

@@ -191,7 +191,7 @@ KEYS: tuple[Key, ...] = (
     Key(
         "pane-1",
         "1",
-        "1-6",
+        "1-8",
         "Pane",
         "Chart Recipe Epochs Device Output …",
         ("train", "over"),
@@ -200,6 +200,8 @@ KEYS: tuple[Key, ...] = (
         palette=False,
     ),
     *(Key(f"pane-{n}", str(n), str(n), f"Pane {n}", "", ("train",), f"pane({n})", palette=False) for n in range(2, 7)),
+    Key("step", "7", "7", "A step by phase", "where its time goes", ("train",), "pane(7)"),
+    Key("layers", "8", "8", "Layer health", "gradient and update of each layer", ("train",), "pane(8)"),
     Key("hide", "H", "H", "Hide the pane", "that has the keyboard; its number brings it back", ("train",), "hide_pane"),
     Key("larger", "right_curly_bracket", "{ }", "Pane smaller, larger", "that has the keyboard", ("train",), "size_pane(1)"),
     Key("smaller", "left_curly_bracket", "{", "Smaller pane", "", ("train",), "size_pane(-1)", palette=False),

@@ -14,7 +14,7 @@ from engine.cli.show import print_json
 from engine.events import Sampled, to_dict
 from engine.health import words
 from engine.history import History
-from engine.phases import a_step, phases
+from engine.phases import a_step, in_short, phases
 from engine.verdict import verdict
 
 
@@ -78,11 +78,3 @@ def _print_layers(sample: Sampled, out: Stream) -> None:
 
 def _measured(value: float) -> str:
     return "–" if math.isnan(value) else f"{value:.1e}"
-
-
-def in_short(seconds: float) -> str:
-    """How long a part of a step took: 12 µs, 1.25 ms, 3.1 s."""
-    for size, unit in ((1.0, "s"), (1e-3, "ms")):
-        if seconds >= 0.9995 * size:
-            return f"{seconds / size:.3g} {unit}"
-    return f"{seconds * 1e6:.3g} µs"

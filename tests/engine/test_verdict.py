@@ -166,7 +166,7 @@ ILL: dict[str, tuple[dict[str, Any], str, str]] = {
     "dead": ({"silent": (0.0, 0.55, 0.0)}, "dead units in b: 55% had no gradient in any of the last batches", "lr=x0.3"),
     "exploding": ({"ratio": (0.2, 1e-3, 0.3)}, "exploding: a step changes a, c by 30% of its norm at most", "clip_norm=1"),
     "vanishing": (
-        {"gradient": (1e-6, 1e-5, 1.0)}, "vanishing gradient in a, b: 1e-06 of that of a layer after it, weight by weight", ""
+        {"gradient": (1e-6, 1e-5, 1.0)}, "vanishing gradient in a, b: 1e-06 of a later layer's, per weight", ""
     ),
 }  # fmt: skip
 

@@ -1,6 +1,10 @@
 """Output, device and recipe panes."""
 
+import os
+import sys
 import threading
+from types import SimpleNamespace
+from typing import Any
 
 import pytest
 from hypothesis import given, settings
@@ -13,6 +17,7 @@ from tui.widgets.device import DevicePane, device_rows
 from tui.widgets.device_reader import DeviceReader, DeviceReading
 from tui.widgets.output import OutputPane
 from tui.widgets.recipe_pane import RecipePane
+from tui.widgets.rows import length
 
 
 class Output(App):
@@ -201,3 +206,57 @@ class TestRecipe:
 
 def test_the_scripted_device_is_a_run_like_any_other():
     assert scripted.started(device="cuda:0", device_name="NVIDIA H100 80GB HBM3").device == "cuda:0"
+
+
+class Machine:
+    """An NVML with two GPUs; on the second, in which the run is, this process, a stranger's and one that hides its memory."""
+
+    NVML_TEMPERATURE_GPU = 0
+
+    class NVMLError(Exception):
+        pass
+
+    def __init__(self) -> None:
+        self.processes = [SimpleNamespace(pid=os.getpid(), usedGpuMemory=10 * GIB)]
+        self.processes += [
+            SimpleNamespace(pid=2**30, usedGpuMemory=3 * GIB),
+            SimpleNamespace(pid=2**30 + 1, usedGpuMemory=None),
+        ]
+
+    def __getattr__(self, name: str) -> Any:
+        answers: dict[str, Any] = {
+            "nvmlInit": lambda: None,
+            "nvmlDeviceGetCount": lambda: 2,
+            "nvmlDeviceGetHandleByIndex": lambda i: i,
+            "nvmlDeviceGetIndex": lambda handle: handle,
+            "nvmlDeviceGetName": lambda handle: f"GPU {handle}",
+            "nvmlDeviceGetUtilizationRates": lambda handle: SimpleNamespace(gpu=10 + handle),
+            "nvmlDeviceGetMemoryInfo": lambda handle: SimpleNamespace(used=(13 if handle else 2) * GIB, total=80 * GIB),
+            "nvmlDeviceGetTemperature": lambda handle, kind: 40 + handle,
+            "nvmlDeviceGetPowerUsage": self.power,
+            "nvmlDeviceGetComputeRunningProcesses": lambda handle: self.processes if handle else [],
+        }
+        return answers[name]
+
+    def power(self, handle: int) -> int:
+        if handle == 0:
+            raise self.NVMLError
+        return 300_000
+
+
+def test_each_gpu_and_whose_memory_it_is(monkeypatch):
+    monkeypatch.setitem(sys.modules, "pynvml", Machine())
+    monkeypatch.delenv("CUDA_VISIBLE_DEVICES", raising=False)
+    reading = DeviceReader("cuda:1").read()
+    assert (reading.gpu_own, reading.gpu_others) == (10 * GIB, (2, 3 * GIB))
+    text = "\n".join("".join(piece for piece, _ in row) for row in device_rows(reading, 34))
+    for said in (
+        "GPU 1",
+        "11 %",
+        "13.0 of 80.0 GiB",
+        "41 °C  300 W",
+        "own   10 GiB, 2 others 3.0 GiB",
+        "gpu 0 10 %  2 of 80 GiB  40 °C",
+    ):
+        assert said in text, text
+    assert all(length(row) <= 34 for row in device_rows(reading, 34))

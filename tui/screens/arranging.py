@@ -19,6 +19,16 @@ ENDED = 14  # lines that the summary needs beside the epochs
 class Arranging(Base):
     """Its actions are for the pane that has the keyboard. On a small screen panes are tabs, and nothing of this holds."""
 
+    _beside: int | None = None  # what is beside the epochs: as chosen, else the step, and at the end the summary
+
+    def put_beside(self, pane: int | None) -> None:
+        """Show this pane beside the epochs; None: the usual one."""
+        self._beside = pane
+        now = pane or (6 if self.has_class("-ended") else 7)
+        for n in (6, 7, 8):
+            self.set_class(n == now, f"-beside{n}")
+        self.lay_out()
+
     def lay_out(self) -> None:
         """Show the panes as they were chosen."""
         kept, small = self.console_app.preferences, self.has_class("-small")
@@ -28,7 +38,7 @@ class Arranging(Base):
         right, middle, output = self.query_one("#right"), self.query_one("#middle"), self.query_one(OutputPane)
         ended = self.has_class("-ended")
         right.set_class({"recipe", "device"} <= hidden, "-hidden")
-        middle.set_class("epochs" in hidden and not ended, "-hidden")
+        middle.set_class("epochs" in hidden and not ended and self._beside is None, "-hidden")
         right.styles.width = None if small else kept["layout.right"]
         middle.styles.height = None if small else max(kept["layout.epochs"], ENDED if ended else 0)
         output.styles.height = None if small else kept["layout.output"]
@@ -41,7 +51,7 @@ class Arranging(Base):
 
     def _side_by_side(self) -> bool:
         if self.has_class("-small"):
-            self.notify("on a small screen the panes are tabs: 1 to 6 shows them")
+            self.notify("on a small screen the panes are tabs: 1 to 8 shows them")
         return not self.has_class("-small")
 
     def action_hide_pane(self) -> None:

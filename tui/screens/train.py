@@ -37,10 +37,12 @@ from tui.widgets.chart import Chart
 from tui.widgets.device import DevicePane
 from tui.widgets.epochs import EpochLog
 from tui.widgets.formats import number
+from tui.widgets.layers import LayersPane
 from tui.widgets.output import OutputPane
 from tui.widgets.progress import RunProgress, TitleLine, Trouble
 from tui.widgets.recipe_pane import RecipePane
 from tui.widgets.rows import Rows
+from tui.widgets.step import StepPane
 from tui.widgets.summary import Summary
 from tui.widgets.verdict import VerdictLine
 
@@ -51,8 +53,11 @@ PANES: dict[int, tuple[str, type[Widget]]] = {
     4: ("Device", DevicePane),
     5: ("Output", OutputPane),
     6: ("Summary", Summary),
+    7: ("Step", StepPane),
+    8: ("Layers", LayersPane),
 }
 LAST = 6  # is there once the run has ended
+BESIDE = (LAST, 7, 8)  # one of them is beside the epochs
 
 
 class TrainScreen(ChartKeys, Arranging):
@@ -88,6 +93,8 @@ class TrainScreen(ChartKeys, Arranging):
                     yield DevicePane()
             with Horizontal(id="middle"):
                 yield EpochLog()
+                yield StepPane()
+                yield LayersPane()
                 yield Summary()
             yield VerdictLine()
             yield OutputPane()
@@ -96,7 +103,7 @@ class TrainScreen(ChartKeys, Arranging):
     def on_mount(self) -> None:
         self._chart = chart = self.query_one(Chart)
         chart.window, chart.cursor = self.console_app.parts.get(self.shown.path or self.shown, (None, None))
-        self.lay_out()
+        self.put_beside(None)
         self.call_after_refresh(self.poll)
 
     def on_resize(self, event: events.Resize) -> None:
@@ -144,7 +151,7 @@ class TrainScreen(ChartKeys, Arranging):
             return
         if (history.ended is not None) != self.has_class("-ended"):
             self.set_class(history.ended is not None, "-ended")
-            self.lay_out()
+            self.put_beside(None)
             self.query_one(KeyLine).of = "train" if history.ended is None else "over"
             self.query_one("#tabs", Static).update(self._tabs())
         if isinstance(self.shown, Followed):
@@ -205,7 +212,7 @@ class TrainScreen(ChartKeys, Arranging):
         parts: list[tuple[str, str]] = []
         for n, (title, _) in PANES.items():
             if n != LAST or self.has_class("-ended"):
-                parts += [(f" {n} {title} ", "reverse bold" if n == self._page else "$text-muted"), (" ", "")]
+                parts.append((f" {n} {title} ", "reverse bold" if n == self._page else "$text-muted"))
         return Content.assemble(" ", *parts)
 
     def _recipe(self) -> RecipePane:
@@ -227,6 +234,8 @@ class TrainScreen(ChartKeys, Arranging):
         self.add_class(f"-page{n}")
         self.query_one("#tabs", Static).update(self._tabs())
         self._seen = ()
+        if n in BESIDE:
+            self.put_beside(n)
         pane: Widget = self.query_one(PANES[n][1])
         self.show_pane(PANES[n][1])
         self.set_focus(pane)
@@ -274,7 +283,15 @@ class TrainScreen(ChartKeys, Arranging):
             self.notify("there is nothing to say of this run yet")
             return
         change = found.change if self.shown.history.ended is None else ""
-        self.app.push_screen(VerdictScreen(found, change), lambda wanted: self.action_edit(change) if wanted else None)
+        proposal = found.recipe if self.shown.values else {}
+
+        async def take(wanted: bool | None) -> None:
+            if wanted and change:
+                self.action_edit(change)
+            elif wanted:
+                await self._propose(proposal, f"because {found.text}")
+
+        self.app.push_screen(VerdictScreen(found, change, proposal), take)
 
     def action_script(self) -> None:
         """Show the plain script of this run, and the command that repeats it."""
@@ -300,9 +317,13 @@ class TrainScreen(ChartKeys, Arranging):
         if ended is None or not ended.proposal or not self.shown.values:
             self.action_outliers()
             return
-        values = with_fields(self.shown.values, ended.proposal)
-        said = ", ".join(f"{field} {value}" for field, value in ended.proposal.items())
-        await self.console_app.propose(values, f"as in {self.shown.path.name if self.shown.path else 'the run'}, but {said}")
+        await self._propose(ended.proposal)
+
+    async def _propose(self, changes: Mapping[str, Any], why: str = "") -> None:
+        values = with_fields(self.shown.values, changes)
+        said = ", ".join(f"{field} {value}" for field, value in changes.items())
+        name = self.shown.path.name if self.shown.path else "the run"
+        await self.console_app.propose(values, f"as in {name}, but {said}{f', {why}' if why else ''}")
 
     def copies(self) -> list[tuple[str, str]]:
         """Where it is, how it is reached or repeated, what is under the cursor, why it failed."""

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from typing import ClassVar
+from collections.abc import Mapping
+from typing import Any, ClassVar
 
 from textual.app import ComposeResult
 from textual.binding import Binding, BindingType
@@ -21,19 +22,23 @@ class VerdictScreen(ModalScreen[bool]):
         Binding("enter,e", "take", "Make the change ready", show=False),
     ]
 
-    def __init__(self, verdict: Verdict, change: str) -> None:
+    def __init__(self, verdict: Verdict, change: str, proposal: Mapping[str, Any] | None = None) -> None:
         super().__init__()
         self._verdict, self._change = verdict, change
+        self._proposal = ", ".join(f"{field} = {value}" for field, value in (proposal or {}).items())
 
     def compose(self) -> ComposeResult:
         with Vertical(classes="box") as box:
             box.border_title = "Verdict"
-            box.border_subtitle = f"Enter opens the change {self._change} · Esc closes" if self._change else "Esc closes"
+            opens = f"the change {self._change}" if self._change else "the form" if self._proposal else ""
+            box.border_subtitle = f"Enter opens {opens} · Esc closes" if opens else "Esc closes"
             yield Static(self._verdict.text, classes="line said", markup=False)
             yield Static(self._verdict.why, classes="line", markup=False)
             if self._change:
                 yield Static(f"Proposed: {self._change}, from the next step on.", classes="keys", markup=False)
+            elif self._proposal:
+                yield Static(f"Proposed: a new run with {self._proposal}.", classes="keys", markup=False)
 
     def action_take(self) -> None:
-        """Close; with a change, it is to be opened."""
-        self.dismiss(bool(self._change))
+        """Close; what is proposed is to be opened."""
+        self.dismiss(bool(self._change or self._proposal))

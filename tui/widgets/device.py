@@ -16,7 +16,7 @@ GIB = 2**30
 
 
 class DevicePane(Pane):
-    """Utilization and memory, read every two seconds while the pane is visible.
+    """Utilization, memory, warmth and power of each GPU, whose memory it is, and the host; every two seconds while visible.
 
     NVML can take its time, so each reading is taken by a thread of its own; the pane's timer picks it up when it is there.
     """
@@ -38,6 +38,7 @@ class DevicePane(Pane):
         device = history.started.device if history.started else "cpu"
         if self._own_reader and (device, self.process) != (self.reader.device, self.reader.process):
             self.reader = DeviceReader(device, self.process)
+            self.set_class(device.startswith("cuda"), "-gpu")
 
     def on_mount(self) -> None:
         self.set_interval(SECONDS / TICKS, partial(self.guarded, self._tick))
@@ -77,6 +78,19 @@ def device_rows(reading: DeviceReading, width: int) -> list[Row]:
               f"{reading.gpu_watts:.0f} W" if reading.gpu_watts is not None else ""]  # fmt: skip
     if any(warmth):
         rows.append([(" " * 7, ""), ("  ".join(part for part in warmth if part), "label")])
+    if reading.gpu_own is not None or reading.gpu_others[0]:
+        count, size = reading.gpu_others
+        said = [f"{_gib(reading.gpu_own)}"] if reading.gpu_own is not None else []
+        said += [f"{count} other{'s' if count > 1 else ''} {_gib(size)}"] if count else []
+        rows.append([(" own   " if reading.gpu_own is not None else " " * 7, "label"), (", ".join(said), "")])
+    for other in reading.others:
+        figures = [
+            "" if other.percent is None else f"{other.percent:.0f} %",
+            "" if not other.memory_total else f"{(other.memory_used or 0) / GIB:.0f} of {_gib(other.memory_total)}",
+            "" if other.celsius is None else f"{other.celsius:.0f} °C",
+            "" if other.watts is None else f"{other.watts:.0f} W",
+        ]
+        rows.append([(f" gpu {other.number:<2}", "faint"), ("  ".join(filter(None, figures))[: max(0, width - 7)], "faint")])
     if reading.note:
         rows.append([(" ", ""), (reading.note, "warn")])
     if reading.cpu_percent is not None:
@@ -102,3 +116,7 @@ def _memory(name: str, used: int, total: int, width: int) -> Row:
     room = width - 8 - len(text) - 1
     filled = bar(used / total, min(20, room)) if room >= 6 else []
     return [(f" {name:<5} ", "label"), *filled, (" " if filled else "", ""), (text, "")]
+
+
+def _gib(size: int) -> str:
+    return f"{size / GIB:.1f} GiB" if size < 9.95 * GIB else f"{size / GIB:.0f} GiB"

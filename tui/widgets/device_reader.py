@@ -8,6 +8,18 @@ from typing import Any
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class GpuReading:
+    """One GPU that the run is not on."""
+
+    number: int
+    percent: float | None = None
+    memory_used: int | None = None
+    memory_total: int | None = None
+    celsius: float | None = None
+    watts: float | None = None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class DeviceReading:
     """One sample: shares in percent (of one core for the process, so it can exceed 100), memory in bytes, None: not known."""
 
@@ -23,6 +35,9 @@ class DeviceReading:
     gpu_memory_total: int | None = None
     gpu_celsius: float | None = None
     gpu_watts: float | None = None
+    gpu_own: int | None = None  # bytes that the run's process holds there; None: it is not among those that NVML names
+    gpu_others: tuple[int, int] = (0, 0)  # other processes there, and the bytes that they hold
+    others: tuple[GpuReading, ...] = ()  # the machine's other GPUs
     note: str = ""  # one sentence where a CUDA device can't be read
 
 
@@ -38,6 +53,7 @@ class DeviceReader:
         self._process: Any = None
         self._nvml: Any = None
         self._handle: Any = None
+        self._others: list[tuple[int, Any]] = []
         self._note = ""
 
     def read(self) -> DeviceReading:
@@ -67,25 +83,47 @@ class DeviceReader:
             self._open()
         if self._handle is None:
             return {"note": self._note}
-        nvml, handle = self._nvml, self._handle
-
-        def ask(read: Any, *arguments: Any) -> Any:
-            try:
-                return read(handle, *arguments)
-            except nvml.NVMLError:  # not every device knows every figure
-                return None
-
-        use, memory = ask(nvml.nvmlDeviceGetUtilizationRates), ask(nvml.nvmlDeviceGetMemoryInfo)
-        watts = ask(nvml.nvmlDeviceGetPowerUsage)
-        name = ask(nvml.nvmlDeviceGetName) or ""
+        handle = self._handle
+        name = self._ask(self._nvml.nvmlDeviceGetName, handle) or ""
+        figures = self._figures(handle)
         return {
             "gpu_name": name.decode() if isinstance(name, bytes) else name,
-            "gpu_percent": None if use is None else float(use.gpu),
-            "gpu_memory_used": None if memory is None else int(memory.used),
-            "gpu_memory_total": None if memory is None else int(memory.total),
-            "gpu_celsius": ask(nvml.nvmlDeviceGetTemperature, nvml.NVML_TEMPERATURE_GPU),
-            "gpu_watts": None if watts is None else watts / 1000,
+            **{f"gpu_{key}": value for key, value in figures.items()},
+            **self._processes(handle),
+            "others": tuple(GpuReading(number=number, **self._figures(other)) for number, other in self._others),
         }
+
+    def _ask(self, read: Any, *arguments: Any) -> Any:
+        try:
+            return read(*arguments)
+        except self._nvml.NVMLError:  # not every device knows every figure
+            return None
+
+    def _figures(self, handle: Any) -> dict[str, Any]:
+        nvml = self._nvml
+        use, memory = self._ask(nvml.nvmlDeviceGetUtilizationRates, handle), self._ask(nvml.nvmlDeviceGetMemoryInfo, handle)
+        watts = self._ask(nvml.nvmlDeviceGetPowerUsage, handle)
+        return {
+            "percent": None if use is None else float(use.gpu),
+            "memory_used": None if memory is None else int(memory.used),
+            "memory_total": None if memory is None else int(memory.total),
+            "celsius": self._ask(nvml.nvmlDeviceGetTemperature, handle, nvml.NVML_TEMPERATURE_GPU),
+            "watts": None if watts is None else watts / 1000,
+        }
+
+    def _processes(self, handle: Any) -> dict[str, Any]:
+        """Whose memory it is: the run's process, with those that it started, and the others."""
+        import psutil
+
+        held = {
+            one.pid: one.usedGpuMemory or 0 for one in self._ask(self._nvml.nvmlDeviceGetComputeRunningProcesses, handle) or ()
+        }
+        own = {self._process.pid} if self._process is not None else set()
+        with contextlib.suppress(psutil.Error):
+            own |= {child.pid for child in self._process.children(recursive=True)} if held else set()
+        ours = [size for pid, size in held.items() if pid in own]
+        others = [size for pid, size in held.items() if pid not in own]
+        return {"gpu_own": sum(ours) if ours else None, "gpu_others": (len(others), sum(others))}
 
     def _open(self) -> None:
         """Find the device in NVML, which numbers all devices, CUDA only those in CUDA_VISIBLE_DEVICES."""
@@ -105,5 +143,8 @@ class DeviceReader:
                 pynvml.nvmlDeviceGetHandleByIndex(int(name)) if name.isdigit() else pynvml.nvmlDeviceGetHandleByUUID(name)
             )
             self._nvml = pynvml
+            own = pynvml.nvmlDeviceGetIndex(self._handle)
+            count = pynvml.nvmlDeviceGetCount()
+            self._others = [(i, pynvml.nvmlDeviceGetHandleByIndex(i)) for i in range(count) if i != own]
         except pynvml.NVMLError as error:
             self._note = f"NVML can't read {self.device}: {error}"

@@ -10,7 +10,12 @@ from engine.history import History
 from engine.verdict import Verdict, verdict
 from tui.widgets.rows import Rows
 
-LOOKS = {"improving": ("✓", "good"), "plateau": ("—", "warn"), "diverging": ("✗", "bad")}  # others: a warning
+LOOKS = {
+    "improving": ("✓", "good"),
+    "plateau": ("—", "warn"),
+    "diverging": ("✗", "bad"),
+    "exploding": ("✗", "bad"),
+}  # others: a warning
 SECONDS = 2.0  # of training between two looks at the curve in the middle of an epoch
 
 
@@ -31,7 +36,7 @@ class VerdictLine(Rows, can_focus=True):
         """Look again where something has changed that the verdict rests on."""
         now = history.progress
         seen = (id(history), len(history.epochs), len(history.settings), len(history.rewinds), history.ended,
-                now and now.elapsed // SECONDS)  # fmt: skip
+                now and now.elapsed // SECONDS, history.samples[-1:])  # fmt: skip
         if seen == self._seen:
             return
         self._seen = seen
