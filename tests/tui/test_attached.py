@@ -226,7 +226,7 @@ async def test_changes_and_rewinds_are_noted_in_their_epoch_and_marked(attached:
         changed(2 * at, 5e-4, 3e-4),
         Rewound(step=2 * at + 90, to=2 * at + 40, reason="the loss is not finite"),
     ]
-    async with attached.run_test(size=WIDE) as pilot:
+    async with attached.run_test(size=(140, 40)) as pilot:
         await watching(attached, pilot)
         log = attached.screen.query_one(EpochLog)
         await until(lambda: len(log._rows) == 4)
