@@ -17,6 +17,7 @@ from engine.events import (
     RunEnded,
     RunPaused,
     RunStarted,
+    Sampled,
     Trained,
 )
 from engine.history import History
@@ -122,6 +123,17 @@ def running_history(epochs: int = 20, at: int = 7, batch: int = 238) -> History:
     history.apply(trained(at, first, first + batch - 1, noise))
     history.apply(progress(at, batch, epochs=epochs))
     return history
+
+
+def sampled(step: int = 2730) -> Sampled:
+    """A step of the MLP that was looked at."""
+    return Sampled(
+        time=START + step / STEPS * SECONDS, step=step, each=8.2e-5, cost=6e-4, whole=False,
+        seconds={"data": 4e-6, "forward": 1.7e-5, "loss": 6e-6, "backward": 2.6e-5, "clip": 8e-6, "step": 1.4e-5, "other": 7e-6,
+                 "validation": 3e-6},
+        layers=("layers.1", "layers.3"), kinds=("Linear", "Linear"), sizes=(8320, 1290), gradient=(0.0712, 0.124),
+        weight=(6.61, 2.13), ratio=(1.9e-3, 2.4e-3), silent=(0.0859, 0.0),
+    )  # fmt: skip
 
 
 def running_history_events(at: int) -> list[Event]:

@@ -87,7 +87,7 @@ async def runs(console: Console) -> None:
     console.action_runs()
 
 
-RUNNING = [scripted.started(20), *scripted.running_history_events(7)]
+RUNNING = [scripted.started(20), *scripted.running_history_events(7), scripted.sampled()]
 STORIES: dict[str, tuple[Opening, Steps]] = {
     "form": (
         form,
@@ -107,7 +107,9 @@ STORIES: dict[str, tuple[Opening, Steps]] = {
             ("running-epochs", ("3",)),
             ("running-device", ("4",)),
             ("running-output", ("5",)),
-            ("running-cursor", ("1", "left", "left")),
+            ("running-step", ("7",)),
+            ("running-layers", ("8",)),
+            ("running-cursor", ("7", "1", "left", "left")),
             ("running-zoomed", ("z", "y")),
             ("running-edit", ("e",)),
             ("running-verdict", ("escape", "exclamation_mark")),

@@ -13,6 +13,7 @@ from tui.widgets.rows import Pane, Row
 HEAD = 27  # cells of a row without its bar
 WORDS = 38  # cells that the words of a phase may need
 LONGEST = 24  # cells of a bar
+EARLY = 200  # steps before the first sample at most, where there are any
 
 
 class StepPane(Pane):
@@ -28,7 +29,7 @@ class StepPane(Pane):
     def show(self, history: History) -> None:
         """Draw the samples where there is a new one."""
         self._history = history
-        now = (history.samples[-1] if history.samples else bool(history.progress), self.size.width)
+        now = (history.samples[-1] if history.samples else _why_none(history), self.size.width)
         if now != self._drawn and self.size.width:
             self._drawn = now
             self.set_rows(step_rows(history.samples, self.size.width) or [[(_why_none(history), "faint")]])
@@ -58,6 +59,6 @@ def step_rows(samples: tuple[Sampled, ...], width: int) -> list[Row]:
 
 def _why_none(history: History) -> str:
     """What is to be said where no step was looked at."""
-    if history.progress is None or history.ended is None:
-        return " the first steps are looked at soon" if history.ended is None else " no step was looked at"
-    return " no step was looked at (training.health)"
+    now = history.progress
+    early = history.ended is None and (now is None or now.step < EARLY)
+    return " the first steps are looked at soon" if early else " no step is looked at in this run"
