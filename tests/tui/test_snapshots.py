@@ -20,6 +20,7 @@ from tests.tui import scripted
 from tests.tui.conftest import ScriptedEngine, ScriptedFollower, ready, run_summary, until
 from tui.app import Console
 from tui.screens.train import TrainScreen
+from tui.widgets.device import DevicePane
 from tui.widgets.device_reader import DeviceReader, DeviceReading
 from tui.widgets.progress import TitleLine
 
@@ -135,7 +136,9 @@ STORIES: dict[str, tuple[Opening, Steps]] = {
 
 
 async def settled(console: Console) -> None:
-    """Wait until the screen has stopped changing."""
+    """Wait until the screen has stopped changing, and the machine has been read."""
+    panes = console.screen.query(DevicePane)
+    await until(lambda: all(pane._drawn is not None for pane in panes if pane.is_on_screen))
     last, same = "", 0
     while same < 2:
         await asyncio.sleep(0.05)

@@ -110,6 +110,7 @@ class TrainScreen(ChartKeys, Arranging):
         super().on_resize(event)
         self.lay_out()
         self._seen = ()
+        self.call_after_refresh(self._show, self.shown.history)  # panes that came into view
 
     def on_screen_resume(self) -> None:
         self._seen = ()
