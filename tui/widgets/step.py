@@ -61,4 +61,4 @@ def _why_none(history: History) -> str:
     """What is to be said where no step was looked at."""
     now = history.progress
     early = history.ended is None and (now is None or now.step < EARLY)
-    return " the first steps are looked at soon" if early else " no step is looked at in this run"
+    return " the first is looked at soon" if early else " no step is looked at in this run"
