@@ -86,6 +86,7 @@ class Console(App[str]):
         terminal: Terminal | None = None,
         launcher: Launcher | None = None,
         attach: Path | None = None,  # a run to open on
+        welcome: bool = False,  # whether to begin with the first steps
         preferences: Preferences | None = None,  # None: the defaults, and nothing is kept
     ) -> None:
         super().__init__(driver_class=LastingDriver if terminal else None)
@@ -107,6 +108,8 @@ class Console(App[str]):
         self.ghost_chosen = False  # whether the person said so: a fork is else compared with its parent
         self.form = FormScreen(engine, self.preload, values, source)
         self._opens_on = attach
+        self._welcome = welcome
+        self._tour = False  # with the run that is about to be shown
         self.suspended = False  # the shell has the terminal
         self._was_stopped = False  # since it was given away
         self._leaving: str | None = None  # set while the app waits for the run's end to close
@@ -153,6 +156,9 @@ class Console(App[str]):
             self._opens_on = None
         self.set_interval(1.0, self._attend)
         self.call_after_refresh(gc.enable)
+        if self._welcome and self.preferences["guide.welcome"]:
+            self.preferences["guide.welcome"] = False
+            self.call_after_refresh(self.action_first_steps)
         for sentence in self._mistakes:
             self.notify(sentence, severity="warning", markup=False, timeout=15)
 
@@ -241,6 +247,9 @@ class Console(App[str]):
         self.session = session
         self.action_form()
         self.push_screen(TrainScreen(session))
+        if self._tour:
+            self._tour = False
+            self.call_after_refresh(self.action_first_steps)
         return session
 
     def follow(self, path: Path) -> None:
@@ -320,6 +329,23 @@ class Console(App[str]):
 
         self.action_form()
         self.push_screen(QueueScreen(job))
+
+    def action_first_steps(self) -> None:
+        """Ready experiments for who never trained a model; on a run a tour of its screen."""
+        from tui.screens.train import TrainScreen
+        from tui.screens.welcome import TourScreen, WelcomeScreen
+
+        if isinstance(self.screen, TrainScreen):
+            self.preferences["guide.tour"] = False
+            self.push_screen(TourScreen())
+        else:
+            self.push_screen(WelcomeScreen(), self._experiment)
+
+    async def _experiment(self, values: Mapping[str, Any] | None) -> None:
+        if values is not None:
+            await self.propose(values, "first steps")
+            self._tour = self.preferences["guide.tour"]
+            self.form.action_start()
 
     def action_help(self) -> None:
         """All keys."""

@@ -54,7 +54,16 @@ def open_console(launcher: Launcher, *, recipe: str | None = None, runs: str | N
     failure = ""
     with Terminal(Output()) as terminal:
         source = Path(recipe).name if recipe else ""
-        app = Console(engine, values, source=source, terminal=terminal, launcher=launcher, attach=path, preferences=preferences)
+        app = Console(
+            engine,
+            values,
+            source=source,
+            terminal=terminal,
+            launcher=launcher,
+            attach=path,
+            preferences=preferences,
+            welcome=recipe is None and attach is None and not engine.root.is_dir(),
+        )
         app.tell_errors_to(terminal.screen)
         try:
             # A loop of our own stays open after the app: its signal handlers hold until `stops` takes over.

@@ -287,6 +287,9 @@ KEYS: tuple[Key, ...] = (
         "app.command_palette",
         palette=False,
     ),
+    Key(
+        "first-steps", "i", "i", "First steps", "ready experiments; on a run a tour of the screen", ("app",), "app.first_steps"
+    ),
     Key("copy", "k", "k", "Copy", "path, command, values, error: to the clipboard", ("app",), "screen.copy"),
     Key("suspend", "ctrl+z", "Ctrl-Z", "Suspend the screen", "until fg; training goes on", ("app",), "app.suspend_process"),
     Key("themes", "T", "T", "Colours", "dark, light, for the colour-blind, high contrast", ("app",), "app.themes"),

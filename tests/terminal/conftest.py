@@ -57,7 +57,7 @@ class Tmux:
         self._session = name
         # Ctrl-C is for the console: the shell around it has to live on to print the status.
         repository, there = shlex.quote(str(REPOSITORY)), shlex.quote(str(self.where))
-        before = f"trap : INT; unset COLUMNS LINES; cd {there}; export PYTHONPATH={repository}"
+        before = f"trap : INT; unset COLUMNS LINES; cd {there}; export PYTHONPATH={repository} EPOCHAL_CONFIG={there}/config"
         whole = f"{before}; {command}; echo status $?; exec sleep 600"
         self.run("new-session", "-d", "-s", name, "-x", str(width), "-y", str(height), "sh", "-c", whole)
         self.run("set-option", "-g", "remain-on-exit", "on")

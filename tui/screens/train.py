@@ -135,7 +135,8 @@ class TrainScreen(ChartKeys, Arranging):
         ghost = self._ghost()
         beside = [(name, other.version) for name, other in ghost]
         seen = (id(history), history.version, self._page, self.size, beside)
-        if self.is_current and seen != self._seen and not self.console_app.suspended:
+        looked_at = self.is_current or self.app.screen.has_class("-beside")  # the tour stands on it
+        if looked_at and seen != self._seen and not self.console_app.suspended:
             self._seen = seen
             with self.app.batch_update():
                 self._show(history)
