@@ -25,20 +25,20 @@ EXPERIMENTS: tuple[tuple[str, str, Mapping[str, Any]], ...] = (
     ),
     (
         "Tell two half-moons apart",
-        "points in a plane, of two kinds; it learns the curved line between them",
+        "points of two kinds; it learns the curved line between them",
         {"name": "moons", "data": {"name": "moons"}, "model": {"name": "mlp", "hidden": [32, 32]},
          "loss": {"name": "CrossEntropyLoss"}, "optimizer": {"name": "Adam", "lr": 1e-2}, "training": {"epochs": 60}},
     ),
     (
         "Follow a wave",
-        "points along a sine with noise; it learns to give the height at each place",
+        "noisy points along a sine; it learns the height at each place",
         {"name": "sine", "data": {"name": "sine"}, "model": {"name": "mlp", "hidden": [64, 64]},
          "loss": {"name": "MSELoss"}, "optimizer": {"name": "Adam", "lr": 1e-2}, "training": {"epochs": 60}},
     ),
 )  # fmt: skip
 WORDS = """Training a model means: show it examples, measure how wrong it is (the loss), change it a little so that it is less
-wrong, and again. You will see the loss fall, on the examples that it learns from (train) and on others that are kept back (val): the
-second says what it is worth. Nothing can break: space pauses, s stops and saves, q leaves."""
+wrong, and again. You will see the loss fall, on the examples that it learns from (train) and on others that are kept back
+(val): the second says what it is worth. Nothing can break: space pauses, s stops and saves, q leaves."""
 CARDS = (
     (1, "The chart", "How wrong the model is, from left to right as it learns: lower is better. The thick line is train, the "
      "line with dots is val. ★ is the best so far. m shows another metric, ← → read exact values."),
