@@ -99,10 +99,11 @@ class Console(App[str]):
         self.preload = Preload(engine)
         self.session: Session | None = None
         self.preferences = preferences or Preferences()
+        kept = {key: self.preferences[f"attention.{key}"] for key in ("terminal", "command", "webhook", "stall_seconds")}
+        self.attention = Attention(self._to_terminal, self._present, settings=kept)
         self.view = view_of(self.preferences)  # of every chart
         self.keeper = Keeper(self.preferences, self.view)
         self.parts: dict[object, tuple[tuple[float, float] | None, float | None]] = {}  # of charts: window and cursor, by run
-        self.attention = Attention(self._to_terminal, self._present)
         self._touched = time.monotonic()  # when a key was pressed last
         self.ghost: Others | None = None  # the run that the one on the screen is compared with
         self.ghost_chosen = False  # whether the person said so: a fork is else compared with its parent

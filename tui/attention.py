@@ -17,7 +17,7 @@ import time
 from collections import deque
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Protocol
+from typing import TYPE_CHECKING, Any, Protocol
 from weakref import WeakKeyDictionary
 
 from tui.widgets.formats import clock, number, place
@@ -53,7 +53,8 @@ class Watched(Protocol):
 class Watch:
     """Finds what is worth a call in one run: each thing once. What was so when the watch began is old news."""
 
-    def __init__(self, history: History, now: float) -> None:
+    def __init__(self, history: History, now: float, stall: float = STALL) -> None:
+        self._stall = stall
         self._ended = history.ended is not None
         self._rewinds = len(history.rewinds)
         self._nan = self._is_nan(history)
@@ -88,7 +89,7 @@ class Watch:
             if history.progress is not None and not history.paused and not self._stalled:
                 self._longest = max(self._longest, silent)
             self._version, self._heard, self._stalled = history.version, now, False
-        elif not self._stalled and silent > max(STALL, 10 * self._longest):
+        elif not self._stalled and silent > max(self._stall, 10 * self._longest):
             self._stalled = True
             yield Call("stall", name, f"{name} has not said a word for {clock(silent)} ({history.state})")
 
@@ -118,7 +119,12 @@ class Attention:
         present: Callable[[], bool],
         environment: Mapping[str, str] = os.environ,
         now: Callable[[], float] = time.monotonic,
+        settings: Mapping[str, Any] | None = None,  # those of the section "attention"; the environment goes before them
     ) -> None:
+        kept = settings or {}
+        said = environment.get("EPOCHAL_NOTIFY")
+        self._told = [said] if said else [kept[key] for key in ("command", "webhook") if kept.get(key)]
+        self._stall = float(kept.get("stall_seconds", STALL))
         self.problems: deque[str] = deque()
         self.write = write
         self.present = present
@@ -126,7 +132,9 @@ class Attention:
         self._now = now
         self._watches: WeakKeyDictionary[Watched, Watch] = WeakKeyDictionary()
         self._telling: list[threading.Thread] = []
-        self._ways = {way.strip() for way in environment.get("EPOCHAL_ATTENTION", "auto").lower().split(",")} - {""}
+        self._ways = {
+            way.strip() for way in (environment.get("EPOCHAL_ATTENTION") or kept.get("terminal") or "auto").lower().split(",")
+        } - {""}
         if unknown := sorted(self._ways - set(WAYS)):
             self.problems.append(f"EPOCHAL_ATTENTION is {', '.join(unknown)}, which is none of {', '.join(WAYS)}")
 
@@ -138,7 +146,7 @@ class Attention:
             if run not in self._watches:
                 if not run.alive:  # over long since, or not looked at yet
                     continue
-                self._watches[run] = Watch(history, now)
+                self._watches[run] = Watch(history, now, self._stall)
             for call in self._watches[run].look(history, run.alive, now):
                 self.call(call)
 
@@ -146,8 +154,8 @@ class Attention:
         """Tell it in every way that is set."""
         if "off" not in self._ways and ("always" in self._ways or not self.present()):
             self.write(escapes(call, self._ways, self._environment))
-        if self._environment.get("EPOCHAL_NOTIFY"):
-            thread = threading.Thread(target=self._tell, args=(call,), name="epochal-notify", daemon=True)
+        for whom in self._told:
+            thread = threading.Thread(target=self._tell, args=(whom, call), name="epochal-notify", daemon=True)
             self._telling.append(thread)
             thread.start()
 
@@ -156,15 +164,16 @@ class Attention:
         for thread in self._telling:
             thread.join(TIMEOUT)
 
-    def _tell(self, call: Call) -> None:
-        notify = self._environment["EPOCHAL_NOTIFY"]
+    def _tell(self, notify: str, call: Call) -> None:
         try:
             if re.match(r"https?://", notify):
                 _post(notify, call)
             else:
                 _run(notify, call, self._environment)
         except (OSError, ValueError, subprocess.SubprocessError) as error:
-            self.problems.append(f"EPOCHAL_NOTIFY failed: {error}")
+            self.problems.append(
+                f"{'EPOCHAL_NOTIFY' if self._environment.get('EPOCHAL_NOTIFY') else 'the notification'} failed: {error}"
+            )
 
 
 def _post(url: str, call: Call) -> None:

@@ -213,3 +213,28 @@ async def test_the_console_calls_when_nobody_is_there(console: Console, engine: 
         await until(lambda: console.session.history.ended and not console.session.alive)
         console._attend()
         await until(lambda: any("\x1b]9;digits-mlp finished: all epochs done\x07\x07" in text for text in written))
+
+
+def test_the_settings_name_a_webhook_and_how_long_silence_may_last():
+    told = []
+
+    class Handler(BaseHTTPRequestHandler):
+        def do_POST(self) -> None:
+            told.append(json.loads(self.rfile.read(int(self.headers["Content-Length"]))))
+            self.send_response(204)
+            self.end_headers()
+
+        def log_message(self, *_: object) -> None: ...
+
+    server = HTTPServer(("127.0.0.1", 0), Handler)
+    threading.Thread(target=server.serve_forever, daemon=True).start()
+    now, written = [0.0], []
+    kept = {"webhook": f"http://127.0.0.1:{server.server_port}/x", "terminal": "off", "stall_seconds": 5.0}
+    attention = Attention(written.append, lambda: False, {"TERM": "xterm"}, lambda: now[0], kept)
+    run = Run()
+    attention.look(run)
+    now[0] = 6.0
+    attention.look(run)
+    attention.finish()
+    server.shutdown()
+    assert [item["event"] for item in told] == ["stall"] and not written and not attention.problems
