@@ -410,8 +410,7 @@ class Epochs:
 
     def _report(self) -> None:
         """Read what the device summed up since the last time and state it."""
-        guard = self.loop.guard
-        read = self.meter.read(None if guard is None else self._guarded_from + guard.steps())
+        read = self.meter.read(self._sound())
         if read is not None:
             self.pace.took(read.steps, read.samples)
             self._state_points()
@@ -423,6 +422,13 @@ class Epochs:
         ):
             self._change(Change("training.execution", float(EXECUTIONS.index(quicker))), "auto")
         self._collect()
+
+    def _sound(self) -> int | None:
+        """The last step that was taken, where the device decided that."""
+        if self.loop.guard is not None:
+            return self._guarded_from + self.loop.guard.steps()
+        missed = 0 if self.whole is None else self.whole.missed()
+        return self.step - missed if missed else None
 
     def _state_points(self) -> None:
         points = self.meter.take_points(self.epoch + 1)

@@ -283,6 +283,8 @@ class Fitting(Epochs):
         self._guarded_from = self.step
         if self.loop.guard is not None:
             self.loop.guard.reset()
+        if self.whole is not None:
+            self.whole.reset()
 
     # Beginning where another run was
 

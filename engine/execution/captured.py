@@ -205,6 +205,12 @@ class Captured:
         averaged = [] if average is None else [held.detach() for held in (*average.parameters(), *average.buffers())]
         return [*averaged, self._guard.found, self._guard.missed]
 
+    def missed(self) -> int:
+        return 0 if self._guard is self.loop.guard or self._forgives else int(self._guard.missed.item())
+
+    def reset(self) -> None:
+        self._guard.reset()
+
 
 class CapturedCompiled(Captured):
     """The compiled function of a step, captured."""

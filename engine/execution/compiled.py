@@ -107,6 +107,12 @@ class Compiled:
     def others(self) -> list[Tensor]:
         return []
 
+    def missed(self) -> int:
+        return 0
+
+    def reset(self) -> None:
+        pass
+
     def _bind(self) -> None:
         """The tensors as they are now."""
         self._tensors = gathered(self.loop)

@@ -60,6 +60,12 @@ class Taker(Protocol):
     def others(self) -> list[Tensor]:
         """What its steps change beside that."""
 
+    def missed(self) -> int:
+        """How many of the last steps it has not taken, where that is told by nobody else."""
+
+    def reset(self) -> None:
+        """Count them anew."""
+
 
 class Whole:
     """Lets takers take the steps of `loop`: the first that can, or with `auto` one after the other, the quickest last.
@@ -94,6 +100,15 @@ class Whole:
     def taking(self) -> str:
         """The execution of the steps from now on."""
         return self._wanted or (self._now.name if self._now is not None else "eager")
+
+    def missed(self) -> int:
+        """How many of the last steps were not taken, where a taker alone looks for what is not finite. Waits for the device."""
+        return 0 if self._now is None else self._now.missed()
+
+    def reset(self) -> None:
+        """The weights are others: look anew for what is not finite."""
+        if self._now is not None:
+            self._now.reset()
 
     def take(self, execution: str) -> None:
         """Let that execution take the next step; it is made first where it is not."""

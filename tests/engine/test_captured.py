@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from typing import Any
 
 import pytest
@@ -137,6 +138,35 @@ def test_what_is_not_finite_does_not_reach_the_weights(digits: Data) -> None:
     result = trainer.fit()
     assert result.state == "failed" and trainer.taking == "captured", said
     assert all(torch.isfinite(parameter).all() for parameter in model.parameters())
+
+
+class Steep(nn.Module):
+    """Its gradient is not finite where the first input is above 2, though its output is."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.inner = nn.Linear(64, 10)
+
+    def forward(self, inputs: Tensor) -> Tensor:
+        output: Tensor = self.inner(inputs)
+        flat = (inputs[:, :1] <= 2).float()
+        return output + torch.maximum((output - output.detach()).abs(), flat).sqrt() - flat
+
+
+def test_a_gradient_that_is_not_finite_ends_the_run_where_it_was(digits: Data) -> None:
+    inputs, targets = some(digits, 640)
+    inputs = inputs.clone()
+    inputs[100, 0] = 3.0
+    ends = []
+    for way in ("eager", "captured"):
+        torch.manual_seed(0)
+        model = Steep()
+        trainer, said = trainer_of(model, torch.optim.RMSprop(model.parameters()), (inputs, targets), way)
+        result = trainer.fit()
+        assert result.state == "failed" and trainer.taking == way, said
+        assert all(torch.isfinite(parameter).all() for parameter in model.parameters())
+        ends.append(re.findall(r"gradient is not finite .* at step \d+", result.reason))
+    assert ends[0] == ends[1] != []
 
 
 def test_a_capture_that_fails_changes_nothing_and_is_named(digits: Data, monkeypatch: pytest.MonkeyPatch) -> None:
