@@ -4,7 +4,7 @@ VENV ?= .venv
 BIN = $(VENV)/bin
 INSTALL = $(BIN)/python -m pip install --quiet -c constraints.txt
 
-.PHONY: run test lint format clean torture bench bench-gpu bench-memory bench-start profile bench-peers bench-peers-here scoreboard scoreboard-here bench-console snapshots
+.PHONY: run test lint format clean torture bench bench-gpu bench-memory bench-start profile bench-peers bench-peers-here scoreboard scoreboard-here bench-console snapshots screenshots
 
 run: $(VENV)/installed
 	@$(BIN)/epochal
@@ -53,6 +53,10 @@ bench-peers-here: $(VENV)/installed-peers
 # What the console costs: first frame, share of the training, bytes, keys.
 bench-console: $(VENV)/installed
 	@$(BIN)/python -m tests.benchmarks.console
+
+# The README's pictures, of the real program while it trains.
+screenshots: $(VENV)/installed
+	@COLORTERM=truecolor $(BIN)/python -m tests.screenshots
 
 # The text of every screen, as the snapshot tests compare it: written anew, to be read as a diff.
 snapshots: $(VENV)/installed-test

@@ -31,7 +31,7 @@ class Pace:
 
 
 FAST = Pace(0.25, 3.0, 25_000, 1.0, 60, "auto")
-SLOW = Pace(1.0, 15.0, 3_500, 10.0, 10, "256")  # whose codes are half as long
+SLOW = Pace(1.0, 15.0, 4_000, 10.0, 10, "256")  # whose codes are half as long
 
 
 def pace(link: str, environment: Mapping[str, str] = os.environ) -> tuple[Pace, str]:

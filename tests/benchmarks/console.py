@@ -45,7 +45,8 @@ HEADLESS = [sys.executable, "-m", "engine", "train"]
 FORM = ("new run", "batch_size", "quit")  # title, a field, the line of keys
 HELP = "Keys"  # the title of the help
 KEYS = [("+", "0.8 ·"), ("-", "0.6 ·"), ("x", "by epoch"), ("x", "by t"), ("x", "by step"), ("\x1b[D", "cursor step"),
-        ("z", " to "), ("f", "whole run"), ("?", HELP), ("?", "by step")]  # fmt: skip
+        ("z", " to "), ("f", "whole run")]  # fmt: skip
+DIALOG = [("?", HELP), ("?", "by step")]
 WARM = 4.0  # seconds of training before anything is counted
 LONG = 30.0  # over which the slow link is measured
 SETTLE = 0.5  # and of a turn
@@ -63,16 +64,20 @@ class Start:
         (where / "empty.py").write_text(EMPTY)
         self.empty: list[float] = []
         self.console: list[float] = []
+        self.empty_worked: list[float] = []  # processor time, which what else the machine does hardly touches
+        self.console_worked: list[float] = []
         self.ready: list[float] = []
         self.keys: list[float] = []
         self.torch = 0  # first frames at which libtorch was there
         for _ in range(rounds):
             terminal = Terminal([sys.executable, "empty.py"], where, **environment(where))
             self.empty.append(terminal.wait("an empty app") - terminal.began)
+            self.empty_worked.append(cpu(terminal.process))
             terminal.close()
             terminal = Terminal(CONSOLE, where, **environment(where))
             frame = terminal.wait(*FORM)
             self.console.append(frame - terminal.began)
+            self.console_worked.append(sum(map(cpu, (terminal.process, *descendants(terminal.process)))))
             self.torch += any("libtorch" in maps(child) for child in descendants(terminal.process))
             self.keys += list(self._while_it_loads(terminal, frame))
             self.ready.append(terminal.wait("● ready") - terminal.began)
@@ -202,17 +207,17 @@ def attached(where: Path, rounds: int, seconds: float) -> list[float]:
     return losses
 
 
-def latencies(trainer: Trainer, presses: int) -> list[float]:
+def latencies(trainer: Trainer, keys: list[tuple[str, str]], presses: int) -> list[float]:
     """Seconds from a key to the frame that shows what it did, while the training goes on flat out."""
     assert trainer.terminal is not None
     kill(trainer.process, signal.SIGCONT)
     time.sleep(1.0)
     found = []
     for number in range(presses):
-        keys, effect = KEYS[number % len(KEYS)]
+        key, effect = keys[number % len(keys)]
         time.sleep(0.13 + 0.37 * (number * 0.618 % 1))  # at any moment of the screen's own rhythm
         place = trainer.terminal.now
-        pressed = trainer.terminal.press(keys)
+        pressed = trainer.terminal.press(key)
         found.append(trainer.terminal.wait(effect, place=place) - pressed)
     return found
 
@@ -237,8 +242,15 @@ def table(parts: list[str], rounds: int, seconds: float, presses: int) -> str:
         where = Path(name)
         if "start" in parts:
             start = Start(where, max(5, rounds // 2))
-            line("first frame of the console", f"{middle(start.console):.2f} s", "0.35 s")
-            line("of an empty Textual app beside it", f"{middle(start.empty):.2f} s")
+            line(
+                "first frame of the console",
+                f"{middle(start.console):.2f} s, {middle(start.console_worked):.2f} s of processor",
+                "0.35 s",
+            )
+            line(
+                "of an empty Textual app beside it",
+                f"{middle(start.empty):.2f} s, {middle(start.empty_worked):.2f} s of processor",
+            )
             line("torch imported before that frame", "never" if not start.torch else f"{start.torch} times", "never")
             line("torch loaded", f"{middle(start.ready):.1f} s")
             line("a key meanwhile, median and 95 of 100", both(start.keys))
@@ -252,7 +264,8 @@ def table(parts: list[str], rounds: int, seconds: float, presses: int) -> str:
             line("the same by processor time", f"{middle(work):.1%}", "5 %")
             line("share of time that the screen's thread computes", f"{middle(shares):.1%}")
             line("bytes a second to the terminal", f"{middle(sent) / 1000:.1f} KB/s", "30 KB/s")
-            line("a key while it trains, median and 95 of 100", both(latencies(shown, presses)), "50 ms")
+            line("a key while it trains, median and 95 of 100", both(latencies(shown, KEYS, presses)), "50 ms")
+            line("help opened while it trains", both(latencies(shown, DIALOG, presses // 3)))
             shown.close()
             bare.close()
         if "slow" in parts:
