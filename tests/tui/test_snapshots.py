@@ -19,6 +19,7 @@ from engine.history import History
 from tests.tui import scripted
 from tests.tui.conftest import ScriptedEngine, ScriptedFollower, ready, run_summary, until
 from tui.app import Console
+from tui.form import rail
 from tui.screens.train import TrainScreen
 from tui.widgets.device import DevicePane
 from tui.widgets.device_reader import DeviceReader, DeviceReading
@@ -39,6 +40,7 @@ def _the_same_everywhere(monkeypatch: pytest.MonkeyPatch) -> None:
     now = scripted.START + 71.0
     monkeypatch.setattr(TitleLine.__init__, "__kwdefaults__", {**TitleLine.__init__.__kwdefaults__, "clock": lambda: now})
     monkeypatch.setattr(DeviceReader, "read", lambda reader: MACHINE)
+    monkeypatch.setattr(rail, "QUIET_SECONDS", 1e6)  # nothing is measured meanwhile
     for name in ("NO_COLOR", "EPOCHAL_ASCII", "EPOCHAL_THEME"):
         monkeypatch.delenv(name, raising=False)
     monkeypatch.setenv("TZ", "UTC")
@@ -140,8 +142,8 @@ async def settled(console: Console) -> None:
     panes = console.screen.query(DevicePane)
     await until(lambda: all(pane._drawn is not None for pane in panes if pane.is_on_screen))
     last, same = "", 0
-    while same < 2:
-        await asyncio.sleep(0.05)
+    while same < 3:
+        await asyncio.sleep(0.1)
         now = scripted.screen_text(console)
         last, same = now, same + 1 if now == last else 0
 
