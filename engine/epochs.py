@@ -417,8 +417,11 @@ class Epochs:
         if self.sampler is not None and (sampled := self.sampler.report(self.step, self.pace)) is not None:
             self.reporter.state(sampled)
         self._progress("train", self.batch, self.parts.train.length, None if read is None else read.loss)
-        if self.whole is not None and (
-            quicker := self.whole.ready(self.history.progress.left if self.history.progress else None)
+        decided = any(change.field == "training.execution" for _, _, change in self._due)  # before it was interrupted
+        if (
+            not decided
+            and self.whole is not None
+            and (quicker := self.whole.ready(self.history.progress.left if self.history.progress else None))
         ):
             self._change(Change("training.execution", float(EXECUTIONS.index(quicker))), "auto")
         self._collect()
