@@ -12,7 +12,7 @@ import math
 import threading
 import time
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from contextlib import nullcontext
+from contextlib import contextmanager, nullcontext
 from typing import Any, Protocol
 
 import torch
@@ -195,7 +195,8 @@ class Whole:
 
         def work() -> None:
             try:
-                self._made.append(make())
+                with _generators_alone():
+                    self._made.append(make())
             except Exception as error:
                 failed = error
                 self._made.append(lambda: self._raise(failed))
@@ -325,6 +326,27 @@ def _apart(ours: list[Tensor], theirs: list[Tensor], before: list[Tensor]) -> fl
 
     distance, way = length(ours, theirs), length(theirs, before)
     return distance / way if way > 0 else distance
+
+
+@contextmanager
+def _generators_alone() -> Iterator[None]:
+    """Let torch's compiler not put the generators back to where they were when it began: the training draws meanwhile.
+
+    That holds in this thread; the others set them as ever.
+    """
+    here, modules = threading.get_ident(), (torch.random, torch.cuda)
+    usual = [module.set_rng_state for module in modules]
+
+    def elsewhere(setting: Callable[..., None]) -> Callable[..., None]:
+        return lambda *state: None if threading.get_ident() == here else setting(*state)
+
+    for module, setting in zip(modules, usual, strict=True):
+        module.set_rng_state = elsewhere(setting)  # type: ignore[attr-defined]
+    try:
+        yield
+    finally:
+        for module, setting in zip(modules, usual, strict=True):
+            module.set_rng_state = setting  # type: ignore[attr-defined]
 
 
 def random_state(*devices: torch.device) -> Any:

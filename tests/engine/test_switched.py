@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import shutil
+import threading
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -109,3 +110,26 @@ def test_resumed_it_moves_at_the_same_step_and_ends_with_the_same_bytes(
     for name in ("model.safetensors", "optimizer.safetensors"):
         assert (path / last / name).read_bytes() == (alone / last / name).read_bytes()
     assert told(path) == told(alone)
+
+
+def test_a_thread_that_compiles_leaves_the_generators_to_the_training() -> None:
+    """torch puts them back, when it has compiled, to where they were when it began."""
+    from torch._dynamo.utils import preserve_rng_state
+
+    begun, drawn = threading.Event(), threading.Event()
+
+    def compiles() -> None:
+        with whole._generators_alone(), preserve_rng_state():
+            begun.set()
+            drawn.wait(10)
+
+    torch.manual_seed(5)
+    expected = torch.rand(4).tolist()
+    torch.manual_seed(5)
+    thread = threading.Thread(target=compiles)
+    thread.start()
+    begun.wait(10)
+    found = torch.rand(2).tolist()
+    drawn.set()
+    thread.join()
+    assert found + torch.rand(2).tolist() == expected
