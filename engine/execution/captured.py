@@ -28,7 +28,7 @@ from engine.execution.graph import Call
 from engine.execution.guard import Guard
 from engine.execution.hands import Hands
 from engine.execution.tensors import UNUSED, Tensors
-from engine.execution.whole import Make, Unfit, Window, batches, has_hooks, random_state, set_random_state, unfit
+from engine.execution.whole import Make, Unfit, Window, batches, has_hooks, random_state, set_random_state, unfit, untraced
 from engine.loop import Loop, Taken
 
 RING = 256  # steps whose losses are kept on the device where batches are loaded
@@ -225,7 +225,7 @@ class CapturedCompiled(Captured):
     def prepare(self, window: Window, aside: bool) -> Make:
         """Takes seconds to minutes."""
         loop, guard = self.loop, self._guard
-        if why := unfit(loop):
+        if why := unfit(loop) or untraced(loop):
             raise Unfit(why)
         self.stale = False
         self._bind()

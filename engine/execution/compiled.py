@@ -14,7 +14,7 @@ from torch import Tensor, nn
 
 from engine.execution import graph
 from engine.execution.tensors import Tensors
-from engine.execution.whole import Make, Unfit, Window, has_hooks, unfit
+from engine.execution.whole import Make, Unfit, Window, has_hooks, unfit, untraced
 from engine.loop import Loop, NonFiniteLoss, Taken
 
 Decided = list[tuple[Callable[[], bool], bool]]
@@ -37,7 +37,7 @@ class Compiled:
 
     def prepare(self, window: Window, aside: bool) -> Make:
         loop = self.loop
-        why = unfit(loop)
+        why = unfit(loop) or untraced(loop)
         if not why and not all(isinstance(part, Tensor) and part.device.type == "cpu" for batch in window for part in batch):
             why = "it takes one tensor of inputs on the CPU"
         if why:

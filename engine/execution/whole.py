@@ -178,7 +178,9 @@ class Whole:
     def _one(self, window: Window, real: Window) -> Taken:
         """A step of who takes them now."""
         now = self._now
-        return now.burst(window, iter(()), 1)[0] if now is not None and now.fits(window) else self.loop.step(real)
+        if now is not None and now.fits(window):
+            return now.burst(window, iter(()), 1)[0]
+        return self.loop.step_with_closure(real) if self.loop.closure else self.loop.step(real)
 
     def _has_state(self) -> bool:
         """Whether the optimizer has taken a step: in the first it makes its state."""
@@ -305,6 +307,19 @@ def unfit(loop: Loop) -> str:
     if any(isinstance(part, nn.Embedding | nn.EmbeddingBag) and part.sparse for part in loop.module.modules()):
         return "gradients are sparse"
     return ""
+
+
+UNTRACED = {  # optimizers whose step can't be written down with tensors for its numbers
+    "Adafactor": "Adafactor asks for the value of a norm in every step",
+    "Muon": "Muon's products take plain numbers",
+}
+
+
+def untraced(loop: Loop) -> str:
+    """Why the optimizer's step can't be compiled; empty where nothing is known against it."""
+    optimizer = loop.optimizer
+    names = (type(one).__name__ for one in getattr(optimizer, "members", (optimizer,)))
+    return next((UNTRACED[name] for name in names if name in UNTRACED), "")
 
 
 def has_hooks(optimizer: torch.optim.Optimizer) -> bool:

@@ -10,7 +10,7 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from engine import Trained, Trainer
+from engine import Recipe, Trained, Trainer
 from engine.changes import parse_change
 from engine.control import Control
 from engine.events import Message, SettingChanged, Validated
@@ -186,6 +186,24 @@ def test_lean_hands_heed_what_a_scaler_tells_a_fused_step(name: str) -> None:
     assert same(one.state_dict(), models[1].state_dict())
     ours, theirs = (optimizer.state_dict()["state"] for optimizer in optimizers)
     assert all(torch.equal(ours[i][key], theirs[i][key]) for i in theirs for key in theirs[i])
+
+
+@pytest.mark.parametrize(
+    ("name", "why"),
+    [("Adafactor", "asks for the value of a norm"), ("Muon", "plain numbers"), ("LBFGS", "evaluates the loss itself")],
+)
+def test_an_optimizer_that_can_not_be_compiled_is_named_and_trains(
+    name: str, why: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(torch, "compile", lambda module: module)
+    values = {"data": {"name": "iris"}, "model": {"name": "mlp", "hidden": [8]}, "optimizer": {"name": name}}
+    recipe = Recipe.from_dict({**values, "training": {"epochs": 2, "device": "cpu", "execution": "compiled"}})
+    trainer, said = Trainer.from_recipe(recipe, runs=None), list[str]()
+    trainer.on(Message, lambda event: said.append(event.text))
+    history = trainer.fit().history
+    assert any(why in text for text in said)
+    eager = Trainer.from_recipe(recipe.replace(**{"training.execution": "eager"}), runs=None).fit().history
+    assert [row["val/loss"] for row in history] == [row["val/loss"] for row in eager]
 
 
 def test_what_can_not_be_compiled_is_named_and_trains(digits: Data) -> None:
