@@ -29,7 +29,7 @@ from engine.execution.stack import STATE, Stack
 
 NUMBERS = ("lr", "momentum", "betas", "eps", "weight_decay")  # of the optimizer, in which members may differ
 MOST = {"cpu": 64, "cuda": 512}  # members of one population
-FEWEST = {"cpu": 4, "cuda": 2}  # fewer gain nothing, see tests/benchmarks/population.py
+FEWEST = {"cpu": 8, "cuda": 2}  # on a CPU fewer gain nothing, see tests/benchmarks/population.py
 GRAPHS: dict[str, Callable[[torch.device], Graph]] = {
     "cuda": CudaGraph
 }  # devices on which a burst of steps is launched at once

@@ -191,8 +191,8 @@ def test_the_answer_is_the_one_of_the_engine(tmp_path: Path, monkeypatch: pytest
 
     monkeypatch.chdir(tmp_path)
     settings = ["--set", "data.name=iris", "--device", "cpu"]
-    assert main(["check", "--json", *settings, "--sweep=seed=0..3", "--sweep=optimizer=Adam,RMSprop"]) == 0
+    assert main(["check", "--json", *settings, "--sweep=seed=0..7", "--sweep=optimizer=Adam,RMSprop"]) == 0
     facts = json.loads(capsys.readouterr().out)["facts"]
     groups = [(size, bool(why)) for size, why in facts["sweep"]]
-    assert groups == [(4, False), (4, True)] and facts["steps"] == facts["steps_per_epoch"] * facts["epochs"]
+    assert groups == [(8, False), (8, True)] and facts["steps"] == facts["steps_per_epoch"] * facts["epochs"]
     assert facts["parameters"] == 4 * 128 + 128 + 128 * 3 + 3 and facts["memory"] >= 4 * 4 * facts["parameters"]
