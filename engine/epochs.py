@@ -104,7 +104,9 @@ class Epochs:
         self.pace = Pace()
         self.changed: dict[str, float | None] = {}  # fields of the plan that were changed live
         self._applied: list[float] = []  # when each live change was stated: those that a checkpoint holds
-        self._due: list[tuple[int, float, Change]] = []  # step, time and change of those that are to be repeated
+        self._due: list[
+            tuple[int, float | None, Change]
+        ] = []  # step, time where it is on the record, and change, to be repeated
         self._rewinds = 0
         self._validated = 0  # the step after which the plan's last validation in the middle of an epoch was
         self._guarded_from = 0  # the step from which the guard counts
@@ -396,11 +398,14 @@ class Epochs:
         self.reporter.state(event)
 
     def _repeat_changes(self) -> None:
-        """Make the live changes that were made at this step before the run was interrupted; they are on the record already."""
+        """Make the changes that are due after this step. Those of this run before it was interrupted are on its record."""
         while self._due and self._due[0][0] <= self.step:
             _, time_stated, change = self._due.pop(0)
-            steering.apply(self, change)
-            self._applied.append(time_stated)
+            if time_stated is None:
+                self._change(change, "auto")
+            else:
+                steering.apply(self, change)
+                self._applied.append(time_stated)
 
     def _leave_out(self, seconds: float) -> None:
         self.pace.leave_out(seconds)

@@ -24,6 +24,7 @@ from engine.loop import NonFiniteLoss
 from engine.pace import Pace
 
 if TYPE_CHECKING:
+    from engine.history import History
     from engine.run import Run, Saved
 
 WORTH_A_WORD = 10.0  # seconds of a run from which its waiting is measured well enough to say what would end it
@@ -287,6 +288,12 @@ class Fitting(Epochs):
             self.whole.reset()
 
     # Beginning where another run was
+
+    def repeat_moves(self, history: History) -> None:
+        """Go over to a faster execution where that run did by itself, and not where the clock would have it."""
+        moves = [event for event in history.settings if event.field == "training.execution"]
+        if self.whole is not None and self.plan.execution == "auto":
+            self._due = [(event.step, None, Change(event.field, event.value)) for event in moves]
 
     def note(self, text: str, *warnings: str) -> None:
         """Say this when the run begins."""

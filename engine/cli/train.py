@@ -6,6 +6,7 @@ import argparse
 import shlex
 from collections.abc import Callable
 from contextlib import ExitStack
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 from engine.cli import format
@@ -28,10 +29,13 @@ def train(arguments: argparse.Namespace, out: Stream, err: Stream) -> int:
 
     def build() -> Trainer:
         recipe = read_recipe(arguments)
-        from engine.run import runs_root
+        from engine.run import Run, load_history, runs_root
         from engine.trainer import Trainer
 
-        return Trainer.from_recipe(recipe, runs=None if arguments.no_run else runs_root(arguments.runs))
+        trainer = Trainer.from_recipe(recipe, runs=None if arguments.no_run else runs_root(arguments.runs))
+        if arguments.recipe is not None and (Path(arguments.recipe).parent / "journal.jsonl").exists():  # a run's own
+            trainer.repeat_moves(load_history(Run.open(Path(arguments.recipe).parent)))
+        return trainer
 
     return follow(build, arguments, out, err)
 

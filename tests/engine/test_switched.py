@@ -17,7 +17,7 @@ from engine.changes import parse_change
 from engine.control import Control
 from engine.events import EpochEnded, SettingChanged
 from engine.execution import whole
-from engine.run import Journal
+from engine.run import Journal, Run, load_history
 from tests.engine.small import some
 
 FURTHER = 3  # epochs after the move
@@ -31,7 +31,7 @@ def repaid_at_once() -> Iterator[None]:
         yield
 
 
-def trainer_at(path: Path, data: Data, control: Control | None = None) -> Trainer:
+def trainer_at(path: Path, data: Data, control: Control | None = None, every: int = 1) -> Trainer:
     torch.manual_seed(1)
     model = nn.Sequential(nn.Linear(64, 10), nn.Dropout(0.2))
     return Trainer(
@@ -46,7 +46,7 @@ def trainer_at(path: Path, data: Data, control: Control | None = None) -> Traine
         execution="auto",
         run_dir=path,
         control=control,
-        checkpoint=Checkpoint(every=1, keep=10**6, min_seconds=0.0),
+        checkpoint=Checkpoint(every=every, keep=10**6, min_seconds=0.0),
     )
 
 
@@ -110,6 +110,19 @@ def test_resumed_it_moves_at_the_same_step_and_ends_with_the_same_bytes(
     for name in ("model.safetensors", "optimizer.safetensors"):
         assert (path / last / name).read_bytes() == (alone / last / name).read_bytes()
     assert told(path) == told(alone)
+
+
+def test_repeated_it_moves_where_it_did(moved: tuple[Path, int], digits: Data, tmp_path: Path) -> None:
+    alone, at = moved
+    control = Control()
+    again = trainer_at(tmp_path / "again", digits, control, every=10**6)
+    again.repeat_moves(load_history(Run.open(alone)))
+    again.on(EpochEnded, lambda event: control.stop() if event.step == steps(alone)[-1] else None)
+    assert again.fit().state == "stopped"
+    assert [(event.field, event.step) for event in again.history.settings] == [("training.execution", at)]
+    last = f"checkpoints/step-{steps(alone)[-1]:08d}"
+    for name in ("model.safetensors", "optimizer.safetensors"):
+        assert (tmp_path / "again" / last / name).read_bytes() == (alone / last / name).read_bytes()
 
 
 def test_a_thread_that_compiles_leaves_the_generators_to_the_training() -> None:
