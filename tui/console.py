@@ -44,7 +44,6 @@ def open_console(launcher: Launcher, *, recipe: str | None = None, runs: str | N
         return 2
     for name, value in pace(preferences["link"])[0].textual().items():
         os.environ.setdefault(name, value)
-    sys.setswitchinterval(0.001)  # a key need not wait long for a training that computes; measured, that loses nothing by it
     from multiprocessing import resource_tracker
 
     from tui.app import Console
