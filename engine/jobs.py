@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any
 from engine.control import Control
 from engine.errors import EpochalError, RunError
 from engine.events import Event, Message, RunEnded, RunStarted
+from engine.notify import Call, Notifier
 from engine.run import Run, Status
 from engine.run.control_file import Inbox, deliver
 from engine.run.queue import Job, Part, Queue
@@ -33,6 +34,8 @@ class Training:
         self.queue, self.number = queue, number
         self._begun = begun
         self._over = threading.Event()
+        self._notifier = Notifier.of_user()
+        self._ran = False  # whether a run was under way
 
     def train(self, watch: Callable[[Control], None]) -> int:
         """`watch` is given what signals are to stop. The exit status: 0 finished or stopped, 1 failed, 2 a mistake."""
@@ -48,7 +51,10 @@ class Training:
             state, reason, status = "failed", f"{type(error).__name__}: {error}", 1
         finally:
             self._over.set()
+        if status and not self._ran:  # a run tells of its own end
+            self._notifier.call(Call("failure", job.name, f"{job.name} failed: {reason}"))
         self.queue.conclude(self.number, state, reason)
+        self._notifier.finish()
         return status or int(state == "failed")
 
     def _trained(self, job: Job, inbox: Inbox, watch: Callable[[Control], None]) -> tuple[str, str]:
@@ -81,6 +87,7 @@ class Training:
         assert run is not None
         self._change(lambda job: replace(job, run=str(run.path)))
         trainer.on(RunStarted, lambda _: self._under_way(run))
+        self._notifier.watch(trainer)
         result = trainer.fit()
         return result.state, result.reason
 
@@ -110,7 +117,12 @@ class Training:
             else:
                 self._part(i, state=ended[0])
         places = {id(members[i]): i for i, part in enumerate(parts) if not part.run or not Path(part.run).is_dir()}
-        sweep = Sweep([member for member in members if id(member) in places], runs=self.queue.root, control=control)
+        sweep = Sweep(
+            [member for member in members if id(member) in places],
+            runs=self.queue.root,
+            control=control,
+            notifier=self._notifier,
+        )
         sweep.on(Event, lambda member, event: self._told(places[id(member)], member, event))
         for outcome in sweep.fit():
             if outcome.state == "failed":  # perhaps before there was a run to say so
@@ -129,6 +141,7 @@ class Training:
 
     def _heard(self, trainer: Fitting, i: int) -> Fitting:
         trainer.on(Event, lambda event: self._told(i, None, event))
+        self._notifier.watch(trainer)
         return trainer
 
     def _told(self, i: int, member: Member | None, event: Event) -> None:
@@ -153,6 +166,7 @@ class Training:
             print(f"epochal: {error}", file=sys.stderr)
 
     def _under_way(self, run: Run) -> None:
+        self._ran = True
         if self._begun is not None:
             self._begun(run)
             self._begun = None

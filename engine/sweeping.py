@@ -19,6 +19,7 @@ from engine.sweep import Member
 if TYPE_CHECKING:
     from engine.data.prepare import Prepared
     from engine.fitting import Fitting, Result
+    from engine.notify import Notifier
     from engine.parts import Parts
     from engine.run import Run
 
@@ -97,8 +98,16 @@ class Sweep:
     under way with a checkpoint, and those after it are left out.
     """
 
-    def __init__(self, members: Sequence[Member], *, runs: str | Path | None = "runs", control: Everyone | None = None) -> None:
+    def __init__(
+        self,
+        members: Sequence[Member],
+        *,
+        runs: str | Path | None = "runs",
+        control: Everyone | None = None,
+        notifier: Notifier | None = None,  # tells a command or webhook of each run
+    ) -> None:
         self.members = list(members)
+        self._notifier = notifier
         self.control = control or Everyone()
         self._runs = runs
         self._listeners: list[tuple[type[Event], Callable[[Member, Any], None]]] = []
@@ -246,6 +255,8 @@ class Sweep:
     def _heard(self, member: Member, trainer: Fitting) -> Fitting:
         for kind, listener in self._listeners:
             trainer.on(kind, partial(listener, member))
+        if self._notifier is not None:
+            self._notifier.watch(trainer)
         return trainer
 
 

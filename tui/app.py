@@ -232,15 +232,15 @@ class Console(App[str]):
 
     def start(self, values: Mapping[str, Any]) -> None:
         """Train this recipe and show it."""
-        self._show(Session(self.engine, self.output)).start(values)
+        self._show(Session(self.engine, self.output, self.attention.notifier)).start(values)
 
     def resume_run(self, path: Path, epochs: int | None, values: Mapping[str, Any]) -> None:
         """Go on with a run and show it."""
-        self._show(Session(self.engine, self.output)).resume(path, epochs, values)
+        self._show(Session(self.engine, self.output, self.attention.notifier)).resume(path, epochs, values)
 
     def fork_run(self, path: Path, step: int, values: Mapping[str, Any]) -> None:
         """Begin a new run at a checkpoint of another, and show it."""
-        self._show(Session(self.engine, self.output)).fork(path, step, values)
+        self._show(Session(self.engine, self.output, self.attention.notifier)).fork(path, step, values)
 
     def _show(self, session: Session) -> Session:
         from tui.screens.train import TrainScreen

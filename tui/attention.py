@@ -1,43 +1,25 @@
 """Calling the person who looks elsewhere: at a run's end, when it fails, when its loss is not a number, when it stands still.
 
 The terminal is asked to ring and to show a notification, by escape codes that travel through SSH and tmux, unless somebody is
-at the keyboard. A command or a webhook, where one is set, is told in any case.
+at the keyboard. The command or webhook is told by the process that trains: see `engine.notify`.
 """
 
 from __future__ import annotations
 
-import json
-import math
 import os
-import re
-import shlex
-import subprocess
-import threading
 import time
 from collections import deque
-from collections.abc import Callable, Iterator, Mapping
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping
 from typing import TYPE_CHECKING, Any, Protocol
 from weakref import WeakKeyDictionary
 
-from tui.widgets.formats import clock, number, place
+from engine.notify import STALL, Call, Notifier, Watch
 
 if TYPE_CHECKING:
     from engine.history import History
 
 PRESENT = 60.0  # seconds after a key for which somebody is taken to be at the keyboard
-STALL = 120.0  # seconds without a word, at least, and ten times as long as the run was ever silent
-TIMEOUT = 30.0  # of the command and the webhook
 WAYS = ("auto", "off", "always", "bell", "osc9", "osc777")
-
-
-@dataclass(frozen=True, slots=True)
-class Call:
-    """`kind` is "end", "failure", "nan" or "stall"; `text` one sentence."""
-
-    kind: str
-    run: str
-    text: str
 
 
 class Watched(Protocol):
@@ -50,67 +32,11 @@ class Watched(Protocol):
     def alive(self) -> bool: ...
 
 
-class Watch:
-    """Finds what is worth a call in one run: each thing once. What was so when the watch began is old news."""
-
-    def __init__(self, history: History, now: float, stall: float = STALL) -> None:
-        self._stall = stall
-        self._ended = history.ended is not None
-        self._rewinds = len(history.rewinds)
-        self._nan = self._is_nan(history)
-        self._version, self._heard, self._longest = history.version, now, 0.0
-        self._stalled = False
-
-    def look(self, history: History, alive: bool, now: float) -> Iterator[Call]:
-        """What came to be since the last look."""
-        name = history.started.name if history.started else "the run"
-        ended = history.ended
-        if ended is not None and not self._ended:
-            if ended.state in ("failed", "died"):
-                yield Call("failure", name, f"{name} failed: {ended.reason}")
-            else:
-                yield Call("end", name, f"{name} {ended.state}: {ended.reason}{_best(history)}")
-        self._ended = ended is not None
-        yield from self._numbers(history, name)
-        yield from self._silence(history, name, alive, now)
-
-    def _numbers(self, history: History, name: str) -> Iterator[Call]:
-        nan = self._is_nan(history)
-        if len(history.rewinds) > self._rewinds:
-            last = history.rewinds[-1]
-            yield Call("nan", name, f"{name}: {last.reason} at step {last.step:,}; it goes on from step {last.to:,}")
-        elif nan and not self._nan and history.ended is None:
-            yield Call("nan", name, f"{name}: the loss is not a finite number")
-        self._rewinds, self._nan = len(history.rewinds), self._nan or nan
-
-    def _silence(self, history: History, name: str, alive: bool, now: float) -> Iterator[Call]:
-        silent = now - self._heard
-        if history.version != self._version or history.state in ("starting", "paused") or not alive:
-            if history.progress is not None and not history.paused and not self._stalled:
-                self._longest = max(self._longest, silent)
-            self._version, self._heard, self._stalled = history.version, now, False
-        elif not self._stalled and silent > max(self._stall, 10 * self._longest):
-            self._stalled = True
-            yield Call("stall", name, f"{name} has not said a word for {clock(silent)} ({history.state})")
-
-    @staticmethod
-    def _is_nan(history: History) -> bool:
-        curve = history.series.get("train/loss")
-        newest = curve.newest if curve is not None else None
-        return newest is not None and not math.isfinite(newest[1][1])
-
-
-def _best(history: History) -> str:
-    best, monitor = history.best, history.started.monitor if history.started else ""
-    if best is None or monitor not in best.metrics:
-        return ""
-    return f"; best {monitor} {number(best.metrics[monitor])} at {place(best)}"
-
-
 class Attention:
     """Watches runs and calls. `write` takes what goes to the terminal; `present` says whether somebody is at the keyboard.
 
-    `problems` are sentences about a command or webhook that failed.
+    `notifier` tells the command or webhook of the runs that this process trains, and of others that died: those have nobody
+    else to tell of it. `problems` are sentences about one that failed.
     """
 
     def __init__(
@@ -122,16 +48,14 @@ class Attention:
         settings: Mapping[str, Any] | None = None,  # those of the section "attention"; the environment goes before them
     ) -> None:
         kept = settings or {}
-        said = environment.get("EPOCHAL_NOTIFY")
-        self._told = [said] if said else [kept[key] for key in ("command", "webhook") if kept.get(key)]
         self._stall = float(kept.get("stall_seconds", STALL))
         self.problems: deque[str] = deque()
+        self.notifier = Notifier(kept, environment, self.problems.append)
         self.write = write
         self.present = present
         self._environment = environment
         self._now = now
         self._watches: WeakKeyDictionary[Watched, Watch] = WeakKeyDictionary()
-        self._telling: list[threading.Thread] = []
         self._ways = {
             way.strip() for way in (environment.get("EPOCHAL_ATTENTION") or kept.get("terminal") or "auto").lower().split(",")
         } - {""}
@@ -149,48 +73,17 @@ class Attention:
                 self._watches[run] = Watch(history, now, self._stall)
             for call in self._watches[run].look(history, run.alive, now):
                 self.call(call)
+                if call.kind == "failure" and history.state == "died":
+                    self.notifier.call(call)
 
     def call(self, call: Call) -> None:
-        """Tell it in every way that is set."""
+        """Ring and notify, as it is set."""
         if "off" not in self._ways and ("always" in self._ways or not self.present()):
             self.write(escapes(call, self._ways, self._environment))
-        for whom in self._told:
-            thread = threading.Thread(target=self._tell, args=(whom, call), name="epochal-notify", daemon=True)
-            self._telling.append(thread)
-            thread.start()
 
     def finish(self) -> None:
-        """Wait until all is told, before the process ends."""
-        for thread in self._telling:
-            thread.join(TIMEOUT)
-
-    def _tell(self, notify: str, call: Call) -> None:
-        try:
-            if re.match(r"https?://", notify):
-                _post(notify, call)
-            else:
-                _run(notify, call, self._environment)
-        except (OSError, ValueError, subprocess.SubprocessError) as error:
-            self.problems.append(
-                f"{'EPOCHAL_NOTIFY' if self._environment.get('EPOCHAL_NOTIFY') else 'the notification'} failed: {error}"
-            )
-
-
-def _post(url: str, call: Call) -> None:
-    """`text` is what Slack and its kind show."""
-    import urllib.request
-
-    body = json.dumps({"text": call.text, "event": call.kind, "run": call.run}).encode()
-    request = urllib.request.Request(url, body, {"Content-Type": "application/json"})
-    urllib.request.urlopen(request, timeout=TIMEOUT).close()
-
-
-def _run(command: str, call: Call, environment: Mapping[str, str]) -> None:
-    """The command with the sentence as its last argument."""
-    subprocess.run(
-        [*shlex.split(command), call.text], check=True, stdin=subprocess.DEVNULL, timeout=TIMEOUT,
-        env={**environment, "EPOCHAL_EVENT": call.kind, "EPOCHAL_RUN": call.run},
-    )  # fmt: skip
+        """Wait until all is told, before the process ends; not for long."""
+        self.notifier.finish()
 
 
 def escapes(call: Call, ways: set[str], environment: Mapping[str, str]) -> str:

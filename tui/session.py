@@ -27,6 +27,7 @@ if TYPE_CHECKING:
     from engine.control import Control
     from engine.events import Message
     from engine.history import History
+    from engine.notify import Notifier
     from engine.run.queue import Job, Queue
     from engine.run.scores import Scores
     from engine.saved import SavedRecipes
@@ -324,7 +325,7 @@ class Preload:
 class Session:
     """One run. `history` is there at once and becomes the trainer's own; `problems` and `failure` say why there is none."""
 
-    def __init__(self, engine: Engine, output: Output) -> None:
+    def __init__(self, engine: Engine, output: Output, notifier: Notifier | None = None) -> None:
         from engine.control import Control
         from engine.history import History
 
@@ -338,6 +339,7 @@ class Session:
         self.failure = ""  # the traceback of anything else
         self.news: deque[Message] = deque()  # warnings that no screen has told yet
         self._engine = engine
+        self._notifier = notifier  # tells of it beyond this screen
         self._thread: threading.Thread | None = None
 
     def start(self, values: Mapping[str, Any]) -> None:
@@ -386,6 +388,8 @@ class Session:
             trainer = build()
             trainer.on(RunStarted, lambda _: self._started(trainer))
             trainer.on(Message, self._said)
+            if self._notifier is not None:
+                self._notifier.watch(trainer)
             self.history = trainer.history
             trainer.fit()
         except RecipeError as error:

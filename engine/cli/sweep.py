@@ -16,6 +16,7 @@ from engine.cli.rows import live_line, say
 from engine.cli.signals import Signals
 from engine.errors import EpochalError
 from engine.events import Event, Progress, RunEnded, RunStarted
+from engine.notify import Notifier
 from engine.sweep import Member, expand, shortened
 
 if TYPE_CHECKING:
@@ -41,7 +42,8 @@ def sweep(arguments: argparse.Namespace, out: Stream, err: Stream) -> int:
         from engine.run import runs_root
         from engine.sweeping import Sweep, ranked
 
-        made = Sweep(members, runs=runs_root(arguments.runs))
+        notifier = stack.enter_context(Notifier.of_user(lambda sentence: err.line(f"epochal: {sentence}")))
+        made = Sweep(members, runs=runs_root(arguments.runs), notifier=notifier)
         made.on(Event, Telling(members, arguments, out, err, stack))
         signals.watch(made.control)
         outcomes = made.fit()

@@ -17,6 +17,7 @@ from engine.cli.signals import Signals
 from engine.cli.telling import telling
 from engine.errors import EpochalError
 from engine.events import Event, RunStarted
+from engine.notify import Notifier
 
 if TYPE_CHECKING:
     from engine.trainer import Trainer
@@ -117,7 +118,9 @@ def _fit(build: Callable[[], Trainer], signals: Signals, err: Stream, listen: Ca
     trainer = build()
     listen(trainer)
     signals.watch(trainer.control)
-    result = trainer.fit()
+    with Notifier.of_user(lambda sentence: err.line(f"epochal: {sentence}")) as notifier:
+        notifier.watch(trainer)
+        result = trainer.fit()
     if result.state == "failed":
         err.line(f"epochal: {result.reason}")
         return 1

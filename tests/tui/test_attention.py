@@ -2,21 +2,19 @@
 
 from __future__ import annotations
 
-import json
 import math
 import sys
-import threading
 from dataclasses import dataclass, field
-from http.server import BaseHTTPRequestHandler, HTTPServer
 
 import pytest
 
 from engine.events import Rewound, RunPaused, Trained
 from engine.history import History
+from engine.notify import STALL, Call
 from tests.tui import scripted
 from tests.tui.conftest import ScriptedEngine, ready, until
 from tui.app import Console
-from tui.attention import STALL, Attention, Call, escapes
+from tui.attention import Attention, escapes
 
 CALL = Call("end", "digits", "digits finished; all done\x1b]0;evil\x07")
 
@@ -153,49 +151,6 @@ def test_a_setting_that_means_nothing_is_named():
     assert "loud" in sentence and "osc777" in sentence
 
 
-def test_the_command_gets_the_sentence_and_what_it_is_about(tmp_path):
-    script = tmp_path / "told.py"
-    script.write_text("import os, sys; open('told', 'w').write(repr([sys.argv[1:], os.environ['EPOCHAL_EVENT']]))")
-    rig = Rig({"EPOCHAL_NOTIFY": f"{sys.executable} {script} --to me", "EPOCHAL_ATTENTION": "off"}, present=True)
-    here = tmp_path / "told"
-    script.write_text(script.read_text().replace("'told'", repr(str(here))))
-    rig.attention.call(CALL)
-    rig.attention.finish()
-    assert here.read_text() == repr([["--to", "me", CALL.text], "end"])
-    assert not rig.written and not rig.attention.problems
-
-
-@pytest.mark.parametrize("command", ["false", "/nowhere/at/all", "unbalanced 'quote", "http://127.0.0.1:9/"])
-def test_a_command_that_fails_is_told(command):
-    rig = Rig({"EPOCHAL_NOTIFY": command})
-    rig.attention.call(CALL)
-    rig.attention.finish()
-    (sentence,) = rig.attention.problems
-    assert sentence.startswith("EPOCHAL_NOTIFY failed: ")
-
-
-def test_a_webhook_is_posted_to():
-    got = []
-
-    class Hook(BaseHTTPRequestHandler):
-        def do_POST(self) -> None:
-            got.append(json.loads(self.rfile.read(int(self.headers["Content-Length"]))))
-            self.send_response(204)
-            self.end_headers()
-
-        def log_message(self, *_: object) -> None:
-            pass
-
-    with HTTPServer(("127.0.0.1", 0), Hook) as server:
-        thread = threading.Thread(target=server.handle_request)
-        thread.start()
-        rig = Rig({"EPOCHAL_NOTIFY": f"http://127.0.0.1:{server.server_port}/hook"})
-        rig.attention.call(CALL)
-        rig.attention.finish()
-        thread.join()
-    assert got == [{"text": CALL.text, "event": "end", "run": "digits"}] and not rig.attention.problems
-
-
 async def test_the_console_calls_when_nobody_is_there(console: Console, engine: ScriptedEngine, monkeypatch):
     monkeypatch.setenv("TERM", "xterm-256color")
     for name in ("TMUX", "STY", "VTE_VERSION", "EPOCHAL_ATTENTION", "EPOCHAL_NOTIFY"):
@@ -215,26 +170,53 @@ async def test_the_console_calls_when_nobody_is_there(console: Console, engine: 
         await until(lambda: any("\x1b]9;digits-mlp finished: all epochs done\x07\x07" in text for text in written))
 
 
-def test_the_settings_name_a_webhook_and_how_long_silence_may_last():
-    told = []
+def told_by(tmp_path) -> dict[str, str]:
+    """The setting of a command that keeps what it is told in the file `told`."""
+    (tmp_path / "tell.py").write_text(f"import sys; open({str(tmp_path / 'told')!r}, 'a').write(sys.argv[1] + chr(10))")
+    return {"EPOCHAL_NOTIFY": f"{sys.executable} {tmp_path / 'tell.py'}", "EPOCHAL_ATTENTION": "always"}
 
-    class Handler(BaseHTTPRequestHandler):
-        def do_POST(self) -> None:
-            told.append(json.loads(self.rfile.read(int(self.headers["Content-Length"]))))
-            self.send_response(204)
-            self.end_headers()
 
-        def log_message(self, *_: object) -> None: ...
+def test_of_another_process_s_run_the_command_is_told_by_that_process(tmp_path):
+    rig, run = Rig(told_by(tmp_path)), Run()
+    rig.heard(run)
+    run.history.apply(nan_event())
+    assert "not a finite number" in rig.heard(run)
+    run.history.apply(scripted.ended(run.history, "failed", "out of memory"))
+    assert "out of memory" in rig.heard(run), "the terminal rings"
+    rig.attention.finish()
+    assert not (tmp_path / "told").exists()
 
-    server = HTTPServer(("127.0.0.1", 0), Handler)
-    threading.Thread(target=server.serve_forever, daemon=True).start()
+
+def test_of_a_run_that_died_nobody_else_can_tell(tmp_path):
+    rig, run = Rig(told_by(tmp_path)), Run()
+    rig.heard(run)
+    run.history.apply(scripted.ended(run.history, "died", "its process is gone"))
+    assert "its process is gone" in rig.heard(run)
+    rig.attention.finish()
+    assert (tmp_path / "told").read_text() == "digits-mlp failed: its process is gone\n"
+
+
+async def test_the_console_tells_the_command_of_its_own_run_once(engine: ScriptedEngine, tmp_path, monkeypatch):
+    for name, value in told_by(tmp_path).items():
+        monkeypatch.setenv(name, value)
+    console = Console(engine, {"name": "digits-mlp"})
+    async with console.run_test(size=(80, 24)) as pilot:
+        await ready(console)
+        await pilot.press("r")
+        await until(lambda: console.session and console.session.history.progress)
+        console._attend()
+        engine.finish.set()
+        await until(lambda: console.session.history.ended and not console.session.alive)
+        console._attend()
+        console.attention.finish()
+    assert (tmp_path / "told").read_text().splitlines() == ["digits-mlp finished: all epochs done"]
+
+
+def test_the_settings_say_how_long_silence_may_last():
     now, written = [0.0], []
-    kept = {"webhook": f"http://127.0.0.1:{server.server_port}/x", "terminal": "off", "stall_seconds": 5.0}
-    attention = Attention(written.append, lambda: False, {"TERM": "xterm"}, lambda: now[0], kept)
+    attention = Attention(written.append, lambda: False, {"TERM": "xterm"}, lambda: now[0], {"stall_seconds": 5.0})
     run = Run()
     attention.look(run)
     now[0] = 6.0
     attention.look(run)
-    attention.finish()
-    server.shutdown()
-    assert [item["event"] for item in told] == ["stall"] and not written and not attention.problems
+    assert "has not said a word for 0:06" in "".join(written)
