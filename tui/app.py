@@ -246,6 +246,7 @@ class Console(App[str]):
         from tui.screens.train import TrainScreen
 
         self.session = session
+        self.attention.expect(session)
         self.action_form()
         self.push_screen(TrainScreen(session))
         if self._tour:

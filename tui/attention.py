@@ -62,6 +62,10 @@ class Attention:
         if unknown := sorted(self._ways - set(WAYS)):
             self.problems.append(f"EPOCHAL_ATTENTION is {', '.join(unknown)}, which is none of {', '.join(WAYS)}")
 
+    def expect(self, run: Watched) -> None:
+        """Watch a run that is about to begin: it may be over before the first look."""
+        self._watches[run] = Watch(run.history, self._now(), self._stall)
+
     def look(self, *runs: Watched) -> None:
         """Call for what came to be in these runs since the last look."""
         now = self._now()

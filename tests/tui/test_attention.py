@@ -120,6 +120,14 @@ def test_what_was_over_before_is_no_news():
     assert rig.heard(run) == ""
 
 
+def test_a_run_that_is_over_before_the_first_look_is_told():
+    rig, run = Rig(), Run(History(), alive=False)
+    rig.attention.expect(run)
+    run.history = scripted.running_history()
+    run.history.apply(scripted.ended(run.history, "finished", "all epochs done"))
+    assert "digits-mlp finished: all epochs done" in rig.heard(run)
+
+
 @pytest.mark.parametrize(
     ("setting", "present", "told"),
     [("", True, False), ("", False, True), ("always", True, True), ("off", False, False), ("auto", False, True)],
