@@ -19,7 +19,6 @@ from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Protocol
 
-from engine.cli.format import clock, value
 from engine.events import EpochEnded, RunEnded, RunStarted
 from engine.preferences import NAME, Preferences
 
@@ -91,6 +90,8 @@ class Watch:
                 self._longest = max(self._longest, silent)
             self._version, self._heard, self._stalled = history.version, now, False
         elif not self._stalled and silent > max(self._stall, 10 * self._longest):
+            from engine.cli.format import clock  # with all of the command line, which the console's start does without
+
             self._stalled = True
             yield Call("stall", name, f"{name} has not said a word for {clock(silent)} ({history.state})")
 
@@ -220,6 +221,8 @@ def _best(history: History) -> str:
     best, monitor = history.best, history.started.monitor if history.started else ""
     if best is None or monitor not in best.metrics:
         return ""
+    from engine.cli.format import value
+
     place = f"epoch {best.epoch}" if isinstance(best, EpochEnded) else f"step {best.step}"
     return f"; best {monitor} {value(best.metrics[monitor])} at {place}"
 
