@@ -300,6 +300,7 @@ class Console(App[str]):
 
         shown = self.screen.shown if isinstance(self.screen, TrainScreen) else None
         self.action_form()
+        self.form.set_focus(None)  # its keys act: a text field would take them
         if shown is not None and shown.history.ended is not None and shown.values:
             await self.form.fill(shown.values, f"as in {shown.path.name}" if shown.path else "")
 
@@ -313,7 +314,7 @@ class Console(App[str]):
         from tui.screens.train import TrainScreen
 
         if self.session is None:
-            self.notify("nothing has been trained here yet: r starts")
+            self.notify("nothing has been trained here yet: r in the form starts a run")
             return
         self.action_form()
         self.push_screen(TrainScreen(self.session))

@@ -34,9 +34,9 @@ KEYS: tuple[Key, ...] = (
         "Ctrl-R",
         "Start from a field",
         "as r, while text is typed",
-        ("form",),
+        ("form", "field"),
         "start",
-        "start in a field",
+        "start",
         palette=False,
     ),
     Key(
@@ -89,7 +89,7 @@ KEYS: tuple[Key, ...] = (
         "↓ ↑",
         "Next, previous field",
         "also Tab, Shift-Tab and Enter",
-        ("form",),
+        ("form", "field"),
         "app.focus_next",
         "fields",
         palette=False,
@@ -122,8 +122,9 @@ KEYS: tuple[Key, ...] = (
         "Esc",
         "Leave the field",
         "or cancel, close the dry run",
-        ("form",),
+        ("form", "field"),
         "leave",
+        "leave the field",
         palette=False,
     ),
     # a run
@@ -208,7 +209,7 @@ KEYS: tuple[Key, ...] = (
     Key("layout", "R", "R", "Panes as at first", "all of them, in their usual size", ("train",), "layout"),
     Key("overlay-leave", "escape", "Esc", "Back to the list", "first takes the cursor away", ("overlay",), "leave", "back"),
     # the list of runs
-    Key("open", "enter", "Enter", "Look at the run", "attaches to one at work", ("runs",), "open", "look, attach"),
+    Key("open", "enter", "Enter", "Look at the run", "attaches to one at work", ("runs",), "open", "look"),
     Key(
         "resume",
         "r",
@@ -251,7 +252,7 @@ KEYS: tuple[Key, ...] = (
     Key("tag", "g", "g", "Tag the run", "a line of text that stays with it", ("runs",), "tag", "tag"),
     Key("rename", "w", "w", "Rename the run", "the time before the name stays", ("runs",), "rename", "rename"),
     Key("delete", "D,delete", "D", "Delete the run", "or the marked ones; asks first", ("runs",), "delete", "delete"),
-    Key("runs-leave", "escape", "Esc", "Leave the filter", "and take it and the marks away", ("runs",), "leave", palette=False),
+    Key("runs-leave", "escape", "Esc", "Leave the filter", "then the marks, then the list", ("runs",), "leave", palette=False),
     Key("reload", "u", "u", "Update the list", "reads the directories again", ("runs",), "reload", "update"),
     # the queue
     Key("job-open", "enter", "Enter", "Look at the run", "a sweep shows its runs", ("queue",), "open", "look"),
@@ -268,6 +269,7 @@ KEYS: tuple[Key, ...] = (
     Key("job-retry", "R", "R", "Once more", "a stopped or failed job waits again", ("queue",), "retry", "retry"),
     Key("job-overlay", "v", "v", "Overlay on one chart", "the runs of a sweep", ("queue",), "overlay", "chart"),
     Key("job-recipe", "o", "o", "Open its recipe in the form", "", ("queue",), "recipe", "its recipe"),
+    Key("queue-leave", "escape", "Esc", "Back", "to where you came from", ("queue",), "leave", palette=False),
     Key("queue-clear", "X", "X", "Clear the queue", "takes out what has ended", ("queue",), "clear", "clear"),
     # everywhere
     Key("new", "n", "n", "New run", "the form; training goes on", ("train", "runs", "over", "queue"), "app.new", "new run"),
@@ -296,6 +298,15 @@ KEYS: tuple[Key, ...] = (
     Key("help", "question_mark", "?", "Help", "this panel", ("app",), "app.help", "help"),
     Key("quit", "q,ctrl+c", "q", "Quit", "asks first while a run trains", ("app",), "app.ask_quit", "quit"),
 )
+
+
+# What a footer shows first, where that is not the table's order: the ids of keys.
+FIRST = {
+    "form": ("start", "background", "queue-add", "recipes", "dry-run", "recipe-save", "find-lr", "filter", "runs"),
+    "over": ("new", "runs"),
+    "runs": ("open", "new", "resume", "mark", "overlay", "runs-filter", "sort", "fork"),
+    "queue": ("job-open", "queue-start", "job-stop", "job-pause", "new", "runs"),
+}
 
 
 def keys(*screens: str) -> tuple[Key, ...]:
@@ -330,12 +341,18 @@ def bindings(*screens: str) -> list[Binding]:
 
 
 def footer(screen: str, width: int) -> list[tuple[str, str]]:
-    """(key, word) pairs for one line of `width` columns; help and quit always fit, the others from the left on."""
-    pairs = [(key.shown, key.hint) for key in keys(screen, "app") if key.hint]
-    ends = pairs[-2:]
+    """(key, word) pairs for one line of `width` columns; help and quit always fit, the others from the left on.
+
+    In a text field ("field") those two are letters that can be typed.
+    """
+    first = FIRST.get(screen, ())
+    found = [key for key in keys(screen) if key.hint]
+    found.sort(key=lambda key: first.index(key.id) if key.id in first else len(first))
+    pairs = [(key.shown, key.hint) for key in found]
+    ends = [] if screen == "field" else [(key.shown, key.hint) for key in keys("app") if key.hint]
     room = width - 1 - sum(len(key) + len(word) + 3 for key, word in ends)
     chosen = []
-    for key, word in pairs[:-2]:
+    for key, word in pairs:
         room -= len(key) + len(word) + 3
         if room < 0:
             break

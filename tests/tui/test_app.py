@@ -9,6 +9,7 @@ from textual.widgets import DataTable, Input, OptionList, Static
 
 from engine.errors import Problem
 from tests.tui.conftest import ScriptedEngine, ready, until
+from tests.tui.scripted import screen_text
 from tui import keys as table
 from tui.app import Console, KeyCommands
 from tui.screens.base import Base, KeyLine
@@ -52,12 +53,12 @@ def test_no_key_that_a_terminal_keeps_for_itself():
 
 def test_ids_are_unique_and_no_screen_has_a_key_twice():
     assert len({key.id for key in table.KEYS}) == len(table.KEYS)
-    for screen in ("form", "train", "runs"):
+    for screen in ("form", "train", "runs", "queue"):
         names = [name for key in table.keys(screen, "app") for name in key.key.split(",")]
         assert len(names) == len(set(names)), screen
 
 
-@pytest.mark.parametrize("screen", ["form", "train", "runs"])
+@pytest.mark.parametrize("screen", ["form", "train", "over", "runs", "queue"])
 @pytest.mark.parametrize("width", [80, 120, 200])
 def test_the_footer_fits_and_has_help_and_quit(screen: str, width: int):
     pairs = table.footer(screen, width)
@@ -76,6 +77,42 @@ def test_every_key_that_a_person_may_press_is_explained():
     shown = " ".join(key.shown for key in table.KEYS if key.help).split()
     for key in table.KEYS:
         assert key.help or key.shown in shown or key.action.startswith("pane"), key.id
+
+
+def test_the_way_to_a_new_run_is_in_the_narrowest_footer():
+    for screen in ("over", "runs", "queue"):
+        assert ("n", "new run") in table.footer(screen, 80), screen
+
+
+async def test_in_a_text_field_the_footer_has_no_key_that_would_be_typed(console: Console):
+    async with console.run_test(size=SMALL) as pilot:
+        await ready(console)
+        assert "r start" in screen_text(console)
+        console.form.line("training.epochs").focus_editor()
+        await pilot.pause()
+        footer = screen_text(console).rstrip().splitlines()[-1]
+        assert "Ctrl-R start" in footer and "Esc leave the field" in footer and "? help" not in footer
+        await pilot.press("escape")
+        await until(lambda: "? help" in screen_text(console).rstrip().splitlines()[-1])
+
+
+async def test_a_new_run_begins_outside_of_the_text_field_that_was_left(console: Console, engine: ScriptedEngine):
+    async with console.run_test(size=SMALL) as pilot:
+        await ready(console)
+        console.form.line("training.epochs").focus_editor()
+        await pilot.press("ctrl+r")
+        await until(lambda: isinstance(console.screen, TrainScreen))
+        await pilot.press("n", "a")
+        assert isinstance(console.screen, RunsScreen)
+
+
+async def test_lines_of_the_help_are_continued_under_their_beginning(console: Console):
+    async with console.run_test(size=SMALL) as pilot:
+        await pilot.press("question_mark")
+        lines = screen_text(console).splitlines()
+        at = next(i for i, line in enumerate(lines) if "Add to the queue" in line)
+        begins = lines[at].index("as it is now")
+        assert "Open a recipe" not in lines[at + 1] and lines[at + 1][begins - 1 :].startswith(" turn comes")
 
 
 async def test_help_lists_the_keys_of_the_screen_first(console: Console):

@@ -65,6 +65,8 @@ async def test_an_empty_queue_says_how_to_fill_it(console: Console, queue: Queue
     async with console.run_test(size=(80, 24)) as pilot:
         await opened(console, pilot, 0)
         assert "A in the form" in text(console, "#empty")
+        await pilot.press("escape")
+        assert console.screen is console.form
 
 
 async def test_order_hold_removal_and_retry(console: Console, queue: Queue):

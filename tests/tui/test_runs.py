@@ -83,6 +83,10 @@ async def test_filter_and_sort_are_kept_for_the_next_look(console: Console, thre
         assert names(console) == [A]
         await pilot.press("slash", *"zzz")
         assert "No run fits the filter" in screen_text(console)
+        await pilot.press("escape")
+        assert isinstance(console.screen, RunsScreen)
+        await pilot.press("escape")
+        assert console.screen is console.form, "first the filter, then the list"
 
 
 async def test_another_metric_has_its_best_in_its_own_direction(console: Console, three: ScriptedEngine):

@@ -54,7 +54,7 @@ class Rail(Static):
         self.end()
         self._quiet.stop()
         self._quiet = self.set_timer(QUIET_SECONDS, self._begin)
-        self._state = "…"
+        self._state = "measured in a moment …"
         self.draw()
 
     def end(self) -> None:
@@ -134,7 +134,8 @@ class Rail(Static):
             lines.append(
                 Content.assemble((f"{what:<14}", "$text-muted"), value) if value else Content.styled(what, "$text-muted")
             )
-        state = self._state or "measured by a dry run; without validation"
+        known = "measured by a dry run; without validation" if self._facts else "measured once torch is loaded"
+        state = self._state or known
         self.update(Content("\n").join([*lines, Content(""), Content.styled(state, "$text-muted")]))
 
     def _line(self) -> str:

@@ -220,6 +220,7 @@ class FormFields(Base):
 
     def on_descendant_focus(self, event: events.DescendantFocus) -> None:
         self._draw_hint()
+        self.query_one(KeyLine).of = "field" if isinstance(event.widget, Input) else "form"
         if event.widget.id == "filter":
             return
         line = self._focused_line()
@@ -228,6 +229,8 @@ class FormFields(Base):
 
     def on_descendant_blur(self) -> None:
         self.call_later(self._draw_hint)
+        if not isinstance(self.focused, Input):
+            self.query_one(KeyLine).of = "form"
 
     # what the person does
 

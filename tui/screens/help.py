@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from textwrap import wrap
 from typing import ClassVar
 
 from textual.app import ComposeResult
@@ -13,6 +14,7 @@ from textual.widgets import Static
 
 from tui.keys import KEYS, keys
 
+LABEL = 23  # columns
 TITLES = {
     "form": "The form", "train": "A run", "overlay": "Several runs on one chart", "runs": "The list of runs",
     "app": "Everywhere",
@@ -36,20 +38,24 @@ class HelpScreen(ModalScreen[None]):
         with VerticalScroll(classes="box", can_focus=False) as box:
             box.border_title = "Keys"
             box.border_subtitle = "Esc closes"
+            width = min(76, self.app.size.width * 96 // 100) - 7  # without the border, the padding and the scrollbar
             parts = dict.fromkeys([*TITLES, *(name for key in KEYS for name in key.screens if name != "over")])
             for part in sorted(parts, key=lambda name: (name != self._of, name == "app")):
-                yield Static(self._table(part), classes="keys")
+                yield Static(self._table(part, width), classes="keys")
 
     def action_move(self, lines: int) -> None:
         """Scroll."""
         self.query_one(VerticalScroll).scroll_relative(y=lines, animate=False)
 
     @staticmethod
-    def _table(screen: str) -> Content:
+    def _table(screen: str, width: int) -> Content:
         lines = [Content.styled(TITLES.get(screen, f"The {screen}"), "bold")]
         for key in keys(screen):
             if key.help:
+                first, *more = wrap(f"{key.label:<{LABEL}} {key.help}", width - 10, subsequent_indent=" " * (LABEL + 1))
+                label = max(LABEL, len(key.label))
                 lines.append(
-                    Content.assemble((f"{key.shown:>8}  ", "$text-accent"), f"{key.label:<22} ", (key.help, "$text-muted"))
+                    Content.assemble((f"{key.shown:>8}  ", "$text-accent"), first[:label], (first[label:], "$text-muted"))
                 )
+                lines += [Content.styled(f"{'':10}{line}", "$text-muted") for line in more]
         return Content("\n").join(lines)

@@ -51,7 +51,11 @@ class QueueScreen(Base):
     def compose(self) -> ComposeResult:
         yield Static(id="title", markup=False)
         yield DataTable(cursor_type="row", zebra_stripes=False)
-        yield Static("\n  Nothing is queued. A in the form or on a run puts it here.", id="empty", markup=False)
+        yield Static(
+            "\nNothing is queued. A in the form or on a run puts it here, and trains it when its turn comes. Esc goes back.",
+            id="empty",
+            markup=False,
+        )
         yield Static("", id="about", markup=False)
         yield KeyLine("queue")
 
@@ -148,7 +152,7 @@ class QueueScreen(Base):
         contents = self._contents
         jobs = [job.shown for job in contents.jobs]
         waiting = sum(job.state in ("waiting", "died") and not job.direct for job in jobs)
-        words, colour = "nothing waits", "$text-muted"
+        words, colour = "nothing waits" if jobs else "nothing is queued", "$text-muted"
         if contents.working:
             words, colour = "at work", "$text-success"
         elif waiting:
@@ -159,7 +163,7 @@ class QueueScreen(Base):
             Content.assemble(
                 (" epochal", "bold $primary"),
                 ("  queue", "bold"),
-                (f" · {waiting} waiting · {len(jobs)} in {self.console_app.engine.root}", "$text-muted"),
+                (f" · {waiting} waiting · {len(jobs)} in {self.console_app.engine.root}" if jobs else "", "$text-muted"),
                 (f" · {words}", colour),
             )
         )
@@ -196,6 +200,10 @@ class QueueScreen(Base):
     def _member(self) -> Part | None:
         job, place = self._job(), self._at().partition("/")[2]
         return job.parts[int(place)] if job is not None and place and int(place) < len(job.parts) else None
+
+    def action_leave(self) -> None:
+        """Back to where one came from."""
+        self.app.pop_screen()
 
     def _do(self, act: Callable[[], object], said: str = "") -> None:
         """In a thread, for a disk may be slow and a worker takes a moment to begin; then the list is read again."""

@@ -160,9 +160,7 @@ class RunsScreen(Ordering):
         )
         empty = self.query_one("#empty", Static)
         empty.update(
-            "\n  No run fits the filter: Esc takes it away."
-            if there
-            else "\n  No run yet. n opens the form, r there starts one."
+            "\nNo run fits the filter: Esc takes it away." if there else "\nNo run yet. n opens the form, r there starts one."
         )
         empty.display, self.query_one(DataTable).display = not count, bool(count)
 
@@ -228,9 +226,12 @@ class RunsScreen(Ordering):
         self.query_one(DataTable).focus()
 
     def action_leave(self) -> None:
-        """Out of the filter, and without it; from the table, without the marks."""
+        """Out of the filter, and without it; from the table, without the marks; then back to where one came from."""
         field = self.query_one("#filter", Input)
         if self.focused is not field and not field.value:
+            if not self._marked:
+                self.app.pop_screen()
+                return
             self._marked.clear()
         field.value, field.display = "", False
         self.query_one(DataTable).focus()

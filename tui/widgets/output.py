@@ -15,6 +15,7 @@ from tui.widgets.formats import plain
 from tui.widgets.rows import Pane
 
 LINES = 5000
+EMPTY = " Nothing has been printed yet."
 # Escape sequences other than colours (those end in "m"): CSI, OSC with its terminator, the rest; then control characters.
 _ESCAPES = re.compile(
     r"\x1b\[[0-?]*[ -/]*[@-ln-~]|\x1b[\]P_^X][^\x07\x1b]*(?:\x07|\x1b\\)|\x1b[ -/]*[0-OQ-WYZ\\`-~]"
@@ -99,6 +100,9 @@ class OutputPane(Pane):
     def draw_line(self, y: int) -> Strip:
         base, width = self.rich_style, self.size.width
         row, left = y + self.scroll_offset.y, self.scroll_offset.x
+        if row == 0 and self._lines == [""]:
+            faint = base + self.get_component_rich_style("rows--faint", partial=True)
+            return Strip([Segment(EMPTY, faint)]).crop_extend(left, left + width, base)
         if row >= len(self._lines):
             return Strip.blank(width, base)
         line = plain(self._lines[row]) if self._ascii else self._lines[row]
