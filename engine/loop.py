@@ -219,6 +219,9 @@ class Loop:
 
 def windows(batches: Iterable[Batch], size: int) -> Iterator[Window]:
     """Groups of `size` batches, the last one as small as it is: an epoch's tail is stepped, never carried over."""
+    if size == 1:
+        yield from zip(batches, strict=False)  # one batch each
+        return
     window: list[Batch] = []
     for batch in batches:
         window.append(batch)

@@ -356,7 +356,7 @@ class _Source:
             return False
         if self._place is not None:
             return bool(window[-1].number < self._whole)
-        parts, form = pytree.tree_flatten(window)
+        parts, form = pytree.tree_flatten(list(window))
         return bool(form == self._form) and [(part.shape, part.dtype) for part in parts] == self._shapes
 
     def enter(self, window: Window) -> int:

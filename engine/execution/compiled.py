@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import copy
 from collections.abc import Callable, Iterator, Sequence
+from itertools import chain
 from typing import Any
 
 import torch
@@ -84,7 +85,8 @@ class Compiled:
         size = len(window)
         following: Window | None = window
         while following is not None and len(losses) < most and len(following) == size and following[-1][0].shape == shape:
-            loss, sound, *norm = call([*fixed, *(part for batch in following for part in batch)])
+            batches = following[0] if size == 1 else chain.from_iterable(following)
+            loss, sound, *norm = call([*fixed, *batches])
             if not sound:
                 break
             losses.append(loss)
