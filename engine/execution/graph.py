@@ -128,14 +128,15 @@ def trace(
     from torch._inductor.decomposition import select_decomp_table
 
     table = dict(select_decomp_table())
-    if flat[0].device.type == "cuda":
+    on_gpu = flat[0].device.type == "cuda"
+    if on_gpu:
         table.pop(torch.ops.aten.native_dropout.default, None)  # which draws as only it does
-        table.update({torch.ops.aten.mm.default: _small_mm, torch.ops.aten.addmm.default: _small_addmm})
+    table.update(_small_products(SMALL if on_gpu else TINY))
     with mode, _as_if_compiling():
         first = make_fx(step)(*stand_ins)
         pure = make_fx(functionalize(first, remove="mutations"), decomposition_table=table)(*stand_ins)
     few = sum(weight.numel() for weight in tensors.trained.values()) < SMALL
-    _simplify(pure.graph, hold=flat[0].device.type == "cpu" or not few)
+    _simplify(pure.graph, hold=not (on_gpu and few))
     pure = torch.fx.GraphModule(pure, fx_graph_cse(pure.graph))
     return pure, stand_ins, decided
 
@@ -218,19 +219,22 @@ def _as_if_compiling() -> Iterator[None]:
 
 
 SMALL = 1 << 20  # multiplications of a product, and elements of all weights, up to which a launch on a GPU costs more
+TINY = 1 << 11  # multiplications up to which calling a library costs more on a CPU
 
 
-def _small_mm(a: Tensor, b: Tensor) -> Any:
-    """A small product as a sum of products, which is fused with what is before and after it."""
-    if a.dtype != torch.float32 or a.shape[0] * a.shape[1] * b.shape[1] > SMALL:
-        return NotImplemented
-    return (a.unsqueeze(2) * b.unsqueeze(0)).sum(1)
+def _small_products(most: int) -> dict[Any, Callable[..., Any]]:
+    """Products of so few multiplications as sums of products, which are fused with what is before and after them."""
 
+    def mm(a: Tensor, b: Tensor) -> Any:
+        if a.dtype != torch.float32 or a.shape[0] * a.shape[1] * b.shape[1] > most:
+            return NotImplemented
+        return (a.unsqueeze(2) * b.unsqueeze(0)).sum(1)
 
-def _small_addmm(added: Tensor, a: Tensor, b: Tensor, beta: float = 1, alpha: float = 1) -> Any:
-    if beta != 1 or alpha != 1 or (product := _small_mm(a, b)) is NotImplemented:
-        return NotImplemented
-    return product + added
+    def addmm(added: Tensor, a: Tensor, b: Tensor, beta: float = 1, alpha: float = 1) -> Any:
+        product = mm(a, b) if beta == alpha == 1 else NotImplemented
+        return product if product is NotImplemented else product + added
+
+    return {torch.ops.aten.mm.default: mm, torch.ops.aten.addmm.default: addmm}
 
 
 def _simplify(graph: torch.fx.Graph, hold: bool) -> None:
