@@ -19,7 +19,6 @@ from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Protocol
 
-from engine.events import EpochEnded, RunEnded, RunStarted
 from engine.preferences import NAME, Preferences
 
 if TYPE_CHECKING:
@@ -142,6 +141,8 @@ class Notifier:
         """Tell of this training from its start to its end."""
         if not self._whom:
             return
+        from engine.events import RunEnded, RunStarted  # not before there is a run: a console's first frame needs none
+
         trainer.on(RunStarted, lambda _: self._begin(trainer))
         trainer.on(RunEnded, lambda _: self._end(trainer))
 
@@ -222,6 +223,7 @@ def _best(history: History) -> str:
     if best is None or monitor not in best.metrics:
         return ""
     from engine.cli.format import value
+    from engine.events import EpochEnded
 
     place = f"epoch {best.epoch}" if isinstance(best, EpochEnded) else f"step {best.step}"
     return f"; best {monitor} {value(best.metrics[monitor])} at {place}"

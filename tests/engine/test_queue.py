@@ -207,13 +207,13 @@ def test_stopped_it_goes_on_from_there_and_a_signal_to_the_worker_does_the_same(
 
 def test_a_sweep_in_the_background_is_listed_stopped_and_gone_on_with() -> None:
     Path("flowers.toml").write_text('name = "flowers"\n[data]\nname = "iris"\n[training]\nepochs = 1000000\ndevice = "cpu"\n')
-    command = [sys.executable, "-m", "engine", "sweep", "flowers.toml", "optimizer.lr=1e-4..1e-1 x 4", "--background", "--json"]
+    command = [sys.executable, "-m", "engine", "sweep", "flowers.toml", "seed=0..7", "--background", "--json"]
     told = json.loads(subprocess.run(command, capture_output=True, check=True, preexec_fn=as_from_a_shell).stdout)
     begun = listed()["flowers"]
     assert told["job"] == begun["id"] and told["pid"] == begun["process"]["pid"] and begun["direct"]
     until(lambda: all(part.run for part in job("flowers").parts), "all have begun")
-    assert [part.label for part in job("flowers").parts] == ["lr=0.0001", "lr=0.001", "lr=0.01", "lr=0.1"]
-    assert {part.how for part in job("flowers").parts} == {"population of 4"}
+    assert [part.label for part in job("flowers").parts] == [f"seed={seed}" for seed in range(8)]
+    assert {part.how for part in job("flowers").parts} == {"population of 8"}
     assert "trained together" in called("queue")
     assert all(run.state == "running" for run in Run.list("runs"))
     called("queue", "stop", str(told["job"]))
