@@ -18,22 +18,13 @@ from engine.events import Message, SettingChanged, Validated
 from engine.execution import whole
 from engine.models import MODELS
 from tests.engine import plain
+from tests.engine.test_execution import OPTIMIZERS as EVERY
+from tests.engine.test_execution import apart, weights
 
 pytestmark = [pytest.mark.gpu, pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA device")]
 QUICK = ("captured", "compiled")
 TOLERANCE = 2e-3  # of the weights' norm, after 300 steps in which rounding differs
-OPTIMIZERS = {
-    "Adadelta": {"lr": 0.1},
-    "Adam": {"lr": 1e-3, "weight_decay": 0.01},
-    "Adamax": {"lr": 1e-3},
-    "AdamW": {"lr": 1e-3, "amsgrad": True},
-    "ASGD": {"lr": 0.01},
-    "NAdam": {"lr": 1e-3},
-    "RAdam": {"lr": 1e-3},
-    "RMSprop": {"lr": 1e-3, "momentum": 0.9, "centered": True},
-    "Rprop": {"lr": 1e-4},
-    "SGD": {"lr": 0.05, "momentum": 0.9, "nesterov": True, "weight_decay": 1e-3},
-}
+OPTIMIZERS = {name: options for name, options in EVERY.items() if name != "Adagrad"}  # which counts its steps on the host
 MODEL_CASES: dict[str, dict[str, Any]] = {
     "mlp": {"hidden": (32,), "dropout": 0.2, "batch_norm": True},
     "cnn": {},
@@ -59,14 +50,6 @@ def net() -> nn.Module:
 def trainer_of(model: nn.Module, optimizer: torch.optim.Optimizer, execution: str, **plan: Any) -> Trainer:
     standard = {"train": digits(950), "loss": nn.CrossEntropyLoss(), "epochs": 10, "seed": 3, "device": "cuda"}
     return Trainer(model=model, optimizer=optimizer, execution=execution, **{**standard, **plan})  # 29 steps of 32 and a tail
-
-
-def weights(model: nn.Module) -> Tensor:
-    return torch.cat([parameter.detach().flatten() for parameter in model.parameters()])
-
-
-def apart(one: nn.Module, other: nn.Module) -> float:
-    return float((weights(one) - weights(other)).norm() / weights(other).norm())
 
 
 def ends(optimizer: str, execution: str, **plan: Any) -> tuple[nn.Module, Trainer]:
