@@ -64,7 +64,7 @@ class Case:
 
 
 def _line() -> Data:
-    x = torch.linspace(-1, 1, 32 * 1024)[:, None]
+    x = torch.linspace(-1, 1, 256 * 1024)[:, None]  # an epoch lasts long beside what it costs a process to wake up for it
     return x, 2 * x + 1 + 0.1 * torch.randn(x.shape, generator=torch.Generator().manual_seed(0))
 
 
