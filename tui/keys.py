@@ -59,7 +59,7 @@ KEYS: tuple[Key, ...] = (
         "queue",
         "queue",
     ),
-    Key("recipes", "o", "o", "Open a recipe", "saved ones, and those of earlier runs", ("form",), "recipes", "recipes"),
+    Key("recipes", "o", "o", "Open a recipe", "saved ones, those of earlier runs, examples", ("form",), "recipes", "recipes"),
     Key("recipe-save", "w", "w", "Save the recipe", "under a name, for any directory", ("form",), "save", "save"),
     Key("dry-run", "P", "P", "Dry run", "some real steps, on copies", ("form",), "dry_run", "dry run"),
     Key(

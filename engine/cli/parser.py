@@ -144,6 +144,11 @@ def make_parser(prog: str) -> Parser:
     export.add_argument("-o", "--output", metavar="FILE", help="a file that is not there yet; left out: standard output")
     _runs_option(export)
 
+    examples = command("examples", "engine.cli.examples", "recipes to begin with: list them, or copy one", _EXAMPLES)
+    examples.add_argument("name", metavar="NAME", nargs="?", help="the one to copy; left out: list them")
+    examples.add_argument("directory", metavar="DIR", nargs="?", help="where to; left out: a directory of its name, here")
+    examples.add_argument("--json", action="store_true", help="as JSON")
+
     catalog = command("catalog", "engine.cli.show", "list what a recipe can name, and the fields of each")
     catalog.add_argument("kind", metavar="KIND", nargs="?", help="data, model, loss, optimizer or scheduler")
     catalog.add_argument("name", metavar="NAME", nargs="?", help="one of that kind: show its fields")
@@ -226,6 +231,8 @@ _FIND_LR = """Look for a learning rate: a copy of the model is trained with a ra
 until the loss comes apart. Nothing is written. Exit status 2 when something is wrong with the recipe."""
 _EXPORT = """Write a recipe, or that of a run, as a script of plain PyTorch that depends on torch and the data's library alone
 and on a CPU prints the same losses to the last bit. What such a script can't say is one sentence that names the field."""
+_EXAMPLES = """Small recipes with all that they need, one for each kind of task. One is copied, with the data or code that it
+names, into a directory, and the command that trains it is printed."""
 _RUNS = "where runs are kept; left out: $EPOCHAL_RUNS, else ./runs"
 _RECIPE = "the recipe; left out: an MLP on the digits"
 _RUN = "its directory, its name, a part of the name that only it has, or last (which is also meant when left out)"

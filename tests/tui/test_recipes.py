@@ -23,7 +23,9 @@ def where(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 
 
 def options(console: Console) -> list[str]:
-    return [str(option.prompt) for option in console.screen.query_one(OptionList).options]
+    """What is offered before the examples."""
+    shown = [str(option.prompt) for option in console.screen.query_one(OptionList).options]
+    return shown[: next(at for at, prompt in enumerate(shown) if prompt.startswith("examples"))]
 
 
 def test_what_is_kept_is_a_recipe_file(where: Path):
@@ -103,3 +105,31 @@ async def test_recipes_of_earlier_runs_each_once(console: Console, engine: Scrip
         await pilot.press("D", "y")
         await until(lambda: SavedRecipes().names() == [] and isinstance(console.screen, RecipesScreen))
         await until(lambda: "none is saved" in options(console)[0])
+
+
+async def test_an_example_fills_the_form_its_files_where_they_are(console: Console):
+    async with console.run_test(size=(80, 24)) as pilot:
+        await ready(console)
+        await pilot.press("o")
+        await until(lambda: isinstance(console.screen, RecipesScreen))
+        choices = console.screen.query_one(OptionList)
+        choices.highlighted = choices.get_option_index("example text")
+        await pilot.press("D")
+        assert "examples stay" in str(console.screen.query_one(".error", Static).render())
+        await pilot.press("enter")
+        await until(lambda: console.form.model.values["name"] == "text")
+        assert "example text" in str(console.form.query_one("#title", Static).render())
+        assert Path(console.form.model.values["data"]["path"]).is_file()
+
+
+async def test_the_example_of_a_sweep_has_its_several_values(console: Console):
+    async with console.run_test(size=(80, 24)) as pilot:
+        await ready(console)
+        await pilot.press("o")
+        await until(lambda: isinstance(console.screen, RecipesScreen))
+        choices = console.screen.query_one(OptionList)
+        choices.highlighted = choices.get_option_index("example sweep")
+        await pilot.press("enter")
+        await until(lambda: console.form.model.values["name"] == "sweep")
+        assert console.form.line("optimizer.lr").query_one(Input).value == "1e-3..1x7"
+        assert [len(axis.values) for axis in console.form.model.axes] == [7, 2]

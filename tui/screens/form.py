@@ -5,7 +5,7 @@ from __future__ import annotations
 import threading
 from collections import deque
 from collections.abc import Callable, Mapping
-from typing import Any, ClassVar
+from typing import TYPE_CHECKING, Any, ClassVar
 
 from textual.binding import BindingType
 
@@ -15,6 +15,9 @@ from tui.keys import bindings
 from tui.screens.ask import AskText, Confirm
 from tui.screens.form_trying import FormTrying
 from tui.session import Engine, Preload
+
+if TYPE_CHECKING:
+    from tui.screens.recipes import Chosen
 
 
 class FormScreen(FormTrying):
@@ -74,14 +77,15 @@ class FormScreen(FormTrying):
             self._looking.stop()  # cancels the task that this runs in: last
 
     def action_recipes(self) -> None:
-        """Begin with a saved recipe, or that of an earlier run."""
+        """Begin with a saved recipe, that of an earlier run, or an example."""
         from tui.screens.recipes import RecipesScreen
 
         self.app.push_screen(RecipesScreen(self.engine, self.engine.saved), self._opened)
 
-    async def _opened(self, chosen: tuple[Mapping[str, Any], str] | None) -> None:
+    async def _opened(self, chosen: Chosen | None) -> None:
         if chosen is not None:
-            await self.fill(*chosen, ask=False)
+            values, source, several = chosen
+            await self.fill(values, source, several, ask=False)
 
     def action_save(self) -> None:
         """Keep what is filled in under a name."""

@@ -114,7 +114,9 @@ class FormFields(Base):
 
     # what is on the screen
 
-    async def fill(self, values: Mapping[str, Any], source: str, *, ask: bool = True) -> None:
+    async def fill(
+        self, values: Mapping[str, Any], source: str, several: Mapping[str, str] | None = None, *, ask: bool = True
+    ) -> None:
         """Show the recipe of a run that is over; with `ask` not where the form was changed since that run began."""
         if values is self._of:
             return
@@ -124,6 +126,7 @@ class FormFields(Base):
         self._of, self.source, self._edited_since = values, source, False
         self.model = FormModel(values, self.engine.sections)
         self.model.light = not self.complete
+        self.model.several.update(several or {})
         self.model.refresh()
         await self._mount_groups()
         self.close_pane()

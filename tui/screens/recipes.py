@@ -1,4 +1,4 @@
-"""The recipes to begin with: those that the person saved, and those of earlier runs."""
+"""The recipes to begin with: those that the person saved, those of earlier runs, and the examples."""
 
 from __future__ import annotations
 
@@ -14,13 +14,14 @@ from textual.widgets import OptionList, Static
 from textual.widgets.option_list import Option
 
 from engine.errors import EpochalError
+from engine.examples import examples, find_example
 from engine.run.about import in_short
 from engine.saved import SavedRecipes, in_which
 from tui.screens.ask import Confirm
 from tui.session import Engine
 
 MOST = 30  # recipes of runs
-Chosen = tuple[Mapping[str, Any], str]  # values, and where they are from
+Chosen = tuple[Mapping[str, Any], str, Mapping[str, str]]  # values, where they are from, fields with several values
 
 
 class RecipesScreen(ModalScreen[Chosen | None]):
@@ -62,6 +63,9 @@ class RecipesScreen(ModalScreen[Chosen | None]):
         self._head("of earlier runs, the newest first" if self._recent else "no run has been trained yet")
         for key, run in self._recent.items():
             choices.add_option(_option(key, run.name, _words(run.differs)))
+        self._head("examples: epochal examples NAME copies one, to be edited")
+        for example in examples():
+            choices.add_option(_option(f"example {example.name}", example.name, example.about))
         selectable = [i for i, option in enumerate(choices.options) if not option.disabled]
         if selectable:
             choices.highlighted = next((i for i in selectable if i >= at), selectable[-1])
@@ -90,9 +94,12 @@ class RecipesScreen(ModalScreen[Chosen | None]):
         kind, _, name = str(event.option.id).partition(" ")
         try:
             if kind == "saved":
-                self.dismiss((self._saved.load(name), name))
+                self.dismiss((self._saved.load(name), name, {}))
+            elif kind == "example":
+                example = find_example(name)
+                self.dismiss((example.values(), f"example {name}", example.several))
             else:
-                self.dismiss((self._engine.recipe_of(self._recent[f"run {name}"].path), f"as in {name}"))
+                self.dismiss((self._engine.recipe_of(self._recent[f"run {name}"].path), f"as in {name}", {}))
         except (EpochalError, OSError, ValueError) as error:
             self.query_one(".error", Static).update(str(error))
 
@@ -102,7 +109,8 @@ class RecipesScreen(ModalScreen[Chosen | None]):
         if kind == "saved":
             self.app.push_screen(Confirm("Delete this recipe?", [name]), lambda sure: self._delete(name) if sure else None)
         else:
-            self.query_one(".error", Static).update("that is a run's: it goes with its run")
+            words = "examples stay" if kind == "example" else "that is a run's: it goes with its run"
+            self.query_one(".error", Static).update(words)
 
     def _delete(self, name: str) -> None:
         try:
