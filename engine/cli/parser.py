@@ -149,6 +149,12 @@ def make_parser(prog: str) -> Parser:
     examples.add_argument("directory", metavar="DIR", nargs="?", help="where to; left out: a directory of its name, here")
     examples.add_argument("--json", action="store_true", help="as JSON")
 
+    doctor = command(
+        "doctor", "engine.cli.doctor", "look at versions, devices, terminal and disk: what is wrong, and the remedy", _DOCTOR
+    )
+    doctor.add_argument("--json", action="store_true", help="as a JSON list")
+    _runs_option(doctor)
+
     catalog = command("catalog", "engine.cli.show", "list what a recipe can name, and the fields of each")
     catalog.add_argument("kind", metavar="KIND", nargs="?", help="data, model, loss, optimizer or scheduler")
     catalog.add_argument("name", metavar="NAME", nargs="?", help="one of that kind: show its fields")
@@ -233,6 +239,8 @@ _EXPORT = """Write a recipe, or that of a run, as a script of plain PyTorch that
 and on a CPU prints the same losses to the last bit. What such a script can't say is one sentence that names the field."""
 _EXAMPLES = """Small recipes with all that they need, one for each kind of task. One is copied, with the data or code that it
 names, into a directory, and the command that trains it is printed."""
+_DOCTOR = """Look at versions, devices, the compiler, the terminal, the disk of the runs and the extras: a line for each finding
+(ok, warning or problem) with the remedy. Exit status 1 where there is a problem."""
 _RUNS = "where runs are kept; left out: $EPOCHAL_RUNS, else ./runs"
 _RECIPE = "the recipe; left out: an MLP on the digits"
 _RUN = "its directory, its name, a part of the name that only it has, or last (which is also meant when left out)"
