@@ -13,6 +13,7 @@ from torch.utils.flop_counter import FlopCounterMode, _FlopCounterMode
 from engine import catalog, execution, metrics
 from engine.data.batches import Batch, Batches, make_batches
 from engine.data.prepare import Prepared, prepare
+from engine.data.share import Share
 from engine.errors import Problem, RecipeError
 from engine.execution.light import spare_the_compiler
 from engine.measure import counter
@@ -180,8 +181,17 @@ class Cast:
 
     def epoch(self, epoch: int, start: int = 0) -> Iterator[Batch]:
         """The batches of that epoch from position `start` on."""
-        for inputs, targets in self._batches.epoch(epoch, start):
-            yield self._cast(inputs), self._cast(targets)
+        for batch in self._batches.epoch(epoch, start):
+            inputs, targets = map(self._cast, batch)
+            yield Share(inputs, targets, batch.samples, batch.mine) if isinstance(batch, Share) else (inputs, targets)
+
+    @property
+    def dealt(self) -> tuple[int, int] | None:
+        return self._batches.dealt
+
+    @dealt.setter
+    def dealt(self, dealt: tuple[int, int] | None) -> None:
+        self._batches.dealt = dealt
 
     def _cast(self, value: Any) -> Any:
         if isinstance(value, Tensor):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import math
 import time
 from collections.abc import Callable, Iterator
@@ -15,6 +16,8 @@ from engine.changes import EXECUTIONS, Change
 from engine.control import Control
 from engine.data import workers
 from engine.data.batches import Batch, Batches, ResidentBatches, StreamedBatches
+from engine.data.share import Share
+from engine.distributed import processes
 from engine.errors import EpochalError, Problem, RecipeError
 from engine.events import (
     EpochEnded,
@@ -41,6 +44,8 @@ from engine.saver import Saver
 from engine.snapshot import Snapshot
 
 if TYPE_CHECKING:
+    from engine.distributed.elsewhere import Elsewhere
+    from engine.distributed.together import Together
     from engine.run import Run
 
 REPORT_SECONDS = 0.25  # between two looks at the device's sums: what screens get, and what a GPU is waited for
@@ -57,15 +62,19 @@ class Epochs:
         self.parts, self.plan, self.checkpoint, self.name, self.run = parts, plan, checkpoint, name, run
         self.control = control or Control()
         self.reporter = Reporter()
-        self.saver: Saver | None = None
+        self.together = self._join()
+        self.saver: Saver | Elsewhere | None = None
         if run is not None:
             self.saver = self._record(run)
-        elif plan.non_finite == "rewind":
+        if self.together is not None and self.together.ranks.first(run is not None):
+            self.saver = self.saver or self.together.elsewhere(checkpoint)
+        if self.saver is None and plan.non_finite == "rewind":
             message = "training.non_finite = 'rewind' needs a run directory: without one there is no checkpoint to go back to"
             raise RecipeError([Problem("training.non_finite", message)])
 
         execution.arrange(parts.model, parts.optimizer, plan.precision, parts.device)
         guarded = parts.device.type == "cuda" and plan.non_finite != "skip" and Guard.fits(parts.optimizer)
+        guarded = guarded and (self.together is None or self.together.strategy == "ddp")
         guard = Guard(parts.optimizer, parts.device).obeyed() if guarded else None
         self.execution = execution.chosen(plan.execution)
         self.loop = Loop(
@@ -86,11 +95,14 @@ class Epochs:
             check=guard is None,
             skip=plan.non_finite == "skip",
         )
+        wanted = plan.execution if self.together is None else "eager"
         self.whole = execution.whole_step(
-            self.loop, plan.execution, parts.device, lambda text: self.reporter.messages([text], "warning")
+            self.loop, wanted, parts.device, lambda text: self.reporter.messages([text], "warning")
         )
+        if self.together is not None:
+            self.together.join(self.loop, parts)
         self.sampler: Sampler | None = None
-        if plan.health:
+        if plan.health and self.together is None:
             self.sampler = Sampler(
                 self.loop, self.whole, parts.device, lambda text: self.reporter.messages([text], "warning"), parts.train
             )
@@ -116,7 +128,7 @@ class Epochs:
         self._last: tuple[Snapshot, bool] | None = None  # the run's last checkpoint, not yet written; whether it is the best
         self._epoch_seconds = 0.0  # of the epoch under way, in an earlier process
         self._epoch_started = time.perf_counter()
-        self._next_report = 0.0
+        self._next_report = 0.0 if self.together is None else math.inf  # of several processes the first one's clock decides
         self._idle = execution.idle(parts.device)
         self._warnings = parts.warnings
         self._notes: tuple[str, ...] = ()  # said at the beginning
@@ -135,6 +147,21 @@ class Epochs:
         """Call `listener(event)` for each event of that class; `Event` itself stands for all."""
         self.reporter.on(kind, listener)
 
+    def _join(self) -> Together | None:
+        """One of several processes that train together, where there are others."""
+        ranks = processes()
+        if ranks is None:
+            return None
+        from engine.distributed.together import Together
+
+        together = Together(ranks, self.control, self.plan, self.parts)
+        self.control = together.control
+        if self.plan.execution in ("compiled", "captured"):
+            said = f"training.execution = {self.plan.execution!r} is for one process: the steps of several are taken eagerly"
+            self.parts.warnings = (*self.parts.warnings, said)
+            self.plan = dataclasses.replace(self.plan, execution="eager")
+        return together
+
     def _record(self, run: Run) -> Saver:
         """Lead all events into the run's directory, and what is asked there to the control."""
         from engine.recorder import Recorder
@@ -144,7 +171,7 @@ class Epochs:
         inbox = Inbox(run.path / "control.jsonl")
         self.on(Event, recorder.take)
         self.on(Progress, lambda _: self.reporter.messages(deliver(inbox, self.control), "warning"))
-        return Saver(run, self.checkpoint, recorder.flush)
+        return Saver(run, self.checkpoint, recorder.flush, *([] if self.together is None else [self.together.ranks.first]))
 
     # The run
 
@@ -170,8 +197,12 @@ class Epochs:
     def _spent(self) -> bool:
         """Whether a budget of steps or minutes is used up."""
         plan = self.plan
-        steps = plan.max_steps is not None and self.step >= plan.max_steps
-        return steps or (plan.max_minutes is not None and self.pace.elapsed >= plan.max_minutes * 60)
+        if plan.max_steps is not None and self.step >= plan.max_steps:
+            return True
+        if plan.max_minutes is None:
+            return False
+        over = self.pace.elapsed >= plan.max_minutes * 60
+        return over if self.together is None else self.together.ranks.first(over)
 
     @property
     def _budget(self) -> str:
@@ -337,18 +368,29 @@ class Epochs:
         """ "val/…" values of one pass over the validation data; None when a stop was asked for on the way."""
         batches = self.parts.validation
         assert batches is not None
-        meter = ValidationMeter(self.parts.count, self.parts.metrics, self._failed_metrics)
+        together = self.together
+        gather = None if together is None else together.ranks.gather
+        meter = ValidationMeter(self.parts.count, self.parts.metrics, self._failed_metrics, gather)
         started, done = time.perf_counter(), 0
+        counts = True
+
+        def shown() -> Iterator[Batch]:
+            nonlocal counts
+            for batch in self._awaited(batches, 1):
+                counts = not isinstance(batch, Share) or batch.mine > 0
+                yield batch
 
         def seen(output: Any, targets: Tensor, loss: Tensor) -> bool:
             nonlocal done
-            meter.update(output, targets, loss)
+            meter.update(output, targets, loss, counts)
             done += 1
-            if time.perf_counter() >= self._next_report:
+            if together is not None:
+                together.listen()
+            if time.perf_counter() >= (self._next_report if together is None else together.report_at):
                 self._progress("validate", done, batches.length)
             return not (self.control.pending and self.control.stopping)
 
-        if not self.loop.validate(self._awaited(batches, 1), seen):
+        if not self.loop.validate(shown(), seen):
             return None
         values = meter.compute()
         self.reporter.messages(meter.problems, "error")
@@ -421,6 +463,8 @@ class Epochs:
             self._state_points()
         if self.sampler is not None and (sampled := self.sampler.report(self.step, self.pace)) is not None:
             self.reporter.state(sampled)
+        if self.together is not None and (ranks := self.together.measured(self.step, self.pace.steps_per_second)) is not None:
+            self.reporter.state(ranks)
         self._progress("train", self.batch, self.parts.train.length, None if read is None else read.loss)
         decided = any(change.field == "training.execution" for _, _, change in self._due)  # before it was interrupted
         if (
@@ -444,7 +488,11 @@ class Epochs:
             self.reporter.state(points)
 
     def _progress(self, phase: str, batch: int, batches: int | None, loss: float | None = None) -> None:
-        self._next_report = time.perf_counter() + REPORT_SECONDS
+        report_at = time.perf_counter() + REPORT_SECONDS
+        if self.together is None:
+            self._next_report = report_at
+        else:
+            self.together.report_at = report_at
         steps = self.length.steps
         validations = (self.length.epochs - self.epoch) // self.plan.validate_every if self.parts.validation is not None else 0
         self.reporter.state(

@@ -45,6 +45,8 @@ class RunStarted(Event):
     epoch: int  # epochs already ended
     monitor: str  # what decides which epoch is best, "val/loss" for example
     mode: str  # "min" or "max"
+    processes: int = 1  # that train together
+    strategy: str = ""  # of several: "ddp" or "fsdp"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -89,6 +91,17 @@ class Progress(Event):
     left: float | None  # validation included
     waited: float | None = None  # share of the time that went to loading samples; None where all are held in memory
     workers: int | None = None  # data.workers that would end the waiting; None where it is short, or they would not
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class RanksMeasured(Event):
+    """How the processes that train together are doing: one value for each rank, in their order."""
+
+    step: int
+    rates: tuple[float, ...]  # steps a second that a rank would take if it never waited for another; NaN: not yet known
+    waits: tuple[float, ...]  # share of its time in which it waits for the others: the slowest has the least
+    memories: tuple[int, ...]  # bytes: on a GPU the peak that torch has held there, else the process's own now
+    hosts: tuple[str, ...]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -259,7 +272,7 @@ def from_dict(values: Mapping[str, Any]) -> Event:
 # Text fields keep a text that is one of the words above: numbers are written as words in numeric fields only.
 _TEXT = {
     "name", "path", "device", "device_name", "precision", "execution", "monitor", "mode",
-    "phase", "notes", "text", "level", "state", "reason", "field", "cause", "layers", "kinds",
+    "phase", "notes", "text", "level", "state", "reason", "field", "cause", "layers", "kinds", "strategy", "hosts",
 }  # fmt: skip
 
 

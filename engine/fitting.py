@@ -17,7 +17,7 @@ from engine.data.batches import ResidentBatches, StreamedBatches
 from engine.data.order import order
 from engine.data.workers import only_while_waiting
 from engine.epochs import REPORT_SECONDS, Epochs
-from engine.errors import RunError
+from engine.errors import EpochalError, RunError
 from engine.events import Rewound, RunEnded, RunStarted, Trained
 from engine.failures import Failure
 from engine.loop import NonFiniteLoss
@@ -90,14 +90,19 @@ class Fitting(Epochs):
         except NonFiniteLoss as error:
             return "failed", "", self._not_finite(error)
         except BaseException as error:
-            failure = failures.explain(error, self) if isinstance(error, Exception) else None
+            together = self.together
+            alone = together is None or isinstance(error, failures.Refused)  # or all ranks fail alike
+            failure = failures.explain(error, self) if isinstance(error, Exception) and alone else None
             if failure is not None:
                 return "failed", "", failure
+            if together is not None:
+                error = together.ranks.failed(error)
             stopped = isinstance(error, KeyboardInterrupt)
-            ended, reason = ("stopped", "interrupted") if stopped else ("failed", f"{type(error).__name__}: {error}")
+            says = str(error) if isinstance(error, EpochalError) else f"{type(error).__name__}: {error}"
+            ended, reason = ("stopped", "interrupted") if stopped else ("failed", says)
             self._save_last()
             self._end(ended, reason, None)
-            raise
+            raise error
 
     def _start(self) -> None:
         self.pace.begin()
@@ -117,13 +122,20 @@ class Fitting(Epochs):
                 epoch=self.epoch,
                 monitor=self.best.monitor,
                 mode=self.best.mode,
+                processes=1 if self.together is None else self.together.ranks.count,
+                strategy="" if self.together is None else self.together.strategy,
             )
         )
         self.reporter.messages(self._notes, "info")
         self.reporter.messages(self._warnings, "warning")
         self._repeat_changes()
-        if self.plan.non_finite == "rewind" and self.run is not None and not self.run.checkpoints.list():
+        if self.plan.non_finite == "rewind" and not self._has_checkpoints:
             self._save()  # something to go back to
+
+    @property
+    def _has_checkpoints(self) -> bool:
+        held = self.run is not None and bool(self.run.checkpoints.list())
+        return held if self.together is None else bool(self.together.ranks.first(held))
 
     def _train_on(self) -> tuple[str, str]:
         """Train to the end, going back where a step is not finite and the plan says so."""
@@ -238,23 +250,29 @@ class Fitting(Epochs):
         Live changes that came after it are made again at their steps; those of `fields`, which the caller decides, are not.
         RunError when another process is at work on the run, or the disk fails; CheckpointError when a checkpoint does not fit.
         """
-        assert self.run is not None
         self._lock()
         try:
             self._read_last(self.run, fields)
         except BaseException as error:
+            if self.run is None:
+                raise
             self.run.lock.release()
             if isinstance(error, OSError):
                 raise RunError(f"{self.run.path} can't be continued: {error.strerror}") from error
             raise
 
-    def _read_last(self, run: Run, fields: tuple[str, ...]) -> None:
+    def _read_last(self, run: Run | None, fields: tuple[str, ...]) -> None:
+        """`run` is None in a process that writes nothing; the first one reads for all."""
         from engine.run import load_history
 
         applied: list[float] = []
-        run.checkpoints.tidy()
-        if run.checkpoints.list():
-            saved = run.checkpoints.read("last")
+        saved = None
+        if run is not None:
+            run.checkpoints.tidy()
+            saved = run.checkpoints.read("last") if run.checkpoints.list() else None
+        if self.together is not None:
+            saved = self.together.read(saved)
+        if saved is not None:
             snapshot.restore(saved, self.parts, self.loop)
             self._warnings = (*self._warnings, *saved.passed_over)
             held = saved.state
@@ -265,9 +283,14 @@ class Fitting(Epochs):
             self.pace = Pace(held["elapsed"])
             self._rewinds, applied = held["rewinds"], held["applied"]
         self._guard_from_here()
-        run.journal.truncate_after(self.step, self.epoch, self._halfway_is_due)
-        self.history.become(load_history(run))
-        later = [event for event in self.history.settings if event.time not in applied and event.field not in fields]
+        settings = []
+        if run is not None:
+            run.journal.truncate_after(self.step, self.epoch, self._halfway_is_due)
+            self.history.become(load_history(run))
+            settings = list(self.history.settings)
+        if self.together is not None:
+            settings = self.together.ranks.first(settings)
+        later = [event for event in settings if event.time not in applied and event.field not in fields]
         self._applied = list(applied)
         self._due = [(event.step, event.time, Change(event.field, event.value)) for event in later]
 

@@ -10,6 +10,7 @@ from engine import steering
 from engine.assemble import assemble
 from engine.changes import Change
 from engine.control import Control
+from engine.distributed import writes
 from engine.errors import CheckpointError, Problem, RecipeError, RunError
 from engine.parts import Parts
 from engine.plan import length
@@ -20,7 +21,7 @@ from engine.settings import differences
 if TYPE_CHECKING:
     from engine.trainer import Trainer
 
-Made = Callable[[Parts, Recipe, Run, Control | None], "Trainer"]
+Made = Callable[[Parts, Recipe, Run | None, Control | None], "Trainer"]
 
 # What a fork may change and still go on from the same place: the state of the optimizer and the position keep their meaning.
 _SECTIONS = ("loss", "training", "checkpoint")
@@ -65,7 +66,7 @@ def fork(
         said = "the weights, the state of the optimizer and the position in the data are those of that step"
     record = {"run": parent.name, "path": str(parent.path.resolve()), "step": saved.step, "whole": not in_the_way}
     about = environment() | {"differs": recipe.differs(), "parent": record}
-    run = Run.create(runs or parent.path.parent, recipe.name, recipe.to_toml(), about)
+    run = Run.create(runs or parent.path.parent, recipe.name, recipe.to_toml(), about) if writes() else None
     trainer = made(parts, recipe, run, control)
     trainer.note(f"a fork of {parent.name} at step {saved.step:,}: {said}", *saved.passed_over)
     if not in_the_way:
@@ -73,7 +74,8 @@ def fork(
             _go_on(trainer, theirs, recipe, changed, saved)
         except BaseException:
             trainer.run = None
-            files.remove(run.path)
+            if run is not None:
+                files.remove(run.path)
             raise
     return trainer
 

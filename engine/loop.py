@@ -10,7 +10,7 @@ import math
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass, field
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import Tensor, nn
@@ -19,6 +19,9 @@ from engine.errors import EpochalError
 from engine.execution.average import Average
 from engine.execution.guard import Guard
 from engine.execution.hands import Hands
+
+if TYPE_CHECKING:
+    from engine.distributed.together import Together
 
 Batch = tuple[Any, Tensor]  # inputs, targets
 Window = Sequence[Batch]  # the batches of one step
@@ -80,6 +83,7 @@ class Loop:
     skip: bool = False  # leave such a step out instead of raising NonFiniteLoss
     whole: Callable[[Iterable[Any]], Iterator[Taken]] | None = None  # takes the steps instead, see `execution/whole.py`
     sampled: Callable[[Window], Taken] | None = None  # takes the next step instead, and looks at it: `execution/sampled.py`
+    together: Together | None = None  # several processes take each step together: `distributed/together.py`
     room: float = math.inf  # how many steps may be taken before the caller must look
     hands: Hands = field(init=False)  # what carries out the parts of a step
 
@@ -123,6 +127,8 @@ class Loop:
 
     def backward(self, window: Window) -> Taken:
         """Forward, loss and backward. The gradient is that of the one big batch: each batch counts by its share of targets."""
+        if self.together is not None:
+            return self.together.backward(self, window)
         if len(window) == 1:
             inputs, targets = window[0]
             count = self.count(targets)
@@ -150,6 +156,8 @@ class Loop:
             taken.norm = nn.utils.clip_grad_norm_(self.module.parameters(), self.clip_norm)
         elif self.measure_norm:
             taken.norm = nn.utils.get_total_norm([p.grad for p in self.module.parameters() if p.grad is not None])
+        if self.together is not None and taken.norm is not None:
+            taken.norm = self.together.norm(taken.norm)
         if self.clip_value is not None:
             nn.utils.clip_grad_value_(self.module.parameters(), self.clip_value)
 

@@ -225,24 +225,35 @@ class ValidationMeter:
     """Mean loss and metrics of one validation pass. Without named metrics, the usual ones for the first batch's tensors.
 
     A metric that raises is NaN from then on, in this pass and, by `failed`, in later ones; `problems` says why.
+    `gather` puts together what several processes have seen.
     """
 
     def __init__(
-        self, count: Callable[[Tensor], Count], chosen: dict[str, metrics.Metric] | None, failed: set[str] | None = None
+        self,
+        count: Callable[[Tensor], Count],
+        chosen: dict[str, metrics.Metric] | None,
+        failed: set[str] | None = None,
+        gather: metrics.Gather | None = None,
     ) -> None:
         self._count = count
         self._chosen = chosen
         self._failed = set() if failed is None else failed
+        self._gather = gather
+        self._begun = False
         self.problems: list[str] = []
         self._losses: list[Tensor] = []
         self._counts: list[Count] = []
         self.metrics: dict[str, metrics.Metric] = {}
 
-    def update(self, output: Any, targets: Tensor, loss: Tensor) -> None:
-        if not self._losses:
+    def update(self, output: Any, targets: Tensor, loss: Tensor, counts: bool = True) -> None:
+        """One batch; it only shows of which kind they are where it does not count."""
+        if not self._begun:
+            self._begun = True
             self.metrics = self._chosen if self._chosen is not None else metrics.usual(output, targets)
             for name, metric in self.metrics.items():
                 self._try(name, metric.reset)
+        if not counts:
+            return
         self._losses.append(loss)
         self._counts.append(self._count(targets))
         for name, metric in self.metrics.items():
@@ -252,11 +263,28 @@ class ValidationMeter:
         """ "val/loss" and "val/…" of each metric; waits for the device."""
         losses = torch.stack(self._losses).tolist() if self._losses else []
         counts = [float(count) for count in self._counts]
-        total = sum(loss * count for loss, count in zip(losses, counts, strict=True))
-        values = {"val/loss": mean(total, sum(counts))}
+        total, counted = sum(loss * count for loss, count in zip(losses, counts, strict=True)), sum(counts)
+        if self._gather is not None:
+            total, counted = (sum(parts) for parts in zip(*self._gather((total, counted)), strict=True))
+            for name, metric in self.metrics.items():
+                self._across(name, metric, self._gather)
+        values = {"val/loss": mean(total, counted)}
         return values | {
             f"val/{name}": self._try(name, lambda m=metric: float(m.compute())) for name, metric in self.metrics.items()
         }
+
+    def _across(self, name: str, metric: metrics.Metric, gather: metrics.Gather) -> None:
+        """What all processes have seen. torchmetrics' own do that as they compute."""
+        failed = any(gather(name in self._failed))  # in one of them: then nowhere, or the others would wait for it
+        if failed:
+            self._failed.add(name)
+        elif hasattr(metric, "across"):
+            self._try(name, metric.across, gather)
+        elif not hasattr(metric, "dist_sync_fn"):
+            self._failed.add(name)
+            self.problems.append(
+                f"the metric {name} is switched off: without a method across(gather) it sees one process alone"
+            )
 
     def _try(self, name: str, call: Callable[..., Any], *arguments: Any) -> Any:
         """What the call returns; NaN for a metric that fails, or has failed before: it must not end the training."""

@@ -5,7 +5,7 @@ Sums stay on the device until `compute`.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any, Protocol
 
 import torch
@@ -25,6 +25,9 @@ class Metric(Protocol):
     def reset(self) -> None: ...
 
 
+Gather = Callable[[Any], list[Any]]  # what every process has given, in each
+
+
 class Accuracy:
     """Share of targets for which the largest logit is the right one. Logits (B, C, …), targets (B, …)."""
 
@@ -40,6 +43,11 @@ class Accuracy:
     def update(self, output: Tensor, targets: Tensor) -> None:
         self.right = self.right + (output.argmax(1) == targets).sum()
         self.count += targets.numel()
+
+    def across(self, gather: Gather) -> None:
+        """Take in what the other processes have seen."""
+        right, count = zip(*gather((int(self.right), self.count)), strict=True)
+        self.right, self.count = sum(right), sum(count)
 
     def compute(self) -> float:
         return float(self.right) / self.count if self.count else float("nan")
@@ -60,6 +68,11 @@ class MAE:
     def update(self, output: Tensor, targets: Tensor) -> None:
         self.total = self.total + (_wide(output) - _wide(targets)).abs().sum()
         self.count += targets.numel()
+
+    def across(self, gather: Gather) -> None:
+        """Take in what the other processes have seen."""
+        total, count = zip(*gather((float(self.total), self.count)), strict=True)
+        self.total, self.count = sum(total), sum(count)
 
     def compute(self) -> float:
         return float(self.total) / self.count if self.count else float("nan")
@@ -94,6 +107,24 @@ class R2:
         self.first += shifted.sum(0)
         self.second += shifted.square().sum(0)
         self.count += len(targets)
+
+    def across(self, gather: Gather) -> None:
+        """Take in what the other processes have seen, each around a center of its own."""
+        mine = None
+        if self.center is not None:
+            mine = tuple(held.cpu() for held in (self.center, self.residual, self.first, self.second)), self.count
+        parts = [part for part in gather(mine) if part is not None]
+        if not parts:
+            return
+        self.count = sum(count for _, count in parts)
+        sums = torch.stack([first + count * center for (center, _, first, _), count in parts])
+        self.center = sums.sum(0) / self.count
+        self.residual = torch.stack([residual for (_, residual, _, _), _ in parts]).sum(0)
+        self.first = torch.zeros_like(self.center)
+        self.second = torch.zeros_like(self.center)
+        for (center, _, first, second), count in parts:
+            moved = self.center - center
+            self.second += second - 2 * moved * first + count * moved.square()
 
     def compute(self) -> float:
         if self.count < 2:

@@ -115,6 +115,16 @@ class Training:
     patience: int | None = option(None, "stop after so many validations without a new best", minimum=1)
     min_delta: float = option(0.0, "what a new best must gain for the patience to start again", minimum=0.0)
     health: bool = option(True, "look at a step now and then: its time by phase, gradients and updates of each layer")
+    processes: int = option(
+        1,
+        "so many take every batch together, each its share, on as many GPUs; torchrun's number where it starts them",
+        minimum=1,
+    )
+    strategy: str = option(
+        "auto",
+        "of several processes: ddp holds all weights in each, fsdp a share of them; auto shards what does not fit",
+        choices=("auto", "ddp", "fsdp"),
+    )
     deterministic: bool = option(False, "only operations that give the same bits each time; slower on a GPU")
     threads: int | None = option(
         None, "CPU threads for one operation; left out: 1 for a model too small to share, else as torch chooses", minimum=1

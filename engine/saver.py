@@ -22,14 +22,18 @@ class Saver:
     A snapshot that is the best but comes too soon after the last checkpoint is kept in memory and written with the next one, so
     that `best` is the best without a disk write for each short epoch. So is a best one that the disk did not take.
 
-    `flush` returns when the journal is on the disk. What came of a write is told by `collect`.
+    `flush` returns when the journal is on the disk. What came of a write is told by `collect`. `agree` lets all the processes
+    of a training know what the clock has decided here.
     """
 
-    def __init__(self, run: Run, plan: Checkpoint, flush: Callable[[], None]) -> None:
+    def __init__(
+        self, run: Run, plan: Checkpoint, flush: Callable[[], None], agree: Callable[[bool], bool] = lambda due: due
+    ) -> None:
         run.checkpoints.keep = plan.keep
         self.run = run
         self.plan = plan
         self._flush = flush
+        self._agree = agree
         self._started_at = time.monotonic()
         self._best: Snapshot | None = None  # not yet on the disk
         self._not_taken: Snapshot | None = None  # a best one that the disk did not take
@@ -39,7 +43,7 @@ class Saver:
 
     def epoch_ended(self, epoch: int, best: bool, snapshot: Callable[[], Snapshot]) -> None:
         """Write if it is time; `snapshot` is called only where one is needed."""
-        due = epoch % self.plan.every == 0 and time.monotonic() - self._started_at >= self.plan.min_seconds
+        due = self._agree(epoch % self.plan.every == 0 and time.monotonic() - self._started_at >= self.plan.min_seconds)
         if due:
             self.wait()  # before the copy: there is never more than one beside the one that is being written
             self.write(snapshot(), best=best)

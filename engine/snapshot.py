@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
+import torch
 from torch import Tensor
 
 from engine import state
@@ -29,17 +30,20 @@ class Snapshot:
 def take(parts: Parts, loop: Loop, position: dict[str, Any]) -> Snapshot:
     """Copy everything that a resume needs. `position` are the trainer's own counters, as JSON values."""
     optimizer: dict[str, Tensor] = {}
+    together = loop.together
+    whole = None if together is None else together.gathered
     held = {
         **position,
         "optimizer": state.pack_optimizer(parts.optimizer, parts.model, optimizer),
         "schedule": parts.schedule and state.pack(parts.schedule.state_dict(), optimizer, "$schedule"),
         "scaler": loop.scaler and loop.scaler.state_dict(),
         "random": state.random_state(parts.device),
+        "ranks": [] if together is None else together.ranks.gather(state.random_state(parts.device))[1:],  # of the others
         "fingerprint": parts.fingerprint,
     }
-    tensors = {"model": state.copied(parts.model.state_dict()), "optimizer": state.copied(optimizer)}
+    tensors = {"model": state.copied(parts.model.state_dict(), whole), "optimizer": state.copied(optimizer, whole)}
     if loop.average is not None:
-        tensors["average"] = state.copied(loop.average.state_dict())
+        tensors["average"] = state.copied(loop.average.state_dict(), whole)
     return Snapshot(step=position["step"], epoch=position["epoch"], tensors=tensors, state=held)
 
 
@@ -50,12 +54,16 @@ def restore(saved: Saved, parts: Parts, loop: Loop) -> None:
         raise CheckpointError(
             f"the training data is not that of {saved.path}: an exact resume is not possible; start a new run instead"
         )
-    state.load_model(parts.model, tensors["model"])
-    state.load_optimizer(parts.optimizer, parts.model, held["optimizer"], tensors["optimizer"])
+    load_model, load_optimizer = (None, None) if loop.together is None else loop.together.loaders()
+    state.load_model(parts.model, tensors["model"], load_model)
+    state.load_optimizer(parts.optimizer, parts.model, held["optimizer"], tensors["optimizer"], load_optimizer)
     if parts.schedule is not None and held["schedule"]:
         parts.schedule.load_state_dict(state.unpack(held["schedule"], tensors["optimizer"]))
     if loop.scaler is not None and held["scaler"]:
         loop.scaler.load_state_dict(held["scaler"])
     if loop.average is not None:
         state.load_model(loop.average, tensors.get("average", {}))
-    state.set_random_state(held["random"], parts.device)
+    rank, others = 0 if loop.together is None else loop.together.ranks.rank, held.get("ranks", [])
+    state.set_random_state(others[rank - 1] if 0 < rank <= len(others) else held["random"], parts.device)
+    if rank > len(others):  # more processes than there were: draws of its own, which follow from those of the first
+        torch.manual_seed(int(torch.randint(2**62, ())) + rank)

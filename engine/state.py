@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import base64
 from collections import Counter
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import Any
 
 import torch
@@ -71,8 +71,17 @@ def pack_optimizer(optimizer: Optimizer, model: nn.Module, tensors: dict[str, Te
     }
 
 
-def load_optimizer(optimizer: Optimizer, model: nn.Module, packed: Mapping[str, Any], tensors: Mapping[str, Tensor]) -> None:
-    """Restore what `pack_optimizer` made. Raises CheckpointError, and changes nothing, when the parameters are others."""
+def load_optimizer(
+    optimizer: Optimizer,
+    model: nn.Module,
+    packed: Mapping[str, Any],
+    tensors: Mapping[str, Tensor],
+    load: Callable[[nn.Module, Optimizer, dict[str, Any]], None] | None = None,
+) -> None:
+    """Restore what `pack_optimizer` made. Raises CheckpointError, and changes nothing, when the parameters are others.
+
+    `load` takes a state dict that knows the parameters by their names, where each process holds a shard of them.
+    """
     names = _names(optimizer, model)
     current = optimizer.state_dict()
     groups = packed["groups"]
@@ -83,6 +92,10 @@ def load_optimizer(optimizer: Optimizer, model: nn.Module, packed: Mapping[str, 
         raise CheckpointError(
             f"the optimizer's parameters are not those of the checkpoint: {', '.join(others[:5]) or 'regrouped'}"
         )
+    if load is not None:
+        options = [{**unpack(group["options"], tensors), "params": group["names"]} for group in groups]
+        load(model, optimizer, {"state": unpack(packed["state"], tensors), "param_groups": options})
+        return
     position = {name: i for i, name in enumerate(names)}
     optimizer.load_state_dict(
         {
@@ -110,8 +123,10 @@ def _names(optimizer: Optimizer, model: nn.Module) -> list[str]:
     return [known.get(id(parameter), f"parameter{i}") for i, parameter in enumerate(parameters)]
 
 
-def load_model(model: nn.Module, tensors: Mapping[str, Tensor]) -> None:
-    """Load a state dict whole or not at all; CheckpointError lists the first five differences."""
+def load_model(
+    model: nn.Module, tensors: Mapping[str, Tensor], load: Callable[[nn.Module, dict[str, Tensor]], None] | None = None
+) -> None:
+    """Load a state dict whole or not at all; CheckpointError lists the first five differences. `load`: see `load_optimizer`."""
     current = model.state_dict()
     differences = [f"{name} is missing" for name in current if name not in tensors]
     differences += [f"{name} is not in the model" for name in tensors if name not in current]
@@ -122,7 +137,10 @@ def load_model(model: nn.Module, tensors: Mapping[str, Tensor]) -> None:
     ]
     if differences:
         raise CheckpointError(f"the checkpoint does not fit the model: {'; '.join(differences[:5])}")
-    model.load_state_dict(dict(tensors))
+    if load is None:
+        model.load_state_dict(dict(tensors))
+    else:
+        load(model, dict(tensors))
 
 
 def random_state(device: torch.device) -> dict[str, str]:
@@ -141,11 +159,15 @@ def set_random_state(states: Mapping[str, str], device: torch.device) -> None:
         torch.cuda.set_rng_state(loaded["cuda"], device)
 
 
-def copied(tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
-    """Copies in host memory that later steps can't change. Tensors that share memory share it in the copy as well."""
+def copied(tensors: Mapping[str, Tensor], whole: Callable[[Tensor], Tensor] | None = None) -> dict[str, Tensor]:
+    """Copies in host memory that later steps can't change. Tensors that share memory share it in the copy as well.
+
+    `whole` makes one tensor of what several processes hold shards of.
+    """
     seen: dict[tuple[Any, ...], Tensor] = {}
 
     def copy(tensor: Tensor) -> Tensor:
+        tensor = tensor if whole is None else whole(tensor)
         key = (tensor.data_ptr(), tensor.shape, tensor.stride(), tensor.dtype) if tensor.numel() else (id(tensor),)
         if key not in seen:
             seen[key] = tensor.detach().to("cpu", copy=True)

@@ -10,6 +10,7 @@ import torch
 from torch import Tensor, nn
 
 from engine.control import Control
+from engine.distributed import first, writes
 from engine.fitting import Fitting, Result
 from engine.metrics import Metric
 from engine.recipe import Checkpoint, Recipe, Training
@@ -60,12 +61,13 @@ class Trainer(Fitting):
         training = Training(epochs=epochs, device=device, **plan)
         parts = own_parts(model, loss, optimizer, train, validation, scheduler, metrics, training, batch_size, seed)
         run, continued = None, False
-        if run_dir is not None:
+        if run_dir is not None and writes():
             from engine.run import Run
 
             run, continued = Run.at(run_dir)
             if continued:
                 run.refuse_if_training()
+        continued = first(continued)
         super().__init__(parts, training, checkpoint or Checkpoint(), name or type(model).__name__, run, control)
         if continued:
             self.restore()
@@ -80,7 +82,7 @@ class Trainer(Fitting):
 
         parts = assemble(recipe)
         run = None
-        if runs is not None:
+        if runs is not None and writes():
             from engine.run import Run, environment
 
             run = Run.create(runs, recipe.name, recipe.to_toml(), environment() | {"differs": recipe.differs()})
@@ -99,15 +101,18 @@ class Trainer(Fitting):
         from engine.assemble import assemble
         from engine.run import Run
 
-        opened = Run.open(run)
-        opened.refuse_if_training()
-        recipe = Recipe.load(opened.recipe_path)
+        opened, recipe, begun = None, Recipe(), False
         longer = epochs is not None or max_steps is not None
-        if longer:
-            length = {"training.epochs": epochs or recipe.training.epochs, "training.max_steps": max_steps}
-            recipe = recipe.replace(**length, **{"training.max_minutes": None})
-            recipe.save(opened.recipe_path)
-        begun = bool(opened.checkpoints.list())  # the weights to start from are not needed any more
+        if writes():
+            opened = Run.open(run)
+            opened.refuse_if_training()
+            recipe = Recipe.load(opened.recipe_path)
+            if longer:
+                length = {"training.epochs": epochs or recipe.training.epochs, "training.max_steps": max_steps}
+                recipe = recipe.replace(**length, **{"training.max_minutes": None})
+                recipe.save(opened.recipe_path)
+            begun = bool(opened.checkpoints.list())  # the weights to start from are not needed any more
+        recipe, begun = first((recipe, begun))
         parts = assemble(recipe.replace(**{"training.weights": None}) if begun else recipe)
         trainer = cls._made(parts, recipe, opened, control)
         trainer.restore(("training.epochs",) if longer else ())

@@ -23,6 +23,7 @@ from engine.data.ahead import SideStream, ahead, to_device
 from engine.data.augment import augmentation
 from engine.data.draws import Seeded
 from engine.data.order import epoch_seed, order
+from engine.data.share import Share, cut, taken
 from engine.errors import Problem, RecipeError
 
 TOGETHER = 1 << 18  # bytes of small batches that are gathered at a time
@@ -33,6 +34,8 @@ Batch = tuple[Any, Tensor]  # inputs (mostly a tensor) and targets, on the devic
 
 class Batches(Protocol):
     """What the trainer asks of any training or validation data."""
+
+    dealt: tuple[int, int] | None  # the rank and the number of processes that take each batch together; batches are Shares then
 
     @property
     def samples(self) -> int | None:
@@ -51,7 +54,9 @@ class Batches(Protocol):
 
 
 class _Cut:
-    """How `samples` samples are cut into batches."""
+    """How `samples` samples are cut into batches, and of which process each of a batch's samples are."""
+
+    dealt: tuple[int, int] | None = None  # the rank and the number of processes that take each batch together
 
     def __init__(self, samples: int, batch_size: int, drop_last: bool) -> None:
         if drop_last and samples < batch_size:
@@ -78,6 +83,17 @@ class _Cut:
     def _firsts(self, start: int) -> range:
         """Where each batch begins, from batch `start` on."""
         return range(start * self.batch_size, self._end, self.batch_size)
+
+    def _shares(self, indices: Tensor, start: int) -> list[tuple[Tensor, int, int]]:
+        """Of each batch what is loaded here, how many samples the batch has, and how many of those loaded count."""
+        whole = [indices[first : min(first + self.batch_size, self._end)] for first in self._firsts(start)]
+        if self.dealt is None:
+            return [(batch, len(batch), len(batch)) for batch in whole]
+        parts = [taken(len(batch), self.dealt) for batch in whole]
+        return [(batch[part], len(batch), mine) for batch, (part, mine) in zip(whole, parts, strict=True)]
+
+    def _share(self, inputs: Any, targets: Tensor, samples: int, mine: int) -> Batch:
+        return (inputs, targets) if self.dealt is None else Share(inputs, targets, samples, mine)
 
 
 class ResidentBatches(_Cut):
@@ -112,7 +128,7 @@ class ResidentBatches(_Cut):
         """The batches of that epoch from position `start` on."""
         indices = order(self.samples, self.seed, epoch, self.shuffle).to(self.inputs.device)
         changed = augmentation(self.augment, self.seed, epoch) if self.augment else None
-        if changed is None:
+        if changed is None and self.dealt is None:
             size = self.batch_size * self._together()
             for first in range(start * self.batch_size, self._end, size):
                 began = time.perf_counter()
@@ -121,12 +137,12 @@ class ResidentBatches(_Cut):
                 self.seconds += time.perf_counter() - began
                 yield from zip(*parts, strict=True)
             return
-        for first in self._firsts(start):
+        for batch, samples, mine in self._shares(indices, start):
             began = time.perf_counter()
-            batch = indices[first : first + self.batch_size]
-            inputs, targets = changed(self.inputs.index_select(0, batch), batch), self.targets.index_select(0, batch)
+            inputs, targets = self.inputs.index_select(0, batch), self.targets.index_select(0, batch)
+            inputs = inputs if changed is None else changed(inputs, batch)
             self.seconds += time.perf_counter() - began
-            yield inputs, targets
+            yield self._share(inputs, targets, samples, mine)
 
     def places(self, epoch: int, start: int = 0) -> Iterator[Place]:
         """Where the batches of that epoch are, from position `start` on; not for images that are augmented."""
@@ -197,10 +213,12 @@ class StreamedBatches(_Cut):
         """The batches of that epoch from position `start` on. One epoch at a time: the workers are shared."""
         indices = order(self.samples, self.seed, epoch, self.shuffle)
         stream = epoch_seed(self.seed, epoch)
-        keys = self._keys.batches = [(stream, indices[first : first + self.batch_size]) for first in self._firsts(start)]
+        shares = self._shares(indices, start)
+        self._keys.batches = [(stream, batch) for batch, _, _ in shares]
         changed = augmentation(self.augment, self.seed, epoch) if self.augment else None
-        for (_, indices), (inputs, targets) in zip(keys, self._moved(), strict=True):
-            yield inputs if changed is None else changed(inputs, indices.to(self.device)), targets
+        for (batch, samples, mine), (inputs, targets) in zip(shares, self._moved(), strict=True):
+            given = inputs if changed is None else changed(inputs, batch.to(self.device))
+            yield self._share(given, targets, samples, mine)
 
     def _moved(self) -> Iterator[Batch]:
         """What the loader loads, on the device. On a GPU the next batch is on its way while the one before it is used."""
@@ -230,8 +248,11 @@ class _Keys:
 class LoaderBatches:
     """One's own DataLoader, or any iterable of (inputs, targets) batches, used as it is.
 
-    Its order and its draws are its own; a start in the middle of an epoch goes through the batches before it.
+    Its order and its draws are its own; a start in the middle of an epoch goes through the batches before it. Where several
+    processes train, each goes through the same batches and takes its share of every one.
     """
+
+    dealt: tuple[int, int] | None = None
 
     def __init__(self, loader: Iterable[Any], device: torch.device | str = "cpu") -> None:
         if isinstance(loader, Iterator):
@@ -257,7 +278,12 @@ class LoaderBatches:
             if not isinstance(batch, (tuple, list)) or len(batch) != 2:
                 raise _wrong(f"the loader's batches must be (inputs, targets) pairs, not {described(batch)}")
             inputs, targets = batch
-            yield to_device(inputs, self.device), to_device(targets, self.device)
+            if self.dealt is None:
+                yield to_device(inputs, self.device), to_device(targets, self.device)
+                continue
+            part, mine = taken(len(targets), self.dealt)
+            samples, inputs, targets = len(targets), cut(inputs, part), targets[part]
+            yield Share(to_device(inputs, self.device), to_device(targets, self.device), samples, mine)
 
 
 def make_batches(

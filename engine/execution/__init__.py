@@ -36,6 +36,12 @@ def find_device(name: str) -> torch.device:
         here += ["cuda", *(f"cuda:{i}" for i in range(torch.cuda.device_count()))]
     if torch.backends.mps.is_available():
         here.append("mps")
+    together = int(os.environ.get("LOCAL_WORLD_SIZE", "1")) if name in ("auto", "cuda") and "cuda" in here else 1
+    if together > torch.cuda.device_count() > 0:
+        message = f"training.device is {name!r}; {together} processes need as many GPUs, this machine has {len(here) - 2}"
+        raise RecipeError([Problem("training.device", message)])
+    if together > 1:  # each process has a device of its own
+        return torch.device("cuda", int(os.environ["LOCAL_RANK"]))
     if name == "auto":
         return torch.device("cuda" if "cuda" in here else here[-1])
     if name not in here:

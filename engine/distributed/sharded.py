@@ -1,0 +1,117 @@
+"""Weights, gradients and the optimizer's state, on every rank or sharded among them (torch's DDP and FSDP2)."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.distributed.checkpoint.state_dict import (
+    StateDictOptions,
+    set_model_state_dict,
+    set_optimizer_state_dict,
+)
+from torch.distributed.device_mesh import init_device_mesh
+from torch.distributed.fsdp import FSDPModule, fully_shard
+from torch.distributed.tensor import DTensor
+from torch.nn.parallel import DistributedDataParallel
+from torch.optim import Optimizer
+
+from engine.distributed.ranks import Ranks
+from engine.errors import Problem, RecipeError
+from engine.execution.hands import Hands
+from engine.parts import Parts
+from engine.recipe import Training
+
+BYTES = 16  # of a float32 parameter, its gradient and Adam's state
+ROOM = 0.6  # share of a device's memory that these may take before "auto" shards them
+WHOLE = StateDictOptions(full_state_dict=True)
+
+
+def strategy_of(plan: Training, parts: Parts) -> str:
+    """ "ddp" or "fsdp"; "auto" shards what does not fit on each device. RecipeError for what does not go with it."""
+    strategy = plan.strategy
+    if strategy == "auto":
+        device = parts.device
+        room = torch.cuda.get_device_properties(device).total_memory * ROOM if device.type == "cuda" else float("inf")
+        strategy = "fsdp" if parts.parameters * BYTES > room else "ddp"
+    if strategy == "fsdp":
+        for field, value in (("precision", plan.precision == "fp16"), ("ema", plan.ema > 0), ("closure", parts.needs_closure)):
+            if value:
+                name = "optimizer.name" if field == "closure" else f"training.{field}"
+                given = type(parts.optimizer).__name__ if field == "closure" else getattr(plan, field)
+                message = f"training.strategy = 'fsdp' does not go with {name} = {given!r}; 'ddp' does"
+                raise RecipeError([Problem("training.strategy", message)])
+    return strategy
+
+
+def shared(parts: Parts, strategy: str, ranks: Ranks) -> nn.Module:
+    """What is called instead of the model. Its weights are those of rank 0 everywhere from now on, or shards of them."""
+    model, device = parts.model, parts.device
+    if device.type == "cuda":  # batch normalization over all ranks, in place: the names and tensors stay
+        for parent in list(model.modules()):
+            for name, part in list(parent.named_children()):
+                if isinstance(part, nn.modules.batchnorm._BatchNorm):
+                    setattr(parent, name, nn.SyncBatchNorm.convert_sync_batchnorm(part))
+    if strategy == "ddp":
+        return DistributedDataParallel(model)
+    for tensor in model.state_dict().values():
+        torch.distributed.broadcast(tensor, 0)
+    names = {id(parameter): name for name, parameter in model.named_parameters()}
+    mesh = init_device_mesh(device.type, (ranks.count,))
+    for block in _blocks(model):
+        fully_shard(block, mesh=mesh)
+    fully_shard(model, mesh=mesh)
+    parameters = dict(model.named_parameters())
+    for group in parts.optimizer.param_groups:  # they were replaced by shards
+        group["params"] = [parameters[names[id(parameter)]] for parameter in group["params"]]
+    return model
+
+
+def _blocks(model: nn.Module) -> Iterator[nn.Module]:
+    """What is gathered as a whole when it is its turn: the blocks that a model repeats."""
+    for part in model.modules():
+        if isinstance(part, nn.ModuleList):
+            yield from (block for block in part if any(True for _ in block.parameters()))
+
+
+class Held:
+    """Gradients stay where they are meanwhile: all but the last batch of a window."""
+
+    def __init__(self, model: FSDPModule) -> None:
+        self.model = model
+
+    def __enter__(self) -> None:
+        self.model.set_requires_gradient_sync(False)
+
+    def __exit__(self, *_: object) -> None:
+        self.model.set_requires_gradient_sync(True)
+
+
+class ShardedHands(Hands):
+    """Looks at the gradients of all ranks."""
+
+    def __init__(self, optimizer: Optimizer, ranks: Ranks) -> None:
+        super().__init__(optimizer)
+        self._ranks = ranks
+
+    def finite(self) -> bool:
+        held = (p.grad for group in self.optimizer.param_groups for p in group["params"] if p.grad is not None)
+        local = [part.to_local() if isinstance(part, DTensor) else part for part in held]
+        return self._ranks.everywhere(all(bool(part.isfinite().all()) for part in local))
+
+
+def whole(tensor: Tensor) -> Tensor:
+    """The tensor of which the ranks hold shards; on every rank, so each must ask."""
+    return tensor.full_tensor() if isinstance(tensor, DTensor) else tensor
+
+
+def load_model(model: nn.Module, tensors: Mapping[str, Tensor]) -> None:
+    """Whole tensors into shards."""
+    set_model_state_dict(model, dict(tensors), options=WHOLE)
+
+
+def load_optimizer(model: nn.Module, optimizer: Optimizer, state: Mapping[str, Any]) -> None:
+    """A state with whole tensors, by the names of the parameters, into shards."""
+    set_optimizer_state_dict(model, optimizer, dict(state), options=WHOLE)

@@ -1,0 +1,167 @@
+"""A step that several processes take together: the gradient of the one big batch, whole on every rank or sharded among them."""
+
+from __future__ import annotations
+
+import math
+import socket
+import time
+from collections.abc import Callable, Sequence
+from contextlib import AbstractContextManager, nullcontext
+from typing import Any, cast
+
+import psutil
+import torch
+from torch import Tensor
+
+from engine.control import Control
+from engine.data.share import Share
+from engine.distributed import sharded
+from engine.distributed.agreed import Agreed
+from engine.distributed.elsewhere import Elsewhere
+from engine.distributed.ranks import Ranks
+from engine.events import RanksMeasured
+from engine.loop import Count, Loop, Taken, Window
+from engine.parts import Parts
+from engine.recipe import Checkpoint, Training
+from engine.run.checkpoints import Saved
+
+EACH = 64  # steps from one to the next in which is measured how long the others are waited for
+MEASURED = 1.0  # seconds, at least, between two reports of that
+
+
+class Together:
+    """What makes a trainer one of several. `backward` takes the place of `Loop.backward`."""
+
+    def __init__(self, ranks: Ranks, control: Control, plan: Training, parts: Parts) -> None:
+        self.ranks = ranks
+        self.control = Agreed(control, ranks)  # hears at each step what any rank was asked
+        self.strategy = sharded.strategy_of(plan, parts)
+        self.report_at = 0.0  # when the clock comes to the next report: rank 0's decides
+        self._device = parts.device
+        self._steps = 0
+        self._waits: list[float] = []  # seconds for the others, in the steps that were measured
+        self._began = self._measure_at = time.monotonic()
+        for batches in (parts.train, parts.validation):
+            ranks.deal(batches)
+
+    def elsewhere(self, checkpoint: Checkpoint) -> Elsewhere:
+        """The saver of a rank that writes nothing."""
+        return Elsewhere(checkpoint, self.ranks)
+
+    def join(self, loop: Loop, parts: Parts) -> None:
+        """Let the loop's steps be taken together. The weights are those of rank 0 from now on, the draws each rank's own."""
+        loop.model = sharded.shared(parts, self.strategy, self.ranks)
+        loop.together = self
+        if self.strategy == "fsdp":
+            loop.hands = sharded.ShardedHands(parts.optimizer, self.ranks)
+        if self.ranks.rank:
+            torch.manual_seed((torch.initial_seed() + self.ranks.rank) % 2**63)
+
+    # A step
+
+    def backward(self, loop: Loop, window: Window) -> Taken:
+        """The loss of the whole batch, and its gradient. `window` holds this rank's `Share` of each batch.
+
+        A share's mean loss counts by its part of all the targets. torch averages gradients over the ranks; the one of the big
+        batch is their sum, so each is multiplied by their number.
+        """
+        shares, ranks = cast("Sequence[Share]", window), self.ranks.count
+        counts: list[Count] = [loop.count(share[1]) if share.mine else 0 for share in shares]
+        everywhere = self._everywhere(loop, shares, counts)
+        total = torch.zeros((), device=shares[0][1].device)
+        for i, ((inputs, targets), part) in enumerate(zip(shares, counts, strict=True)):
+            last = i + 1 == len(shares)
+            with nullcontext() if last else self._quiet(loop.model):
+                loss = loop.forward(inputs, targets) * (part / everywhere)
+                total = total + loss.detach()
+                hear = self._say(total) if last else None
+                loss = loss * ranks
+                loop.hands.backward(loss if loop.scaler is None else loop.scaler.scale(loss))
+        assert hear is not None
+        hear()
+        samples = sum(share.samples for share in shares)
+        return Taken(total, everywhere, len(shares), samples, loop.optimizer.param_groups[0]["lr"])
+
+    def norm(self, norm: Tensor) -> Tensor:
+        """The norm of all gradients, wherever their parts are."""
+        return sharded.whole(norm)
+
+    def listen(self) -> None:
+        """Between two batches of a validation: what any rank was asked."""
+        self._say(torch.zeros(()))()
+
+    def _everywhere(self, loop: Loop, shares: Sequence[Share], counts: list[Count]) -> Count:
+        """What the mean over the whole window divides by."""
+        if loop.count is torch.numel:
+            return sum(share.samples * int(share[1][:1].numel()) for share in shares)
+        held = torch.as_tensor(sum(counts[1:], counts[0]), dtype=torch.float64, device=shares[0][1].device).clone()
+        self.ranks.summing(held)()
+        return held if held.is_cuda else held.item()  # type: ignore[return-value]  # a sum of class weights is no whole number
+
+    def _say(self, total: Tensor) -> Callable[[], None]:
+        """Begin to sum the loss, and what this rank has to tell, over all of them. What is returned ends that."""
+        on_host = total.device.type == "cpu"
+        due = self.ranks.writes and time.perf_counter() >= self.report_at
+        told = torch.tensor([self.control.own.pending, due, total.item() if on_host else 0.0], dtype=torch.float64)
+        waits = [self.ranks.summing(told)] if on_host else [self.ranks.summing(told), self.ranks.summing(total)]
+
+        def hear() -> None:
+            for wait in waits:
+                wait()
+            asked, due, loss = told.tolist()
+            if on_host:
+                total.fill_(loss)
+            if asked or due:
+                self.control.heard(asked > 0, due > 0)
+
+        self._steps += 1
+        if self._steps % EACH:
+            return hear
+        began = time.perf_counter()
+        hear()  # before backward, which would wait for the others as well
+        self._waits.append(time.perf_counter() - began)
+        return lambda: None
+
+    def _quiet(self, model: Any) -> AbstractContextManager[Any]:
+        """Without an exchange of gradients, which all but the last batch of a window do without."""
+        return sharded.Held(model) if self.strategy == "fsdp" else cast("AbstractContextManager[Any]", model.no_sync())
+
+    # What it reports
+
+    def measured(self, step: int, steps_per_second: float | None) -> RanksMeasured | None:
+        """How each rank is doing; None before it is time, which it is ever more seldom. All ranks must ask."""
+        now = time.monotonic()
+        if not self.ranks.first(now >= self._measure_at and steps_per_second is not None and bool(self._waits)):
+            return None
+        self._measure_at = now + max(MEASURED, (now - self._began) / 100)
+        waits, self._waits = self._waits, []
+        rate, wait = steps_per_second or math.nan, sum(waits) / len(waits)
+        busy = 1 / rate - wait
+        mine = 1 / busy if busy > 0 else math.nan, min(1.0, wait * rate), self._memory(), socket.gethostname()
+        rates, shares, memories, hosts = zip(*self.ranks.gather(mine), strict=True)
+        return RanksMeasured(step=step, rates=rates, waits=shares, memories=memories, hosts=hosts)
+
+    def _memory(self) -> int:
+        if self._device.type == "cuda":
+            return torch.cuda.max_memory_allocated(self._device)
+        return int(psutil.Process().memory_info().rss)
+
+    # Checkpoints
+
+    def gathered(self, tensor: Tensor) -> Tensor:
+        """The whole tensor where it is written, and nothing elsewhere. All ranks must ask."""
+        tensor = sharded.whole(tensor)
+        return tensor if self.ranks.writes else tensor.new_empty(0)
+
+    def read(self, saved: Saved | None) -> Saved | None:
+        """What the first process has read, in all of them."""
+        about = self.ranks.first(saved and (saved.step, saved.path, list(saved.tensors), saved.state, saved.passed_over))
+        if about is None:
+            return None
+        step, path, kinds, state, passed_over = about
+        tensors = {kind: self.ranks.spread(None if saved is None else saved.tensors[kind]) for kind in kinds}
+        return Saved(step=step, path=path, tensors=tensors, state=state, passed_over=passed_over)
+
+    def loaders(self) -> Any:
+        """What loads whole tensors into the model and its optimizer; None twice where these are whole themselves."""
+        return (sharded.load_model, sharded.load_optimizer) if self.strategy == "fsdp" else (None, None)
