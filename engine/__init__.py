@@ -25,6 +25,7 @@ _HOME = {
     "Run": "run",
     "Samples": "data.samples",
     "Sweep": "sweeping",
+    "load_model": "trained",
 } | dict.fromkeys(
     (
         "CheckpointWritten",
@@ -73,6 +74,7 @@ if TYPE_CHECKING:
     from engine.recipe import Training as Training
     from engine.run import Run as Run
     from engine.sweeping import Sweep as Sweep
+    from engine.trained import load_model as load_model
     from engine.trainer import Result as Result
     from engine.trainer import Trainer as Trainer
 

@@ -13,6 +13,7 @@ from torch.utils.flop_counter import FlopCounterMode, _FlopCounterMode
 from engine import catalog, execution, metrics
 from engine.data.batches import Batch, Batches, make_batches
 from engine.data.prepare import Prepared, prepare
+from engine.data.preprocessing import Preprocessing
 from engine.data.share import Share
 from engine.errors import Problem, RecipeError
 from engine.execution.light import spare_the_compiler
@@ -64,11 +65,8 @@ def assembled(recipe: Recipe, data: Prepared | None = None) -> tuple[Parts, Prep
     validation = None if data.validation is None else batches(data.validation)
 
     torch.manual_seed(recipe.seed)
-    shape = {"input_shape": data.input_shape, "output_size": data.output_size}
-    if data.task == "text":
-        shape["vocabulary"] = data.output_size
     _refuse_misfit(recipe, data)
-    model: nn.Module = _build("model", recipe.model, **shape)
+    model = build_model(recipe.model, data)
     started = () if plan.weights is None else (load_weights(model, plan.weights),)
     model.to(device, dtype)
     loss = _loss(recipe, data)
@@ -99,6 +97,7 @@ def assembled(recipe: Recipe, data: Prepared | None = None) -> tuple[Parts, Prep
         count=counter(loss, data.train[1] if isinstance(data.train, tuple) else None),
         device=device,
         fingerprint=data.fingerprint,
+        preprocessing=Preprocessing.of(data),
     )
     if parts.needs_closure and plan.precision == "fp16":
         message = f"training.precision = 'fp16' does not go with {recipe.optimizer.name}, which evaluates the loss itself"
@@ -112,6 +111,15 @@ def assembled(recipe: Recipe, data: Prepared | None = None) -> tuple[Parts, Prep
     small = device.type == "cpu" and 0 < work.get_total_flops() < SMALL
     parts.threads = plan.threads or (1 if small else None)
     return parts, data
+
+
+def build_model(component: Component, data: Prepared | Preprocessing) -> nn.Module:
+    """The model that the component names, for the shape of these data. It draws its start from torch's generator."""
+    shape = {"input_shape": data.input_shape, "output_size": data.output_size}
+    if data.task == "text":
+        shape["vocabulary"] = data.output_size
+    model: nn.Module = _build("model", component, **shape)
+    return model
 
 
 def _build(kind: str, component: Component, **inferred: Any) -> Any:

@@ -131,6 +131,8 @@ class Epochs:
         self._next_report = 0.0 if self.together is None else math.inf  # of several processes the first one's clock decides
         self._idle = execution.idle(parts.device)
         self._warnings = parts.warnings
+        if run is not None and parts.preprocessing is not None:
+            self._warnings += parts.preprocessing.keep(run.path)
         self._notes: tuple[str, ...] = ()  # said at the beginning
 
     @property

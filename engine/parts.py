@@ -10,6 +10,7 @@ import torch
 from torch import Tensor, nn
 
 from engine.data.batches import Batches
+from engine.data.preprocessing import Preprocessing
 from engine.loop import Count
 from engine.metrics import Metric
 from engine.schedule import Schedule
@@ -29,6 +30,7 @@ class Parts:
     count: Callable[[Tensor], Count]  # what the loss divides by
     device: torch.device
     fingerprint: str = ""  # of the training data; empty where it is the user's own affair
+    preprocessing: Preprocessing | None = None  # of a recipe's data: what is kept with the run
     warnings: tuple[str, ...] = ()  # sentences for the person
     threads: int | None = None  # CPU threads for one operation; None: as torch chooses
 

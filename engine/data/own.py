@@ -55,8 +55,10 @@ def prepare_own(training: Dataset | DataLoader, validation: Dataset | DataLoader
             f"data.augment = {loading.augment} needs to know which samples a batch holds, and of a {type(training).__name__} "
             "nobody does: change the samples where they are loaded",
         )
+    held = None
     if validation is None and splittable:
         first, second = split(_length(training), loading)
+        held = second.numpy()
         validation = Subset(training, second.tolist()) if len(second) else None  # type: ignore[arg-type]
         training = Subset(training, first.tolist())  # type: ignore[arg-type]
     return Prepared(
@@ -67,6 +69,9 @@ def prepare_own(training: Dataset | DataLoader, validation: Dataset | DataLoader
         output_size=output_size,
         classes=names,
         fingerprint=identity,
+        as_is=True,
+        tokens=isinstance(inputs, Tensor) and not inputs.is_floating_point(),
+        held=held,
     )
 
 

@@ -6,6 +6,7 @@ Everything measured here (medians, means, deviations) is measured on the trainin
 from __future__ import annotations
 
 import math
+from collections.abc import Callable
 from dataclasses import replace
 from typing import Any
 
@@ -18,6 +19,7 @@ from engine.data import augment, fingerprint
 from engine.data.batches import described
 from engine.data.order import split
 from engine.data.own import own_part_and_fold, prepare_own
+from engine.data.preprocessing import filled, medians, moments, numbers, refuse_non_finite, scaled
 from engine.data.samples import Prepared, Samples, as_array, from_arrays, wrong
 from engine.recipe import Loading
 
@@ -59,23 +61,27 @@ def prepare(loaded: Any, loading: Loading, source_name: str) -> Prepared:
 
 def _prepare_samples(samples: Samples, loading: Loading) -> Prepared:
     samples = _with_classes(_with_task(samples, loading))
-    x, y = _split(samples, loading)
+    x, y, held = _split(samples, loading)
     identity = fingerprint.of_arrays(x[0], y[0])  # of what was read: what is computed may differ by a rounding elsewhere
     tokens = x[0].dtype.kind != "f"
 
     normalization: dict[str, list[Any]] = {}
     features = samples.features
     if samples.impute:
-        x, features, normalization["median"], normalization["missing"] = _imputed(x, features)
+        normalization["median"], normalization["missing"] = medians(x[0])
+        features += tuple(f"{features[column]} is missing" for column in normalization["missing"] if features)
+        x = _both(x, lambda part: filled(part, normalization["median"], normalization["missing"]))
     if loading.standardize and not tokens:
-        x, normalization["mean"], normalization["std"] = _standardized(x)
+        normalization["mean"], normalization["std"] = moments(x[0])
+        x = _both(x, lambda part: scaled(part, normalization["mean"], normalization["std"]))
     if loading.standardize_target:
         if samples.task != "regression":
             what = "the inputs for targets" if samples.task == "reconstruction" else "classes"
             raise wrong(
                 "data.standardize_target", f"data.standardize_target = true needs a numeric target; this one has {what}"
             )
-        y, normalization["target_mean"], normalization["target_std"] = _standardized(y)
+        normalization["target_mean"], normalization["target_std"] = moments(y[0])
+        y = _both(y, lambda part: scaled(part, normalization["target_mean"], normalization["target_std"]))
 
     input_shape = tuple(x[0].shape[1:])
     augment.check(loading.augment, input_shape, numbers=not tokens)
@@ -95,6 +101,10 @@ def _prepare_samples(samples: Samples, loading: Loading) -> Prepared:
         normalization=normalization,
         notes=samples.notes,
         fingerprint=identity,
+        tokens=tokens,
+        columns=samples.columns,
+        target=samples.target,
+        held=held,
     )
 
 
@@ -111,13 +121,19 @@ def _with_task(samples: Samples, loading: Loading) -> Samples:
     return samples
 
 
-def _split(samples: Samples, loading: Loading) -> tuple[Parts, Parts]:
-    """Inputs and targets, each of the training and of the validation part."""
+def _both(parts: Parts, change: Callable[[Array], Array]) -> Parts:
+    """Training and validation part, changed alike."""
+    return change(parts[0]), None if parts[1] is None else change(parts[1])
+
+
+def _split(samples: Samples, loading: Loading) -> tuple[Parts, Parts, Array | None]:
+    """Inputs and targets, each of the training and of the validation part; the places of the latter's samples in the data."""
     inputs, targets = _checked(samples.inputs, samples.targets, samples)
     if samples.validation is None:
         training, held = (indices.numpy() for indices in split(len(inputs), loading))
         x = inputs[training], inputs[held] if len(held) else None
-        return x, x if targets is inputs else (targets[training], targets[held] if len(held) else None)
+        places = held if samples.rows is None else samples.rows[held]
+        return x, x if targets is inputs else (targets[training], targets[held] if len(held) else None), places
     if loading.fold is not None and samples.task != "text":  # a text is folded as it is cut into windows
         raise own_part_and_fold(loading)
     held_inputs, held_targets = _checked(*samples.validation, samples)
@@ -125,7 +141,7 @@ def _split(samples: Samples, loading: Loading) -> tuple[Parts, Parts]:
         raise wrong(
             "data.name", f"the training samples have shape {inputs.shape[1:]}, the validation's {held_inputs.shape[1:]}"
         )
-    return (inputs, held_inputs), (targets, held_targets)
+    return (inputs, held_inputs), (targets, held_targets), samples.rows
 
 
 def _with_classes(samples: Samples) -> Samples:
@@ -157,14 +173,9 @@ def _checked(inputs: Any, targets: Any, samples: Samples) -> tuple[Array, Array]
         raise wrong("data.name", f"the data have {len(x)} inputs but {len(y)} targets")
     if not x.size:
         raise wrong("data.name", "the data have no samples" if not len(x) else "the data have no inputs")
-    if x.ndim == 1:
-        x = x[:, None]
-    if x.dtype == numpy.uint8:
-        x = x / numpy.float32(255)
-    elif x.dtype == numpy.bool_:
-        x = x.astype(numpy.float32)
+    x = numbers(x)
     missing = numpy.isnan(x) if samples.impute else False
-    _refuse_non_finite(x, missing, "input", samples.features)
+    refuse_non_finite(x, missing, "input", samples.features)
     if samples.task == "reconstruction":
         return x, x
     if samples.task == "text":
@@ -180,72 +191,8 @@ def _checked(inputs: Any, targets: Any, samples: Samples) -> tuple[Array, Array]
             raise wrong("data.name", f"the class targets must be whole numbers from 0 to {len(samples.classes) - 1}")
         return x, y
     y = y.astype(numpy.float64)
-    _refuse_non_finite(y, False, "target", ())
+    refuse_non_finite(y, False, "target", ())
     return x, y[:, None] if y.ndim == 1 else y  # a column: beside the model's (B, 1), a plain (B,) would broadcast to (B, B)
-
-
-def _refuse_non_finite(values: Array, allowed: Array | bool, what: str, names: tuple[str, ...]) -> None:
-    """RecipeError for NaN, infinity, and what float32 can't hold."""
-    if values.dtype.kind != "f":
-        return
-    bad = ~(numpy.abs(values) <= numpy.finfo(numpy.float32).max) & ~numpy.asarray(allowed)
-    if bad.any():
-        place = numpy.argwhere(bad)[0].tolist()
-        column = f" in {names[place[1]]!r}" if values.ndim == 2 and len(names) == values.shape[1] else ""
-        raise wrong(
-            "data.name", f"the data hold {values[tuple(place)]} as {what}{column}, sample {place[0]}: only finite numbers train"
-        )
-
-
-def _imputed(parts: Parts, features: tuple[str, ...]) -> tuple[Parts, tuple[str, ...], list[float], list[int]]:
-    """Missing values as the training part's median; each column with one gets a 0/1 column "is missing" after all columns.
-
-    Returns the parts, the features' names, the medians of all columns and the numbers of those with missing values.
-    """
-    missing = numpy.isnan(parts[0])
-    columns = numpy.flatnonzero(missing.any(axis=0))
-    medians = numpy.array(
-        [numpy.median(column[~gap]) if not gap.all() else 0.0 for column, gap in zip(parts[0].T, missing.T, strict=True)]
-    )
-
-    def filled(part: Array) -> Array:
-        gaps = numpy.isnan(part)
-        return numpy.concatenate([numpy.where(gaps, medians, part), gaps[:, columns]], axis=1)
-
-    return (
-        (filled(parts[0]), None if parts[1] is None else filled(parts[1])),
-        features + tuple(f"{features[column]} is missing" for column in columns if features),
-        medians.tolist(),
-        columns.tolist(),
-    )
-
-
-def _standardized(parts: Parts) -> tuple[Parts, list[float], list[float]]:
-    """Both parts with the training part's mean 0 and deviation 1 for each feature, or for each channel of images.
-
-    The feature is the last axis of flat inputs and of sequences (T, F), the first of images (C, H, W).
-    """
-    training = parts[0]
-    axis = 1 if training.ndim > 3 else training.ndim - 1
-    others = tuple(i for i in range(training.ndim) if i != axis)
-    mean = training.mean(others, dtype=numpy.float64, keepdims=True)
-    deviation = training.std(others, dtype=numpy.float64, keepdims=True)
-    # A constant feature becomes 0; its computed mean and deviation would be off by a rounding error, and so scale noise.
-    highest = training.max(others, keepdims=True)
-    constant = highest == training.min(others, keepdims=True)
-    mean = numpy.where(constant, highest, mean)
-    deviation = numpy.where(constant | (deviation == 0), 1.0, deviation)
-
-    def scaled(part: Array) -> Array:
-        if part.dtype != numpy.float32:
-            return numpy.asarray((part - mean) / deviation)
-        result = numpy.empty_like(part)  # computed in float64, but never held in it as a whole
-        for rows in range(0, len(part), 1024):
-            result[rows : rows + 1024] = (part[rows : rows + 1024] - mean) / deviation
-        return result
-
-    held = None if parts[1] is None else scaled(parts[1])
-    return (scaled(training), held), mean.ravel().tolist(), deviation.ravel().tolist()
 
 
 def _tensor(values: Array) -> torch.Tensor:

@@ -12,6 +12,8 @@ if TYPE_CHECKING:
     from torch import Tensor
     from torch.utils.data import DataLoader, Dataset
 
+    from engine.data.columns import Column
+
     Part = tuple[Tensor, Tensor] | Dataset | DataLoader
 
 Task = Literal["classification", "regression", "text", "reconstruction"]
@@ -28,6 +30,9 @@ class Samples:
 
     `features` names the inputs when they are flat. `validation` is (inputs, targets) where the data brings its own. With
     `impute`, NaN in flat inputs means "missing"; otherwise it is an error. `notes` are sentences for the user.
+
+    `columns` and `target` are how a table became inputs and targets. `rows` are the places of the samples in what was read,
+    where some of it was left out; of the validation part where there is one.
     """
 
     inputs: Any
@@ -38,6 +43,9 @@ class Samples:
     validation: tuple[Any, Any] | None = None
     impute: bool = False
     notes: tuple[str, ...] = ()
+    columns: tuple[Column, ...] = ()
+    target: Column | None = None
+    rows: Any = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)
@@ -51,6 +59,9 @@ class Prepared:
     from others (see `engine.data.fingerprint`).
     `normalization` holds what was applied, as plain lists, in this order: "median" of each column, for what is missing;
     "missing", the columns that have an indicator, all behind the last column; "mean" and "std"; "target_mean", "target_std".
+    `as_is`: a torch data set, nothing of which was changed. `tokens`: inputs are whole numbers. `columns`, `target`: see
+    Samples.
+    `held` are the places of the validation samples in the data; None where these brought them, or are a stream.
     """
 
     train: Part
@@ -63,6 +74,11 @@ class Prepared:
     normalization: dict[str, list[Any]] = field(default_factory=dict)
     notes: tuple[str, ...] = ()
     fingerprint: str = ""
+    as_is: bool = False
+    tokens: bool = False
+    columns: tuple[Column, ...] = ()
+    target: Column | None = None
+    held: Any = None
 
 
 def wrong(field: str, message: str) -> RecipeError:

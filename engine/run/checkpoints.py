@@ -16,7 +16,7 @@ import hashlib
 import json
 import os
 import re
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -114,15 +114,22 @@ class Checkpoints:
         warnings, self._warnings = self._warnings, []
         return warnings
 
-    def read(self, which: str | int | Path = "last", map_location: str | torch.device = "cpu") -> Saved:
+    def read(
+        self,
+        which: str | int | Path = "last",
+        map_location: str | torch.device = "cpu",
+        only: Collection[str] | None = None,
+    ) -> Saved:
         """Read "last", "best", the checkpoint of a step, or a directory, verified, the tensors on `map_location`.
+
+        only: the groups of tensors that are wanted; others are not looked at.
 
         A damaged "last" is passed over for the newest whole one. CheckpointError, naming the file, when what was asked
         for is damaged or missing.
         """
         if which != "last":
             path = self.directory / f"step-{which:08d}" if isinstance(which, int) else self._named(which)
-            return _read(path, map_location)
+            return _read(path, map_location, only)
         last = self.directory / "last"
         newest_first = [path for _, path in reversed(self.list())]
         pointed = [self._named("last")] if last.is_symlink() or last.exists() else []
@@ -132,7 +139,7 @@ class Checkpoints:
         passed_over: list[str] = []
         for path in candidates:
             try:
-                return replace(_read(path, map_location), passed_over=tuple(passed_over))
+                return replace(_read(path, map_location, only), passed_over=tuple(passed_over))
             except CheckpointError as error:
                 passed_over.append(str(error))
         raise CheckpointError(f"no whole checkpoint in {self.directory}: {'; '.join(passed_over)}")
@@ -257,13 +264,18 @@ def _size(count: int) -> str:
     return f"{count / 1e9:.2f} GB" if count >= 1e9 else f"{count / 1e6:.2f} MB"
 
 
-def _read(path: Path, map_location: str | torch.device) -> Saved:
+def _read(path: Path, map_location: str | torch.device, only: Collection[str] | None = None) -> Saved:
     """Read one checkpoint directory. CheckpointError, in one sentence, when anything about it is not as written."""
     try:
         manifest = strict_json.decode((path / _MANIFEST).read_bytes())
         if manifest["format"] != _FORMAT:
             raise ValueError(f"{_MANIFEST} has format {manifest['format']!r}, not {_FORMAT}")
-        for name, expected in manifest["files"].items():
+        wanted = {
+            name: expected
+            for name, expected in manifest["files"].items()
+            if only is None or not name.endswith(_TENSORS) or name.removesuffix(_TENSORS) in only
+        }
+        for name, expected in wanted.items():
             _verify(path / name, expected["bytes"], expected["sha256"])
         saved = strict_json.decode((path / _STATE).read_bytes())
         return Saved(
@@ -271,7 +283,7 @@ def _read(path: Path, map_location: str | torch.device) -> Saved:
             path=path,
             tensors={
                 name.removesuffix(_TENSORS): _read_tensors(path / name, map_location)
-                for name in manifest["files"]
+                for name in wanted
                 if name.endswith(_TENSORS)
             },
             state=saved["state"],

@@ -7,6 +7,7 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
+from engine.data.columns import Column, kind_of
 from engine.data.samples import Samples, as_classes, wrong
 from engine.data.sources.declare import existing, package, source
 from engine.errors import nearest
@@ -14,10 +15,7 @@ from engine.errors import nearest
 if TYPE_CHECKING:
     from pandas import DataFrame, Series
 
-CATEGORIES = 100  # texts with more different values than this are names or remarks, not categories
 CLASSES = 20  # whole numbers with at most so many different values are classes
-LEAVE_OUT = "leave it out by naming the others in data.columns"
-DATE = re.compile(r"\s*(\d{4}[-/.]\d{1,2}[-/.]\d{1,2}|\d{1,2}[-/.]\d{1,2}[-/.](\d{4}|\d{2}))(\D.*)?")
 
 
 AsTask = Literal["auto", "classification", "regression"]
@@ -117,19 +115,23 @@ def from_tables(
         table = pandas.concat([table, held], ignore_index=True)
     notes = []
     labelled = table[target].notna().to_numpy()
+    kept = None
     if not labelled.all():
+        kept = numpy.flatnonzero(labelled[rows:] if held is not None else labelled)
         notes.append(f"{(~labelled).sum()} of {len(table)} rows have no {target!r} and were left out")
         rows, table = int(labelled[:rows].sum()), table[labelled]
     if not rows or (held is not None and rows == len(table)):
         argument = "validation_path" if rows else "path"
         raise wrong(f"data.{argument}", f"data.{argument}: {origin if not rows else 'it'} has no row with a {target!r}")
 
+    encoders: list[Column] = []
     features: dict[str, Any] = {}
     for column in wanted:
         if table[column].isna().all():
             notes.append(f"column {column!r} is empty and was left out")
         else:
-            features |= _inputs(table[column], str(column))
+            encoders.append(Column.of(table[column], str(column)))
+            features |= encoders[-1].inputs(table[column])
     if not features:
         raise wrong("data.columns", f"data.columns: {origin} has no column to predict {target!r} from")
 
@@ -144,6 +146,9 @@ def from_tables(
         features=tuple(features),
         impute=True,
         notes=tuple(notes),
+        columns=tuple(encoders),
+        target=Column(target, kind_of(table[target])),
+        rows=kept,
     )
 
 
@@ -155,40 +160,9 @@ def _no_column(field: str, name: str, table: DataFrame, origin: str) -> Exceptio
     return wrong(f"data.{field}", f"data.{field}: {origin} has no column {name!r}{nearest(name, known)}; it has {shown}")
 
 
-def _inputs(values: Series, name: str) -> dict[str, Any]:
-    """One column as named columns of numbers, with NaN where a number is missing."""
-    from pandas.api.types import is_scalar
-
-    first = values.dropna().iloc[0]
-    if not is_scalar(first):
-        raise wrong("data.columns", f"column {name!r} holds values of type {type(first).__name__}, not plain ones: {LEAVE_OUT}")
-    if _is_number(values):
-        return {name: values.astype(float)}
-    if set(values.dropna().unique()) <= {True, False}:  # with missing values among them pandas keeps objects
-        return {name: values.map({True: 1.0, False: 0.0})}
-    texts = values.astype(str).where(values.notna())
-    present = texts.dropna()
-    if all(DATE.fullmatch(text) for text in present):
-        raise wrong(
-            "data.columns",
-            f"column {name!r} holds dates ({present.iloc[0]!r}): turn it into numbers, or {LEAVE_OUT}",
-        )
-    categories = sorted(present.unique())
-    if len(categories) > CATEGORIES:
-        raise wrong(
-            "data.columns",
-            f"column {name!r} holds {len(categories)} different texts ({present.iloc[0]!r}, …), "
-            f"and at most {CATEGORIES} can be categories: {LEAVE_OUT}",
-        )
-    columns = {f"{name} = {category}": (texts == category).astype(float) for category in categories}
-    if texts.isna().any():
-        columns[f"{name} is missing"] = texts.isna().astype(float)
-    return columns
-
-
 def _target(values: Series, name: str, task: str) -> tuple[Any, Literal["classification", "regression"], tuple[str, ...]]:
     """The target column: class numbers with their names, or numbers."""
-    number = _is_number(values)
+    number = kind_of(values) == "number"
     if task == "regression" and not number:
         raise wrong("data.task", f"data.task = 'regression' needs numbers, and column {name!r} holds {values.iloc[0]!r}")
     whole = number and bool((values % 1 == 0).all())
@@ -203,7 +177,3 @@ def _target(values: Series, name: str, task: str) -> tuple[Any, Literal["classif
             f"data.target = {name!r} has {len(classes)} different values in {len(values)} rows: too many to be classes",
         )
     return numbers, "classification", classes
-
-
-def _is_number(values: Series) -> bool:
-    return values.dtype.kind in "iuf"

@@ -1,0 +1,160 @@
+"""Columns of a table as inputs of a model: learned from the training's table, applied to any other."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass
+from typing import TYPE_CHECKING, Any, Literal
+
+from engine.data.samples import wrong
+from engine.errors import nearest
+
+if TYPE_CHECKING:
+    from pandas import DataFrame, Series
+
+Kind = Literal["number", "truth", "category"]
+CATEGORIES = 100  # texts with more different values than this are names or remarks, not categories
+LEAVE_OUT = "leave it out by naming the others in data.columns"
+DATE = re.compile(r"\s*(\d{4}[-/.]\d{1,2}[-/.]\d{1,2}|\d{1,2}[-/.]\d{1,2}[-/.](\d{4}|\d{2}))(\D.*)?")
+SHOWN = 3  # values that a sentence names
+
+
+@dataclass(frozen=True, slots=True)
+class Column:
+    """One column: a number is one input as it is, true or false 1 or 0, a text one 0/1 input for each of `categories`.
+
+    With `missing` a category has one more input, which says that there is none. A missing number stays NaN.
+    """
+
+    name: str
+    kind: Kind
+    categories: tuple[str, ...] = ()
+    missing: bool = False
+
+    @classmethod
+    def of(cls, values: Series, name: str) -> Column:
+        """What the training's values are. RecipeError for what can't be inputs."""
+        from pandas.api.types import is_scalar
+
+        first = values.dropna().iloc[0]
+        if not is_scalar(first):
+            raise wrong(
+                "data.columns", f"column {name!r} holds values of type {type(first).__name__}, not plain ones: {LEAVE_OUT}"
+            )
+        kind = kind_of(values)
+        if kind != "category":
+            return cls(name, kind)
+        texts = _texts(values)
+        present = texts.dropna()
+        if all(DATE.fullmatch(text) for text in present):
+            raise wrong(
+                "data.columns",
+                f"column {name!r} holds dates ({present.iloc[0]!r}): turn it into numbers, or {LEAVE_OUT}",
+            )
+        categories = sorted(present.unique())
+        if len(categories) > CATEGORIES:
+            raise wrong(
+                "data.columns",
+                f"column {name!r} holds {len(categories)} different texts ({present.iloc[0]!r}, …), "
+                f"and at most {CATEGORIES} can be categories: {LEAVE_OUT}",
+            )
+        return cls(name, "category", tuple(categories), bool(texts.isna().any()))
+
+    @classmethod
+    def from_dict(cls, values: dict[str, Any]) -> Column:
+        """What `as_dict` gave."""
+        return cls(values["name"], values["kind"], tuple(values["categories"]), values["missing"])
+
+    def as_dict(self) -> dict[str, Any]:
+        return {**asdict(self), "categories": list(self.categories)}
+
+    def inputs(self, values: Series) -> dict[str, Any]:
+        """The inputs by name, with NaN where a number is missing. RecipeError for values of another kind."""
+        if self.kind == "number":
+            return {self.name: self.numbers(values)}
+        if self.kind == "truth":
+            return {self.name: self._truths(values)}
+        texts = _texts(values)
+        columns = {f"{self.name} = {category}": (texts == category).astype(float) for category in self.categories}
+        if self.missing:
+            columns[f"{self.name} is missing"] = texts.isna().astype(float)
+        return columns
+
+    def numbers(self, values: Series) -> Series:
+        """As floats; RecipeError that names the first value that is no number."""
+        import pandas
+
+        found = pandas.to_numeric(values, errors="coerce")
+        self._refuse(values, found.isna() & values.notna(), "a number")
+        return found.astype(float)
+
+    def labels(self, values: Series) -> Series:
+        """The names of classes that the values of this column, a target, stand for; NaN where there is none."""
+        if self.kind == "category":
+            return _texts(values)
+        if self.kind == "truth":
+            return self._truths(values).map({1.0: "True", 0.0: "False"})
+        found = self.numbers(values)
+        self._refuse(values, found.notna() & (found % 1 != 0), "a whole number")
+        return found.map(lambda value: str(int(value)), na_action="ignore")
+
+    def strange(self, values: Series) -> list[str]:
+        """What the values hold that the training had not: such a row counts as of none of the categories."""
+        if self.kind != "category":
+            return []
+        texts = _texts(values)
+        found = [f"{value!r}" for value in sorted(set(texts.dropna()) - set(self.categories))]
+        return found + (["a missing value"] if texts.isna().any() and not self.missing else [])
+
+    def _truths(self, values: Series) -> Series:
+        words = {"true": 1.0, "false": 0.0, "1": 1.0, "0": 0.0, "1.0": 1.0, "0.0": 0.0}
+        found = values.map(lambda value: words.get(str(value).strip().lower()), na_action="ignore").astype(float)
+        self._refuse(values, found.isna() & values.notna(), "true or false")
+        return found
+
+    def _refuse(self, values: Series, bad: Series, wanted: str) -> None:
+        if bad.any():
+            row = int(bad.to_numpy().argmax())
+            raise wrong("data", f"column {self.name!r} holds {values.iloc[row]!r} in row {row + 1}, and it must be {wanted}")
+
+
+def kind_of(values: Series) -> Kind:
+    """What the values of a column are."""
+    import numpy
+
+    if values.dtype.kind in "iuf":
+        return "number"
+    present = values.dropna()
+    if len(present) and isinstance(present.iloc[0], bool | numpy.bool_):  # with missing values among them pandas keeps objects
+        return "truth" if set(present.unique()) <= {True, False} else "category"
+    return "category"
+
+
+def encoded(table: DataFrame, columns: Sequence[Column], origin: str) -> tuple[Any, tuple[str, ...]]:
+    """The table's inputs (N, inputs), and sentences on what in it the training had not.
+
+    RecipeError names the columns that are missing; others than `columns` are not looked at.
+    """
+    import numpy
+
+    known = [str(name) for name in table.columns]
+    absent = [column.name for column in columns if column.name not in table.columns]
+    if absent:
+        several = f"columns {', '.join(map(repr, absent[:SHOWN]))}" + (", …" if len(absent) > SHOWN else "")
+        shown = ", ".join(known[:10]) + (", …" if len(known) > 10 else "")
+        what = f"column {absent[0]!r}{nearest(absent[0], known)}" if len(absent) == 1 else several
+        raise wrong("data", f"{origin} has no {what}; it has {shown}")
+    notes = []
+    features: dict[str, Any] = {}
+    for column in columns:
+        values = table[column.name]
+        features |= column.inputs(values)
+        if strange := column.strange(values):
+            shown = ", ".join(strange[:SHOWN]) + (", …" if len(strange) > SHOWN else "")
+            notes.append(f"column {column.name!r} holds {shown}, which the training had not: it counts as none of the others")
+    return numpy.stack([numpy.asarray(values, dtype=numpy.float64) for values in features.values()], axis=1), tuple(notes)
+
+
+def _texts(values: Series) -> Series:
+    return values.astype(str).where(values.notna())
