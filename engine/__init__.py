@@ -26,6 +26,8 @@ _HOME = {
     "Samples": "data.samples",
     "Sweep": "sweeping",
     "load_model": "trained",
+    "predict": "prediction",
+    "Predictions": "prediction",
 } | dict.fromkeys(
     (
         "CheckpointWritten",
@@ -67,6 +69,8 @@ if TYPE_CHECKING:
     from engine.events import Validated as Validated
     from engine.history import History as History
     from engine.history import Series as Series
+    from engine.prediction import Predictions as Predictions
+    from engine.prediction import predict as predict
     from engine.recipe import Checkpoint as Checkpoint
     from engine.recipe import Component as Component
     from engine.recipe import Loading as Loading

@@ -138,6 +138,14 @@ def make_parser(prog: str) -> Parser:
     find.add_argument("--json", action="store_true", help="one JSON object a step, and the result as the last")
     _recipe_options(find)
 
+    predict = command("predict", "engine.cli.predict", "what a run's model says of new data", _PREDICT)
+    predict.add_argument("run", metavar="RUN", help=_MODEL)
+    predict.add_argument("data", metavar="DATA", help=_INPUTS)
+    predict.add_argument("--out", metavar="FILE", help="a .csv or .parquet; left out: CSV on standard output")
+    predict.add_argument("--probabilities", action="store_true", help="with a column for each class's probability")
+    predict.add_argument("--force", action="store_true", help="replace a FILE that is there")
+    _model_options(predict)
+
     export = command("export", "engine.cli.export", "write a recipe, or that of a run, for others", _EXPORT)
     export.add_argument("what", metavar="RUN|RECIPE.toml", help=f"a recipe's file, or a run: {_RUN.partition(' (')[0]}")
     export.add_argument("--script", action="store_true", help="the plain PyTorch script that trains it")
@@ -241,6 +249,12 @@ _EXAMPLES = """Small recipes with all that they need, one for each kind of task.
 names, into a directory, and the command that trains it is printed."""
 _DOCTOR = """Look at versions, devices, the compiler, the terminal, the disk of the runs and the extras: a line for each finding
 (ok, warning or problem) with the remedy. Exit status 1 where there is a problem."""
+_PREDICT = """Predict with a run's model: a row for each row of DATA, with the label of its class or the value. DATA are
+preprocessed as the training's were (the same means and deviations, medians and categories), columns are found by name, and
+the training data are not needed. Exit status 2 when something does not fit."""
+_MODEL = """a run: its directory, its name, a part of the name that only it has, or last; or an exported .safetensors file"""
+_INPUTS = """a .csv, .tsv, .parquet, .npy, .npz or .safetensors file, a .txt, a folder of pictures, or - for a CSV on standard
+input"""
 _RUNS = "where runs are kept; left out: $EPOCHAL_RUNS, else ./runs"
 _RECIPE = "the recipe; left out: an MLP on the digits"
 _RUN = "its directory, its name, a part of the name that only it has, or last (which is also meant when left out)"
@@ -264,6 +278,13 @@ def _recipe_options(parser: argparse.ArgumentParser) -> None:
 
 def _runs_option(parser: Any) -> None:
     parser.add_argument("--runs", metavar="DIR", help=_RUNS)
+
+
+def _model_options(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("--checkpoint", metavar="C", help="best, last or a step; left out: best where there is one, else last")
+    parser.add_argument("--device", metavar="D", help="where it is computed; left out: auto")
+    parser.add_argument("--batch-size", type=_count, default=256, metavar="N", help="samples at a time; left out: 256")
+    _runs_option(parser)
 
 
 def _output_options(parser: argparse.ArgumentParser) -> None:

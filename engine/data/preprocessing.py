@@ -136,7 +136,7 @@ class Preprocessing:
             return self._tokens(array)
         array = array if array.dtype.kind == "f" else array.astype(numpy.float64)
         imputed = "median" in self.normalization
-        refuse_non_finite(array, numpy.isnan(array) if imputed else False, "input", self.features)
+        refuse_non_finite(array, numpy.isnan(array) if imputed else False, "input", self.features[: self.raw_shape[0]])
         if imputed:
             array = filled(array, self.normalization["median"], self.normalization["missing"])
         if "mean" in self.normalization:
@@ -173,8 +173,7 @@ class Preprocessing:
 
     def _refuse_shape(self, array: Array) -> None:
         if self.input_shape and tuple(array.shape[1:]) != self.raw_shape:
-            wanted = ", ".join(map(str, self.raw_shape))
-            raise wrong("data", f"the inputs have shape {array.shape}, and the run was trained on (N, {wanted})")
+            raise wrong("data", f"an input has shape {array.shape[1:]}, and those of the training had {self.raw_shape}")
 
 
 def numbers(values: Array) -> Array:

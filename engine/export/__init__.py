@@ -1,18 +1,47 @@
-"""What a recipe or a run can be turned into for others: the plain PyTorch script."""
+"""What a recipe or a run can be turned into for others: the plain PyTorch script, the model in formats that others read."""
 
 from __future__ import annotations
 
+import contextlib
+import os
+from collections.abc import Callable
 from pathlib import Path
 
 from engine.errors import EpochalError
+from engine.run import files
 
 
 def write(path: Path | str, text: str) -> None:
     """Write a text to a file that is not there yet. EpochalError where that can't be."""
+    write_bytes(Path(path), text.encode())
+
+
+def write_bytes(path: Path, data: bytes, *, force: bool = False) -> None:
+    """The same for bytes; with `force` a file that is there is replaced."""
+    made(path, lambda aside: files.write(aside, data), force=force)
+
+
+def made(path: Path, make: Callable[[Path], None], *, force: bool = False) -> None:
+    """Have `make` write a file beside `path`, which is then renamed: it is there whole or not at all.
+
+    EpochalError where it can't be written, or is there already and `force` does not say that it may be replaced.
+    """
+    refuse_existing(path, force)
+    aside = path.with_name(f".{path.name}.{os.getpid()}{path.suffix}")
     try:
-        with Path(path).open("x", encoding="utf-8") as file:
-            file.write(text)
-    except FileExistsError:
-        raise EpochalError(f"{path} is there already: name another file") from None
+        try:
+            make(aside)
+            files.sync(aside)
+            files.replace(aside, path)
+        finally:
+            with contextlib.suppress(FileNotFoundError):
+                files.remove(aside)
+        files.sync(path.parent)
     except OSError as error:
         raise EpochalError(f"{path} can't be written: {error.strerror}") from None
+
+
+def refuse_existing(path: Path, force: bool = False) -> None:
+    """EpochalError where a file is there already that nobody said may be replaced."""
+    if not force and path.exists():
+        raise EpochalError(f"{path} is there already: name another file, or say --force")
