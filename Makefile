@@ -4,7 +4,7 @@ VENV ?= .venv
 BIN = $(VENV)/bin
 INSTALL = $(BIN)/python -m pip install --quiet -c constraints.txt
 
-.PHONY: run test lint format clean torture bench bench-gpu bench-memory bench-start profile bench-peers bench-peers-here scoreboard scoreboard-here bench-console snapshots screenshots
+.PHONY: run test lint format clean torture bench bench-gpu bench-memory bench-start bench-log profile bench-peers bench-peers-here scoreboard scoreboard-here bench-console snapshots screenshots
 
 run: $(VENV)/installed
 	@$(BIN)/epochal
@@ -40,6 +40,10 @@ bench-memory: $(VENV)/installed
 
 bench-start: $(VENV)/installed
 	@$(BIN)/python -m tests.benchmarks.start
+
+# What `run.log` costs somebody's own loop.
+bench-log: $(VENV)/installed
+	@$(BIN)/python -m tests.benchmarks.log
 
 profile: $(VENV)/installed
 	@$(BIN)/python -m tests.benchmarks.profile

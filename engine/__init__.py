@@ -33,6 +33,7 @@ _HOME = {
         "CheckpointWritten",
         "EpochEnded",
         "Event",
+        "Logged",
         "Message",
         "Progress",
         "RunContinued",
@@ -58,6 +59,7 @@ if TYPE_CHECKING:
     from engine.events import CheckpointWritten as CheckpointWritten
     from engine.events import EpochEnded as EpochEnded
     from engine.events import Event as Event
+    from engine.events import Logged as Logged
     from engine.events import Message as Message
     from engine.events import Progress as Progress
     from engine.events import RunContinued as RunContinued

@@ -37,16 +37,21 @@ class RunStarted(Event):
     device_name: str
     precision: str
     execution: str
-    epochs: int
+    epochs: int  # 0: not known
     steps_per_epoch: int | None
     total_steps: int | None
-    parameters: int
+    parameters: int  # 0: not known
     step: int  # steps already taken: 0, or where a resume starts
     epoch: int  # epochs already ended
     monitor: str  # what decides which epoch is best, "val/loss" for example
     mode: str  # "min" or "max"
     processes: int = 1  # that train together
     strategy: str = ""  # of several: "ddp" or "fsdp"
+
+    @property
+    def own_loop(self) -> bool:
+        """Whether somebody's own loop logs it: nobody else can go on with it."""
+        return not self.execution
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -155,6 +160,24 @@ class EpochEnded(Event):
     seconds: float  # training and validation
     best: bool  # the best so far by the monitored metric
     notes: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Logged(Event):
+    """What somebody's own loop logged since the event before, by name.
+
+    Point k of a name ends at `steps[name][k]` and has the mean `values[name][k]` of what it covers; `low` and `high` are the
+    extremes of that, for names whose points cover several values. `best`, with "epoch" and "step", are the values of the best
+    step so far, where that is new and no epochs are told.
+    """
+
+    epoch: int  # under way; 0: not known
+    step: int
+    steps: Mapping[str, tuple[int, ...]]
+    values: Mapping[str, tuple[float, ...]]
+    low: Mapping[str, tuple[float, ...]] = field(default_factory=dict)
+    high: Mapping[str, tuple[float, ...]] = field(default_factory=dict)
+    best: Mapping[str, float] = field(default_factory=dict)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

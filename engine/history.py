@@ -17,6 +17,7 @@ from engine.events import (
     CheckpointWritten,
     EpochEnded,
     Event,
+    Logged,
     Message,
     Progress,
     Rewound,
@@ -148,6 +149,7 @@ class History:
         )  # step by step the seconds of training so far (the `high` is that after the step), pauses left out
         self._ticked: float | None = None  # when the clock was read last; None while it stands
         self._seconds = 0.0
+        self._by_step = {"train/loss"}  # curves that come from the steps, not from the epochs' rows
         self.series: dict[str, Series] = {}  # "train/loss" by points of steps, "val/…" by validations, "lr"
 
     @property
@@ -169,6 +171,8 @@ class History:
                 self.progress = event
             case Trained():
                 self._trained(event)
+            case Logged():
+                self._logged(event)
             case Sampled():
                 self.samples = (*self.samples[1 - SAMPLES :], event)
             case EpochEnded():
@@ -247,7 +251,20 @@ class History:
         if event.norm:
             self.curve("gradient norm").extend(list(zip(steps, event.norm, event.norm, event.norm, strict=True)))
 
+    def _logged(self, event: Logged) -> None:
+        self._tick(event.time)
+        self.clock.append(event.step, self._seconds)
+        self._by_step |= event.steps.keys()
+        for name, steps in event.steps.items():
+            means = event.values[name]
+            lows, highs = event.low.get(name, means), event.high.get(name, means)
+            self.curve(name).extend(list(zip(steps, means, lows, highs, strict=True)))
+        if event.best:
+            metrics = {name: value for name, value in event.best.items() if name not in ("epoch", "step")}
+            step = int(event.best.get("step", event.step))
+            self.best = Validated(time=event.time, epoch=event.epoch, step=step, metrics=metrics, best=True)
+
     def _measured(self, step: int, metrics: Mapping[str, float]) -> None:
         for name, value in metrics.items():
-            if name != "train/loss":  # its curve comes from the steps
+            if name not in self._by_step:
                 self.curve(name).append(step, value)

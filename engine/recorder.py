@@ -10,7 +10,18 @@ from collections.abc import Callable
 from typing import Any
 
 from engine.errors import RunError
-from engine.events import EpochEnded, Event, Message, Progress, RunContinued, RunEnded, RunPaused, RunStarted, Validated
+from engine.events import (
+    EpochEnded,
+    Event,
+    Logged,
+    Message,
+    Progress,
+    RunContinued,
+    RunEnded,
+    RunPaused,
+    RunStarted,
+    Validated,
+)
 from engine.run import Run
 
 HEARTBEAT_SECONDS = 0.5
@@ -50,13 +61,15 @@ class Recorder:
             case Progress():
                 self._progress, self._seconds = event, event.elapsed
                 if time.monotonic() - self._written >= HEARTBEAT_SECONDS:
-                    self._status("paused" if event.phase == "paused" else "running", event.step, event.epoch - 1)
+                    self._status("paused" if event.phase == "paused" else "running", event.step, max(0, event.epoch - 1))
             case RunPaused() | RunContinued():
                 self._written = 0.0  # the progress that follows goes into the status at once
             case EpochEnded() if event.best:
                 self._best = {"epoch": event.epoch, **event.metrics}
             case Validated() if event.best:
                 self._best = {"epoch": event.epoch, "step": event.step, **event.metrics}
+            case Logged() if event.best:
+                self._best = dict(event.best)
             case RunEnded():
                 self._end(event)
 

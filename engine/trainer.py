@@ -106,6 +106,7 @@ class Trainer(Fitting):
         if writes():
             opened = Run.open(run)
             opened.refuse_if_training()
+            opened.refuse_without_recipe()
             recipe = Recipe.load(opened.recipe_path)
             if longer:
                 length = {"training.epochs": epochs or recipe.training.epochs, "training.max_steps": max_steps}

@@ -14,9 +14,12 @@ from engine.cli import main
 README = (Path(__file__).parents[1] / "README.md").read_text(encoding="utf-8")
 PYTHON = re.findall(r"```python\n(.*?)```", README, re.DOTALL)
 MINE = next(code for code in PYTHON if code.startswith("# my.py"))
+THEIRS = [code for code in PYTHON if code.startswith(("# lightning", "# transformers"))]  # see test_own_loop_theirs.py
 
 
-@pytest.mark.parametrize("code", [code for code in PYTHON if code is not MINE], ids=lambda code: code.split("\n")[0])
+@pytest.mark.parametrize(
+    "code", [code for code in PYTHON if code is not MINE and code not in THEIRS], ids=lambda code: code.split("\n")[0]
+)
 def test_the_python_of_the_readme_runs(code: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
     exec(compile(code, "README.md", "exec"), {"__name__": "readme"})

@@ -37,6 +37,7 @@ class Followed:
     def __init__(self, engine: Engine, path: Path) -> None:
         self.path = path
         self.values: Mapping[str, Any] = engine.recipe_of(path)
+        self.config: Mapping[str, Any] = {} if self.values else engine.config_of(path)
         self.history = History()
         self.output = Output()
         self.news: deque[Message] = deque()

@@ -95,7 +95,10 @@ class Listing:
         if self.metric is not None:
             return f"{number(best[run.path][0])} at {best[run.path][1]}" if run.path in best else "–"
         value = run.best.get(run.monitor) if run.best else None
-        return f"{run.monitor.replace('/', ' ')} {number(value)} at {run.best['epoch']:.0f}" if value is not None else "–"
+        if value is None:
+            return "–"
+        at = f"{run.best['epoch']:.0f}" if run.best["epoch"] or "step" not in run.best else f"step {run.best['step']:.0f}"
+        return f"{run.monitor.replace('/', ' ')} {number(value)} at {at}"
 
 
 def elsewhere(run: Any) -> str:

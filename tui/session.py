@@ -233,6 +233,12 @@ class Engine:
         recipe = Run.open(path).recipe_path
         return tomllib.loads(recipe.read_text(encoding="utf-8")) if recipe.exists() else {}
 
+    def config_of(self, path: Path) -> dict[str, Any]:
+        """What a loop of one's own told of its run."""
+        from engine.run.about import config
+
+        return config(path)
+
     def follower(self, path: Path) -> Follows:
         """What follows a run through its directory."""
         from engine.run import Run

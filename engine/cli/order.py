@@ -55,13 +55,13 @@ def diff(arguments: argparse.Namespace, out: Stream, err: Stream) -> int:
     """In what the recipes of runs differ; of one, from the default recipe. Status 1 where they do, as `diff` has it."""
     from engine.recipe import Recipe
     from engine.run import Run, runs_root
-    from engine.settings import flat
+    from engine.run.about import config, flat
 
     runs = [Run.open(name, runs_root(arguments.runs)) for name in arguments.names]
-    without = next((run for run in runs if not run.recipe_path.exists()), None)
+    without = next((run for run in runs if not run.recipe_path.exists() and (len(runs) == 1 or not run.own_loop)), None)
     if without is not None:
         raise EpochalError(f"{without.name} has no recipe: it was made by a program")
-    recipes = [(run.name, flat(Recipe.load(run.recipe_path).to_dict())) for run in runs]
+    recipes = [(run.name, flat(config(run.path) if run.own_loop else Recipe.load(run.recipe_path).to_dict())) for run in runs]
     if len(recipes) == 1:
         recipes.insert(0, ("default", flat(Recipe().to_dict())))
     keys = dict.fromkeys(key for _, values in recipes for key in values)

@@ -72,7 +72,9 @@ class Rows:
         self._started = event
         self._saved = event.step > 0
         device = event.device if event.device_name in ("", event.device) else f"{event.device} ({event.device_name})"
-        facts = [event.name, device, event.precision, event.execution, format.counted(event.parameters, "parameter")]
+        facts = [fact for fact in (event.name, device, event.precision, event.execution) if fact]
+        if event.parameters:
+            facts.append(format.counted(event.parameters, "parameter"))
         if event.steps_per_epoch is not None:
             facts.append(f"{format.counted(event.steps_per_epoch, 'step')} an epoch")
         if event.path is not None:
@@ -98,14 +100,15 @@ class Rows:
             self._out.live.draw(lambda width: live_line(self._started, event, width))
 
     def _closing(self, event: RunEnded) -> None:
-        epochs = f" of {self._started.epochs}" if self._started else ""
+        epochs = self._started.epochs if self._started else 0
+        epoch = f"epoch {event.epoch}{f' of {epochs}' if epochs else ''}, " if epochs or event.epoch else ""
         lines = [
             (event.state, event.reason),
-            ("trained", f"epoch {event.epoch}{epochs}, step {event.step:,}, in {format.duration(event.seconds)}"),
+            ("trained", f"{epoch}step {event.step:,}, in {format.duration(event.seconds)}"),
         ]
         if event.best:
             values = {name: value for name, value in event.best.items() if "/" in name}
-            lines.append(("best", f"epoch {event.best['epoch']:.0f}: {metric_values(values)}"))
+            lines.append(("best", f"{best_place(event.best)}: {metric_values(values)}"))
         started = self._started
         if started is not None and started.path is not None:
             lines.append(("run", started.path))
@@ -136,7 +139,9 @@ def _facts(started: RunStarted | None, event: Progress, *, totals: bool) -> list
     """The most important first."""
     share = _share(started, event)
     facts = [] if share is None else [f"{share:4.0%}"]
-    facts.append(f"epoch {event.epoch}" + (f"/{started.epochs}" if started else ""))
+    epochs = started.epochs if started else 0
+    if epochs or event.epoch:
+        facts.append(f"epoch {event.epoch}" + (f"/{epochs}" if epochs else ""))
     if event.phase == "train":
         total = started.total_steps if started and totals else None
         facts.append(f"step {event.step}" + (f"/{total}" if total else ""))
@@ -171,6 +176,11 @@ def _aligned(epoch: str, values: list[str], heads: list[str], lr: str, time: str
 def metric_values(metrics: Mapping[str, float]) -> str:
     """ "val loss 0.4120, accuracy 0.8530"."""
     return ", ".join(f"{format.metric_name(name)} {format.value(value)}" for name, value in metrics.items())
+
+
+def best_place(row: Mapping[str, float]) -> str:
+    """Where a run was best: "epoch 6", or "step 1,200" where no epochs are told."""
+    return f"epoch {row['epoch']:.0f}" if row["epoch"] or "step" not in row else f"step {row['step']:,.0f}"
 
 
 def changed(event: SettingChanged) -> str:

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 from engine.cli import format
 from engine.cli.output import Stream
 from engine.cli.recipes import read_recipe
+from engine.cli.rows import best_place
 from engine.errors import EpochalError, Problem, RecipeError
 
 if TYPE_CHECKING:
@@ -72,11 +73,12 @@ def _process(summary: RunSummary) -> str:
 
 
 def _run_row(summary: RunSummary) -> tuple[str, ...]:
-    epochs = "?" if summary.epochs is None else str(summary.epochs)
+    epochs = "?" if summary.epochs is None else str(summary.epochs or "–")
     best = summary.best.get(summary.monitor)
     note = summary.reason if summary.state in ("unreadable", "failed", "died") else ""
     if best is not None:
-        value = f"{format.metric_name(summary.monitor)} {format.value(best)} in epoch {summary.best['epoch']:.0f}"
+        where = f"in {place}" if (place := best_place(summary.best)).startswith("epoch") else f"at {place}"
+        value = f"{format.metric_name(summary.monitor)} {format.value(best)} {where}"
         note = f"{value} · {note}" if note else value
     return (
         summary.name,

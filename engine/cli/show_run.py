@@ -9,7 +9,7 @@ from typing import Any
 
 from engine.cli import format
 from engine.cli.output import Stream
-from engine.cli.rows import metric_values
+from engine.cli.rows import best_place, metric_values
 from engine.cli.show import print_json
 from engine.events import Sampled, to_dict
 from engine.health import words
@@ -49,10 +49,15 @@ def _facts(history: History) -> list[tuple[str, str]]:
         return []
     now = ended or history.progress or started
     total = f" of {started.total_steps:,}" if started.total_steps else ""
-    facts = [("at", f"epoch {now.epoch} of {started.epochs}, step {now.step:,}{total}")]
-    facts.append(("on", f"{started.device} ({started.device_name}), {started.precision}, {started.execution}"))
+    of = f" of {started.epochs}" if started.epochs else ""
+    epoch = f"epoch {now.epoch}{of}, " if of or now.epoch else ""
+    facts = [("at", f"{epoch}step {now.step:,}{total}")]
+    device = f"{started.device} ({started.device_name})" if started.device_name else started.device
+    if on := ", ".join(filter(None, [device, started.precision, started.execution])):
+        facts.append(("on", on))
     if history.best is not None:
-        facts.append(("best", f"epoch {history.best.epoch}: {metric_values(history.best.metrics)}"))
+        best = history.best
+        facts.append(("best", f"{best_place({'epoch': best.epoch, 'step': best.step})}: {metric_values(best.metrics)}"))
     return facts if ended is None else [*facts, ("end", ended.reason)]
 
 

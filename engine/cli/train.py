@@ -46,6 +46,7 @@ def resume(arguments: argparse.Namespace, out: Stream, err: Stream) -> int:
     from engine.run import Run, load_history, runs_root
 
     run = Run.open(arguments.run, runs_root(arguments.runs))
+    run.refuse_without_recipe()
     history = load_history(run)
     ended = history.ended
     longer = ended is None or (arguments.epochs or 0) > ended.epoch or (arguments.steps or 0) > ended.step

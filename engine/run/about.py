@@ -11,9 +11,10 @@ from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
-from engine.errors import plain
+from engine.errors import RunError, plain
 
 TAG = "tag.txt"
+CONFIG = "config.json"  # of a loop of one's own, in place of a recipe
 LONGEST_TAG = 100
 _KINDS = ("data", "model", "loss", "optimizer", "scheduler")
 
@@ -44,8 +45,31 @@ def about(path: Path) -> About:
         parent=plain(str(parent.get("run", ""))),
         parent_step=step if isinstance(step, int) else 0,
         parent_path=str(parent.get("path", "")),
-        differs=_differs(recipe, environment.get("differs")) if recipe else {},
+        differs=_differs(recipe, environment.get("differs")) if recipe else flat(config(path)),
     )
+
+
+def config(path: Path) -> dict[str, Any]:
+    """What the program that logs a run told of it; empty where nothing was told."""
+    return dict(_read(path / CONFIG, _changed(path / CONFIG)))
+
+
+def as_config(values: Mapping[str, Any] | None) -> dict[str, Any]:
+    """As JSON values: what is none of them, a path or a class, as text. RunError for anything but a mapping."""
+    if values is None:
+        return {}
+    if not isinstance(values, Mapping):
+        raise RunError(f"config is {plain(repr(values))[:80]}: it must be a mapping, as vars(arguments) is")
+    plain_values: dict[str, Any] = json.loads(json.dumps({str(key): value for key, value in values.items()}, default=str))
+    return plain_values
+
+
+def flat(values: Mapping[str, Any], before: str = "") -> dict[str, Any]:
+    """Nested values by their dotted keys."""
+    result: dict[str, Any] = {}
+    for key, value in values.items():
+        result |= flat(value, f"{before}{key}.") if isinstance(value, Mapping) else {f"{before}{key}": value}
+    return result
 
 
 def _changed(path: Path) -> tuple[int, int]:

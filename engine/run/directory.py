@@ -8,7 +8,7 @@ import os
 import platform
 import re
 import time
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, fields
 from functools import cached_property
 from pathlib import Path
@@ -18,14 +18,15 @@ from engine.errors import RunError, nearest
 from engine.events import Message
 from engine.history import History
 from engine.run import control_file, files, strict_json
-from engine.run.about import about
+from engine.run.about import CONFIG, about, as_config
 from engine.run.journal import Journal
 from engine.run.lock import Lock
 from engine.run.machine import environment as this_environment
-from engine.run.status import ALIVE, Status
+from engine.run.status import ALIVE, ENDED, Status
 
 if TYPE_CHECKING:
     from engine.run.checkpoints import Checkpoints
+    from engine.track.live import Live
 
 _STAMP = re.compile(r"(\d{8}-\d{6})-(.+)")
 _STAMP_FORMAT = "%Y%m%d-%H%M%S"
@@ -75,6 +76,55 @@ class Run:
         self.output_path = self.path / "output.log"
         self.journal = Journal(self.path / "journal.jsonl")
         self.status = Status(self.path / "status.json")
+        self._live: Live | None = None  # where it was made for a loop of one's own
+
+    # A loop of one's own
+
+    def log(self, step: int, values: Mapping[str, Any], epoch: float | None = None) -> None:
+        """Log numbers of one step of your own loop: floats, or tensors of one value, which are not waited for.
+
+        `epoch`, counted from 1, or how many are done (2.4), gives the run its epochs: a row each, with the mean of each
+        "train/…" and the last value of all others. Blocks while somebody pauses the run. RunError for what is no number.
+        """
+        self._logging.log(step, values, epoch)
+
+    @property
+    def should_stop(self) -> bool:
+        """Whether somebody asked your own loop to end. Blocks while somebody pauses the run."""
+        return self._logging.should_stop
+
+    def on(self, kind: type, listener: Callable[[Any], None]) -> None:
+        """Call `listener(event)` for each event of that class that your own loop's run states, in a thread of ours."""
+        self._logging.on(kind, listener)
+
+    def finish(self, state: str = "finished", reason: str = "the loop came to its end") -> None:
+        """The end of your own loop, where no `with` block tells it: "finished", "stopped" or "failed"."""
+        if state not in ENDED:
+            raise RunError(f"state is {state!r} and must be one of {', '.join(ENDED)}")
+        if self._live is not None:
+            self._live.end(state, reason)
+
+    def __enter__(self) -> Run:
+        self._logging.begin()
+        return self
+
+    def __exit__(self, kind: object, error: BaseException | None, trace: object) -> None:
+        if self._live is not None:
+            self._live.leave(error)
+
+    @property
+    def _logging(self) -> Live:
+        live = self._live
+        if live is None:
+            raise RunError(f"{self.name} can't be logged to: only the run that Run.create has just made can")
+        if live.ended:
+            raise RunError(f"{self.name} has ended: nothing can be logged any more")
+        return live
+
+    @property
+    def own_loop(self) -> bool:
+        """Whether somebody's own loop logs it, which only pauses and stops."""
+        return (self.path / CONFIG).exists() and not self.recipe_path.exists()
 
     @cached_property
     def checkpoints(self) -> Checkpoints:
@@ -99,6 +149,11 @@ class Run:
         if status["state"] in ALIVE and not here:
             raise RunError(f"{self.path} is being trained by process {status['pid']} on {status['host']}")
 
+    def refuse_without_recipe(self) -> None:
+        """Raise RunError where only the program that made the run can train it."""
+        if not self.recipe_path.exists():
+            raise RunError(f"{self.name} has no recipe: it was made by a program, and only that can go on with it")
+
     def conclude(self) -> None:
         """Write what the journal says of the end into the status, where the process was killed before it could."""
         status = self.status.read(self.status.path)
@@ -116,16 +171,44 @@ class Run:
         status = self.status.read(self.status.path)
         if status["state"] not in ALIVE:
             raise RunError(f"{self.name} is not being trained: {_WHY_NOT.get(status['state'], status['reason'])}")
+        if ask in ("checkpoint", "validate", "set") and self.own_loop:
+            raise RunError(f"{self.name} is a loop of its own, which can be paused and stopped, not asked to {ask}")
         control_file.tell(self.path / "control.jsonl", ask, **values)
 
     @staticmethod
     def create(
-        root: Path | str, name: str, recipe_toml: str | None = None, environment: Mapping[str, Any] | None = None
+        root: Path | str,
+        name: str,
+        recipe_toml: str | None = None,
+        environment: Mapping[str, Any] | None = None,
+        *,
+        config: Mapping[str, Any] | None = None,
+        epochs: int | None = None,
+        steps: int | None = None,
+        monitor: str = "val/loss",
+        mode: str = "",
     ) -> Run:
         """Make the directory of a new run below `root`, named by local time and `name`, with its recipe and environment.
 
+        Without a recipe it is for a loop of your own:
+
+            with Run.create("runs", name="mine", config={"lr": 3e-4}) as run:
+                for step in range(1, 1001):
+                    ...
+                    run.log(step, {"train/loss": loss})
+                    if run.should_stop:
+                        break
+
+        config: what tells this run from others, in lists and comparisons. epochs, steps: how many there will be, where that
+        is known. monitor: what decides where the run was best, by the least or the largest as `mode` ("min", "max") has it;
+        left out, as the metric's name has it.
         environment: JSON values; left out, those of `engine.run.environment()`. RunError when it can't be made.
         """
+        plan = None
+        if recipe_toml is None:
+            from engine.track.live import Live, Plan
+
+            plan = Plan(name=name, epochs=epochs, steps=steps, monitor=monitor, mode=mode, config=as_config(config))
         root = Path(root)
         run: Run | None = None
         try:
@@ -137,6 +220,8 @@ class Run:
             if run is not None:
                 _clear(run.path)
             raise RunError(f"can't make a run directory in {root}: {error.strerror}") from error
+        if plan is not None:
+            run._live = Live(run, plan)
         return run
 
     @staticmethod

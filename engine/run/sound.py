@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import dataclasses
 import functools
+import math
 from collections.abc import Mapping
 from types import UnionType
 from typing import Any, get_args, get_origin, get_type_hints
 
-from engine.events import Event, Sampled, Trained, from_dict
+from engine.events import Event, Logged, Sampled, Trained, from_dict
 
 _LARGEST = 2**63
 
@@ -28,6 +29,13 @@ def event_from(values: object) -> Event:
         wrong = {len(event.low), len(event.high), len(event.norm)} - {0, points}
         if len(event.lr) != points or wrong or len(event.low) != len(event.high) or event.every < 1:
             raise ValueError("its points do not fit together")
+    if isinstance(event, Logged):
+        counts = {name: len(steps) for name, steps in event.steps.items()}
+        every = [event.values, *({**event.values, **more} for more in (event.low, event.high))]
+        if any({name: len(values) for name, values in of.items()} != counts for of in every):
+            raise ValueError("its points do not fit together")
+        if event.best and not math.isfinite(event.best.get("step", math.nan)):
+            raise ValueError("its best is of no step")
     if isinstance(event, Sampled):
         columns = (event.kinds, event.sizes, event.gradient, event.weight, event.ratio, event.silent)
         if any(len(column) != len(event.layers) for column in columns):

@@ -29,6 +29,8 @@ by_type: dict[Any, st.SearchStrategy[Any]] = {
     tuple[int, ...]: st.lists(st.integers(), max_size=4).map(tuple),
     tuple[str, ...]: st.lists(texts, max_size=3).map(tuple),
     Mapping[str, float]: st.dictionaries(texts, numbers, max_size=3),
+    Mapping[str, tuple[float, ...]]: st.dictionaries(texts, st.lists(numbers, max_size=3).map(tuple), max_size=3),
+    Mapping[str, tuple[int, ...]]: st.dictionaries(texts, st.lists(st.integers(), max_size=3).map(tuple), max_size=3),
 }
 
 

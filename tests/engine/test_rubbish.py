@@ -16,6 +16,7 @@ from engine.events import (
     CheckpointWritten,
     EpochEnded,
     Event,
+    Logged,
     Message,
     Progress,
     Rewound,
@@ -38,6 +39,10 @@ SOUND: list[Event] = [
         steps_per_epoch=10, total_steps=30, parameters=5, step=0, epoch=0, monitor="val/loss", mode="min",
     ),
     Trained(epoch=1, first=1, step=4, every=2, loss=(1.0, 0.5), low=(0.9, 0.4), high=(1.1, 0.6), lr=(0.1, 0.1), norm=(1.0, 2)),
+    Logged(
+        epoch=1, step=4, steps={"x": (2, 4)}, values={"x": (1.0, 2.0)}, low={"x": (0.5, 2.0)}, high={"x": (1.5, 2.0)},
+        best={"epoch": 0.0, "step": 2.0, "x": 1.0},
+    ),
     Progress(
         phase="train", step=3, epoch=1, batch=3, batches=None, loss=1.0, lr=0.1, steps_per_second=2.0, samples_per_second=1.0,
         elapsed=1.0, left=None,
@@ -117,7 +122,7 @@ statuses = st.dictionaries(
     st.sampled_from(
         ["state", "pid", "host", "heartbeat", "step", "epochs", "best", "started", "seconds", "reason", "progress"]
     ),
-    values | st.sampled_from(["running", "died", {"event": "progress"}, to_dict(SOUND[2]), to_dict(SOUND[5])]),
+    values | st.sampled_from(["running", "died", {"event": "progress"}, to_dict(SOUND[3]), to_dict(SOUND[6])]),
     max_size=3,
 )
 

@@ -178,6 +178,9 @@ class ScriptedEngine(Engine):
     def recipe_of(self, path: Path) -> dict[str, Any]:
         return {"name": "digits-mlp", "training": {"epochs": 2}}
 
+    def config_of(self, path: Path) -> dict[str, Any]:
+        return {}
+
     def unmeasured(self, values: Mapping[str, Any]) -> str:
         return "" if self.measures else "this engine is scripted"
 

@@ -288,7 +288,9 @@ class RunsScreen(Ordering):
         runs = self._chosen()
         if len(runs) == 1 and self._run is not None and self._run not in runs:
             runs.append(self._run)
-        recipes = [(run.name, values) for run in runs if (values := self._recipe(run))]
+        config_of = self.console_app.engine.config_of
+        alone = len(runs) == 1
+        recipes = [(run.name, values) for run in runs if (values := (not alone and config_of(run.path)) or self._recipe(run))]
         if len(recipes) < len(runs) or not runs:
             return
         if len(runs) == 1:
@@ -389,7 +391,9 @@ class RunsScreen(Ordering):
             self.notify(f"{run.name} can't be read: {error}", severity="error", markup=False)
             return None
         if not values:
-            self.notify(f"{run.name} has no recipe: it was made by a program and is resumed by it", severity="warning")
+            self.notify(
+                f"{run.name} has no recipe: it was made by a program, and only that can go on with it", severity="warning"
+            )
         return values or None
 
 

@@ -221,7 +221,8 @@ class TrainScreen(ChartKeys, Arranging):
         pane = RecipePane()
         # The defaults of names need torch: an attached console has it only once the form was needed.
         ready = self.console_app.preload.ready.is_set()
-        pane.show_recipe(self.shown.values, self.console_app.engine.complete({}) if ready else None)
+        values = self.shown.values or (self.shown.config if isinstance(self.shown, Followed) else {})
+        pane.show_recipe(values, self.console_app.engine.complete({}) if ready and self.shown.values else None)
         return pane
 
     # keys
@@ -261,19 +262,19 @@ class TrainScreen(ChartKeys, Arranging):
 
     def action_checkpoint(self) -> None:
         """Write a checkpoint after this step."""
-        if control := self._control():
+        if control := self._control(own_loop=False):
             control.checkpoint()
             self.notify("a checkpoint after this step")
 
     def action_validate(self) -> None:
         """Validate after this step."""
-        if control := self._control():
+        if control := self._control(own_loop=False):
             control.validate()
             self.notify("validating after this step")
 
     def action_edit(self, proposed: str = "lr=x0.5") -> None:
         """Change values of the plan from the next step on."""
-        if control := self._control():
+        if control := self._control(own_loop=False):
             values = self.console_app.engine.complete(self.shown.values) if self.shown.values else {}
             screen = EditScreen(values, self.shown.history, proposed)
             self.app.push_screen(screen, lambda changes: self._change(control, changes or ()))
@@ -357,9 +358,13 @@ class TrainScreen(ChartKeys, Arranging):
             return
         self.app.push_screen(AskRun([run.path for run in runs if run.name != own]), chosen)
 
-    def _control(self) -> Control | Remote | None:
-        """The run's control, or None, and then the person is told why."""
+    def _control(self, own_loop: bool = True) -> Control | Remote | None:
+        """The run's control, or None, and then the person is told why: where it is over, or, for what only our own loop can
+        do, where it is not ours."""
         history = self.shown.history
+        if not own_loop and history.started is not None and history.started.own_loop and self.shown.alive:
+            self.notify("this run is a loop of its own, which can be paused and stopped")
+            return None
         if self.shown.alive or (self.session is None and history.started is None):  # perhaps; it was not looked at yet
             return self.shown.control
         if history.ended is None:
@@ -386,7 +391,8 @@ def one_line(history: History) -> str:
     if history.failed_save is not None:
         parts.append("checkpoint not written")
     if history.started is not None and history.progress is not None:
-        parts.append(f"epoch {history.progress.epoch}/{history.started.epochs}")
+        of, now = history.started.epochs, history.progress
+        parts.append(f"epoch {now.epoch}{f'/{of}' if of else ''}" if of or now.epoch else f"step {now.step}")
     if history.epochs:
         parts += [f"{name.replace('/', ' ')} {number(value)}" for name, value in list(history.epochs[-1].metrics.items())[:2]]
     return " · ".join(parts)

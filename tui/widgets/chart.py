@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import ClassVar
 
 from engine.history import History
+from engine.track.names import group
 from tui.widgets.curves import ACROSS, View
 from tui.widgets.figure import Figure, compose
 from tui.widgets.plot import columns
@@ -207,4 +208,4 @@ class Chart(Pane):
         return id(history), newest, best, counts, history.started and history.started.total_steps
 
     def _drawable(self, name: str) -> bool:
-        return name.rpartition("/")[2] == self.metric or (name == "lr" and self.cursor is not None)
+        return group(name) == self.metric or (name == "lr" and self.cursor is not None)

@@ -167,10 +167,21 @@ def _cells(row: EpochEnded, names: Sequence[str], notes: Sequence[str], differen
     ]
 
 
+def _without(history: History) -> bool:
+    """Whether a loop of one's own tells of no epochs."""
+    started, now = history.started, history.progress
+    return started is not None and started.own_loop and now is not None and not now.epoch and not history.epochs
+
+
 def _live(history: History, metrics: int) -> list[str] | None:
     """The cells of the epoch under way; None where there is none."""
     now = history.progress
-    if history.ended is not None or now is None or (history.epochs and now.epoch <= history.epochs[-1].epoch):
+    if (
+        history.ended is not None
+        or now is None
+        or _without(history)
+        or (history.epochs and now.epoch <= history.epochs[-1].epoch)
+    ):
         return None
     share = f"{100 * now.batch // now.batches}%" if now.batches else ""
     at = " ".join(filter(None, [_BUSY.get(now.phase, ""), share]))

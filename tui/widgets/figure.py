@@ -80,7 +80,7 @@ class Figure:
     def best(self, history: History) -> tuple[EpochEnded | Validated, float] | None:
         """Where a run was best, with its value of the metric shown."""
         best = history.best
-        keys = [self.metric] if "/" in self.metric else [f"val/{self.metric}", f"train/{self.metric}"]
+        keys = [f"val/{self.metric}", f"train/{self.metric}", self.metric]
         value = next((best.metrics[key] for key in keys if key in best.metrics), None) if best else None
         return None if best is None or value is None else (best, value)
 

@@ -60,15 +60,23 @@ def progress_rows(history: History, width: int) -> list[Row]:
     """The two rows, each at most `width` cells."""
     first, second = _run_pieces(history), _epoch_pieces(history)
     cells = min(_bar_cells(first, width), _bar_cells(second, width))
-    started, now, ended = history.started, history.progress, history.ended
-    total = started.total_steps if started else None
-    run = _line("run", _step(history) / total if total else None, "", first, cells, width)
+    now, ended = history.progress, history.ended
+    run = _line("run", _share(history), "", first, cells, width)
     if ended:
         return [run, [(" best   ", "label"), *fit(width - 9, second)] if second else []]
     name = {"validate": "valid.", "save": "save"}.get(now.phase, "epoch") if now else "epoch"
     share = now.batch / now.batches if now and now.batches else None
-    counted = f"batch {now.batch}" if now and now.batches is None else ""
+    counted = f"batch {now.batch}" if now and now.batches is None and now.batch else ""
     return [run, _line(name, share, counted, second, cells, width)]
+
+
+def _share(history: History) -> float | None:
+    """How much of the run is done: of its steps, or of its epochs where only those are known."""
+    started = history.started
+    if started is None or started.total_steps or not (started.own_loop and started.epochs):
+        return _step(history) / started.total_steps if started and started.total_steps else None
+    part = history.progress.batch / history.progress.batches if history.progress and history.progress.batches else 0.0
+    return (len(history.epochs) + (0.0 if history.ended else min(part, 0.99))) / started.epochs
 
 
 def _step(history: History) -> int:
@@ -83,12 +91,11 @@ def _run_pieces(history: History) -> list[tuple[int, Row]]:
     latest = ended or now or started
     if latest is None:
         return []
-    epochs, steps = (f"/{started.epochs}", f"/{started.total_steps}") if started else ("", "")
-    steps = steps if started and started.total_steps else ""
-    pieces: list[tuple[int, Row]] = [
-        (1, [("epoch ", "label"), (f"{latest.epoch}{epochs}", "strong")]),
-        (4, [(f"step {latest.step}{steps}", "label")]),
-    ]
+    epochs = f"/{started.epochs}" if started and started.epochs else ""
+    steps = f"/{started.total_steps}" if started and started.total_steps else ""
+    pieces: list[tuple[int, Row]] = [(4, [(f"step {latest.step}{steps}", "label")])]
+    if epochs or latest.epoch:
+        pieces.insert(0, (1, [("epoch ", "label"), (f"{latest.epoch}{epochs}", "strong")]))
     elapsed = ended.seconds if ended else now.elapsed if now else None
     if elapsed is not None:
         pieces.append((3, [("elapsed ", "label"), (took(elapsed), "")]))

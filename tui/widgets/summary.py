@@ -44,13 +44,14 @@ def summary_rows(history: History, width: int = 0) -> list[Row]:
     if ended is None:
         return []
     symbol, role = STATES.get(ended.state, ("?", "bad"))
-    epochs = f"/{started.epochs}" if started else ""
+    epochs = f"/{started.epochs}" if started and started.epochs else ""
+    epoch = f"  epoch {ended.epoch}{epochs}" if epochs or ended.epoch else ""
     head = len(ended.state) + 5
     first, *others = wrap(ended.reason, max(width - head, 20) if width else 10**6) or [""]
     rows: list[Row] = [
         [(f" {symbol} {ended.state}", role), (f"  {first}", "")],
         *([(" " * head + line, "")] for line in others),
-        [(" after ", "label"), (took(ended.seconds), "strong"), (f"  epoch {ended.epoch}{epochs}  step {ended.step}", "label"),
+        [(" after ", "label"), (took(ended.seconds), "strong"), (f"{epoch}  step {ended.step}", "label"),
          *_rate(history)],
     ]  # fmt: skip
     if ended.proposal:
@@ -60,14 +61,15 @@ def summary_rows(history: History, width: int = 0) -> list[Row]:
             [(" helps   ", "label"), (said, "strong")],
             [("         ", ""), ("o opens the form with it filled in", "label")],
         ]
-    if history.epochs:
+    if history.epochs or (started is not None and started.own_loop and history.series):
         rows += [[], *_metrics(history)]
     rows.append([])
     if started is not None and started.path is not None:
         name = started.path.replace("\\", "/").rstrip("/").rpartition("/")[2]
         rows.append([(" run     ", "label"), (started.path, "")])
         more = f" --epochs {started.epochs * 2}" if ended.state == "finished" else ""
-        rows.append([(" go on   ", "label"), (f"epochal resume {shlex.quote(name)}{more}", "strong")])
+        if not started.own_loop:
+            rows.append([(" go on   ", "label"), (f"epochal resume {shlex.quote(name)}{more}", "strong")])
     return rows
 
 
@@ -81,21 +83,36 @@ def _rate(history: History) -> Row:
 
 def _metrics(history: History) -> list[Row]:
     """Best and last of each; ★ marks the metric that decides which epoch is best. Errors and losses go down, scores up."""
-    names = list(dict.fromkeys(name for row in history.epochs for name in row.metrics))
-    last = history.epochs[-1]
-    head: Row = [(f" {'metric':<{_width(names)}}  {'best':>9}  {'epoch':>5}  {'last':>9}", "label")]
+    found = _measured(history)
+    names, where = list(found), "epoch" if history.epochs else "step"
+    head: Row = [(f" {'metric':<{_width(names)}}  {'best':>9}  {where:>5}  {'last':>9}", "label")]
     rows = [head]
     monitor = history.started.monitor if history.started else ""
     for name in names:
-        measured = [(row.metrics[name], row.epoch) for row in history.epochs if math.isfinite(row.metrics.get(name, math.nan))]
+        measured = [pair for pair in found[name] if math.isfinite(pair[0])]
         down = history.started.mode == "min" if history.started and name == monitor else not _scores(name)
-        value, epoch = (min if down else max)(measured, key=lambda pair: pair[0], default=(None, None))
+        value, at = (min if down else max)(measured, key=lambda pair: pair[0], default=(None, None))
         star = " ★" if name == monitor else "  "
         rows.append(
             [(f" {name:<{_width(names)}}  ", _role(name)), (f"{number(value):>9}", "strong"), (star, "mark"),
-             (f"{epoch or '–':>5}  {number(last.metrics.get(name)):>9}", "")]
+             (f"{at or '–':>5}  {number(_last(history, name)):>9}", "")]
         )  # fmt: skip
     return rows
+
+
+def _measured(history: History) -> dict[str, list[tuple[float, int]]]:
+    """Every value of each metric with its epoch; of a run that tells of none, of its points with their steps."""
+    if not history.epochs:
+        return {name: [(mean, step) for step, mean, _, _ in points] for name, points in history.series.items() if name != "lr"}
+    names = dict.fromkeys(name for row in history.epochs for name in row.metrics)
+    return {name: [(row.metrics[name], row.epoch) for row in history.epochs if name in row.metrics] for name in names}
+
+
+def _last(history: History, name: str) -> float | None:
+    if history.epochs:
+        return history.epochs[-1].metrics.get(name)
+    newest = history.series[name].newest
+    return newest[1][1] if newest else None
 
 
 def _width(names: list[str]) -> int:

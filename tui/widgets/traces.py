@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from itertools import pairwise
 
 from engine.history import History, Series
+from engine.track.names import SPLITS, group
 from tui.widgets.curves import Smoothed, View
 
 LETTERS = "-abcde"  # a run beside the first is told from the others by its letter as well
@@ -115,15 +116,16 @@ class Traces:
 
 
 def curves_of(history: History, metric: str) -> dict[str, Series]:
-    """The curves of a metric by name, those without points left out: "train" and "val", or the metric's own."""
-    split, _, _ = metric.rpartition("/")
-    series = history.series
-    named = {"train": f"train/{metric}", "val": f"val/{metric}"} if not split else {}
-    found = {split or metric: series.get(metric), **{name: series.get(key) for name, key in named.items()}}
+    """The curves of a metric by name, those without points left out: "test", "train" and "val", or the metric's own."""
+    split, series = metric.partition("/")[0], history.series
+    if group(metric) != metric:
+        found = {split: series.get(metric)}
+    else:
+        found = {metric: series.get(metric), **{split: series.get(f"{split}/{metric}") for split in SPLITS}}
     return {name: curve for name, curve in found.items() if curve is not None and len(curve)}
 
 
 def metrics_of(history: History) -> list[str]:
     """What can be shown: the loss first, the learning rate last."""
-    names = dict.fromkeys(["loss", *(name.rpartition("/")[2] for name in history.series if name != "lr")])
+    names = dict.fromkeys(["loss", *(group(name) for name in history.series if name != "lr")])
     return [*names, "lr"]
