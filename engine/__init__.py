@@ -26,6 +26,8 @@ _HOME = {
     "Samples": "data.samples",
     "Sweep": "sweeping",
     "load_model": "trained",
+    "evaluate": "evaluation",
+    "Evaluation": "evaluation",
     "predict": "prediction",
     "Predictions": "prediction",
 } | dict.fromkeys(
@@ -56,6 +58,8 @@ if TYPE_CHECKING:
     from engine.errors import EpochalError as EpochalError
     from engine.errors import RecipeError as RecipeError
     from engine.errors import RunError as RunError
+    from engine.evaluation import Evaluation as Evaluation
+    from engine.evaluation import evaluate as evaluate
     from engine.events import CheckpointWritten as CheckpointWritten
     from engine.events import EpochEnded as EpochEnded
     from engine.events import Event as Event

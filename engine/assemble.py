@@ -69,7 +69,7 @@ def assembled(recipe: Recipe, data: Prepared | None = None) -> tuple[Parts, Prep
     model = build_model(recipe.model, data)
     started = () if plan.weights is None else (load_weights(model, plan.weights),)
     model.to(device, dtype)
-    loss = _loss(recipe, data)
+    loss = build_loss(recipe, data)
     if isinstance(loss, nn.Module):
         loss.to(device, dtype)
     optimizer = _explained("optimizer", recipe.optimizer, lambda entry, given: build_optimizer(entry, given, model))
@@ -146,7 +146,7 @@ def _blamed(error: Exception, arguments: Mapping[str, Any]) -> str:
     return next((key for key in arguments if key.lower().replace("_", " ") in words), "name")
 
 
-def _loss(recipe: Recipe, data: Prepared) -> Any:
+def build_loss(recipe: Recipe, data: Prepared | Preprocessing) -> Any:
     """The loss; "auto" is the usual one of the task, and class weights may be "balanced"."""
     component = recipe.loss
     if component.name == "auto":
@@ -156,9 +156,9 @@ def _loss(recipe: Recipe, data: Prepared) -> Any:
     return _build("loss", component)
 
 
-def _balanced(data: Prepared) -> list[float]:
+def _balanced(data: Prepared | Preprocessing) -> list[float]:
     """Weights that make every class count alike: N / (C * samples of the class), as scikit-learn's "balanced"."""
-    if not isinstance(data.train, tuple) or data.train[1].is_floating_point():
+    if isinstance(data, Preprocessing) or not isinstance(data.train, tuple) or data.train[1].is_floating_point():
         message = "loss.weight is 'balanced', which needs class targets that are held in memory"
         raise RecipeError([Problem("loss.weight", message)])
     counts = torch.bincount(data.train[1].flatten(), minlength=data.output_size).double()
@@ -190,7 +190,7 @@ class Cast:
     def epoch(self, epoch: int, start: int = 0) -> Iterator[Batch]:
         """The batches of that epoch from position `start` on."""
         for batch in self._batches.epoch(epoch, start):
-            inputs, targets = map(self._cast, batch)
+            inputs, targets = (cast(part, self._dtype) for part in batch)
             yield Share(inputs, targets, batch.samples, batch.mine) if isinstance(batch, Share) else (inputs, targets)
 
     @property
@@ -201,11 +201,13 @@ class Cast:
     def dealt(self, dealt: tuple[int, int] | None) -> None:
         self._batches.dealt = dealt
 
-    def _cast(self, value: Any) -> Any:
-        if isinstance(value, Tensor):
-            return value.to(self._dtype) if value.is_floating_point() else value
-        if isinstance(value, Mapping):
-            return {key: self._cast(item) for key, item in value.items()}
-        if isinstance(value, tuple | list):
-            return type(value)(self._cast(item) for item in value)
-        return value
+
+def cast(value: Any, dtype: torch.dtype) -> Any:
+    """The value with its floating-point tensors in another type; tuples, lists and dicts are gone into."""
+    if isinstance(value, Tensor):
+        return value.to(dtype) if value.is_floating_point() else value
+    if isinstance(value, Mapping):
+        return {key: cast(item, dtype) for key, item in value.items()}
+    if isinstance(value, tuple | list):
+        return type(value)(cast(item, dtype) for item in value)
+    return value

@@ -17,8 +17,10 @@ from safetensors import SafetensorError, safe_open
 from torch import Tensor, nn
 
 from engine import execution, state
-from engine.assemble import build_model, load
+from engine.assemble import build_model, cast, load
 from engine.catalog.check import with_defaults
+from engine.data.ahead import to_device
+from engine.data.prepare import Prepared
 from engine.data.preprocessing import Preprocessing
 from engine.errors import CheckpointError, Problem, RecipeError, RunError
 from engine.recipe import Component, Recipe
@@ -42,6 +44,7 @@ class TrainedModel:
     name: str
     step: int
     averaged: bool
+    fingerprint: str  # of the training data
     run: Run | None = None
 
     @cached_property
@@ -64,6 +67,14 @@ class TrainedModel:
         """The type of weights and inputs."""
         return execution.weights_type(self.precision)
 
+    def training_data(self) -> Prepared:
+        """The recipe's data, read again. CheckpointError where they are others by now."""
+        with own_random_state():
+            data, _ = load(self.recipe)
+        if self.fingerprint and data.fingerprint != self.fingerprint:
+            raise CheckpointError(f"the data of {self.name}'s recipe are not those that it was trained on")
+        return data
+
     def context(self) -> Callable[[], AbstractContextManager[Any]]:
         """What surrounds a call of the model."""
         return execution.precision_context(self.precision, self.device)
@@ -71,10 +82,12 @@ class TrainedModel:
     @torch.no_grad()
     def __call__(self, inputs: Any) -> Any:
         """The model's output for a batch that is preprocessed."""
-        if isinstance(inputs, Tensor):
-            inputs = inputs.to(self.device, self.dtype if inputs.is_floating_point() else None)
         with self.context()():
-            return self.model(inputs)
+            return self.model(self.placed(inputs))
+
+    def placed(self, value: Any) -> Any:
+        """A batch where the model is, its numbers of the weights' type."""
+        return cast(to_device(value, self.device), self.dtype)
 
 
 def load_model(
@@ -131,6 +144,7 @@ def load_trained(
         name=opened.name,
         step=saved.step,
         averaged=averaged,
+        fingerprint=saved.state["fingerprint"],
         run=opened,
     )
 
@@ -175,7 +189,7 @@ def _filled(
     name = arguments.pop("name")
     if "pretrained" in arguments:  # nothing is downloaded that is overwritten at once
         arguments["pretrained"] = False
-    with _own_random_state():
+    with own_random_state():
         torch.manual_seed(values.get("seed", 0))
         model = build_model(Component(name, arguments), preprocessing)
     model.to(device, execution.weights_type(_precision(values)))
@@ -188,14 +202,15 @@ def _precision(values: Mapping[str, Any]) -> str:
 
 
 @contextlib.contextmanager
-def _own_random_state() -> Iterator[None]:
+def own_random_state() -> Iterator[None]:
+    """Leave torch's generators as they were."""
     with torch.random.fork_rng(devices=range(torch.cuda.device_count()) if torch.cuda.is_initialized() else []):
         yield
 
 
 def _measured(run: Run, values: Mapping[str, Any], saved: Saved) -> Preprocessing:
     """Of a run that does not keep it: measured again on its data."""
-    with _own_random_state():
+    with own_random_state():
         data, _ = load(Recipe.from_dict(values))
     if data.fingerprint != saved.state["fingerprint"]:
         raise CheckpointError(f"the training data are not those of {run.name} any more, and it does not keep what was measured")
@@ -234,4 +249,5 @@ def _of_file(path: Path, step: str | int | None, device: torch.device) -> Traine
         name=path.name,
         step=known["step"],
         averaged=known["averaged"],
+        fingerprint=known["fingerprint"],
     )

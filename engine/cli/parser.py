@@ -138,6 +138,14 @@ def make_parser(prog: str) -> Parser:
     find.add_argument("--json", action="store_true", help="one JSON object a step, and the result as the last")
     _recipe_options(find)
 
+    evaluate = command("evaluate", "engine.cli.evaluate", "how good a run's model is, and where it is wrong", _EVALUATE)
+    evaluate.add_argument("run", metavar="RUN", nargs="?", default="last", help=_MODEL)
+    evaluate.add_argument("--data", metavar="DATA", help=_LABELLED)
+    evaluate.add_argument("--worst", type=int, default=20, metavar="N", help="how many of the worst samples; left out: 20")
+    evaluate.add_argument("--json", action="store_true", help="as one JSON object")
+    evaluate.add_argument("--progress", action="store_true", help=argparse.SUPPRESS)
+    _model_options(evaluate)
+
     predict = command("predict", "engine.cli.predict", "what a run's model says of new data", _PREDICT)
     predict.add_argument("run", metavar="RUN", help=_MODEL)
     predict.add_argument("data", metavar="DATA", help=_INPUTS)
@@ -252,6 +260,11 @@ _DOCTOR = """Look at versions, devices, the compiler, the terminal, the disk of 
 _PREDICT = """Predict with a run's model: a row for each row of DATA, with the label of its class or the value. DATA are
 preprocessed as the training's were (the same means and deviations, medians and categories), columns are found by name, and
 the training data are not needed. Exit status 2 when something does not fit."""
+_EVALUATE = """Evaluate a run's model: every metric of its recipe and its task, the confusion matrix with precision, recall and
+F1 of each class, a summary of a regression's errors, and the samples with the largest losses. It is kept in the run as
+evaluation.json. Exit status 2 when something does not fit."""
+_LABELLED = """a file with targets (.csv, .tsv, .parquet, .npz, .safetensors, .txt, a folder of pictures) or a data set of the
+catalog, or own code; left out: the validation part of the recipe"""
 _MODEL = """a run: its directory, its name, a part of the name that only it has, or last; or an exported .safetensors file"""
 _INPUTS = """a .csv, .tsv, .parquet, .npy, .npz or .safetensors file, a .txt, a folder of pictures, or - for a CSV on standard
 input"""

@@ -60,7 +60,7 @@ def prepare(loaded: Any, loading: Loading, source_name: str) -> Prepared:
 
 
 def _prepare_samples(samples: Samples, loading: Loading) -> Prepared:
-    samples = _with_classes(_with_task(samples, loading))
+    samples = with_classes(_with_task(samples, loading))
     x, y, held = _split(samples, loading)
     identity = fingerprint.of_arrays(x[0], y[0])  # of what was read: what is computed may differ by a rounding elsewhere
     tokens = x[0].dtype.kind != "f"
@@ -144,8 +144,8 @@ def _split(samples: Samples, loading: Loading) -> tuple[Parts, Parts, Array | No
     return (inputs, held_inputs), (targets, held_targets), samples.rows
 
 
-def _with_classes(samples: Samples) -> Samples:
-    """Class targets as numbers 0..C-1 with names, also where only the values were given."""
+def with_classes(samples: Samples, least: int = 2) -> Samples:
+    """Class targets as numbers 0..C-1 with names, also where only the values were given; of at `least` so many classes."""
     if samples.task == "text" and not samples.classes:
         parts = [samples.inputs, samples.targets, *(samples.validation or ())]
         size = max(int(as_array(part, "inputs").max(initial=0)) for part in parts) + 1
@@ -157,7 +157,7 @@ def _with_classes(samples: Samples) -> Samples:
         if not named.classes:
             raise wrong("data.name", "the targets of a classification must be whole numbers, booleans or texts")
         samples = replace(samples, targets=named.targets, classes=named.classes, validation=named.validation)
-    if len(samples.classes) < 2:
+    if len(samples.classes) < least:
         raise wrong("data.name", f"all targets are of one class, {samples.classes[0]!r}: there is nothing to learn")
     return samples
 
