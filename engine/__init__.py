@@ -24,6 +24,7 @@ _HOME = {
     "Result": "trainer",
     "Run": "run",
     "Samples": "data.samples",
+    "Search": "search.searching",
     "Sweep": "sweeping",
     "load_model": "trained",
     "evaluate": "evaluation",
@@ -83,6 +84,7 @@ if TYPE_CHECKING:
     from engine.recipe import Recipe as Recipe
     from engine.recipe import Training as Training
     from engine.run import Run as Run
+    from engine.search.searching import Search as Search
     from engine.sweeping import Sweep as Sweep
     from engine.trained import load_model as load_model
     from engine.trainer import Result as Result

@@ -167,6 +167,7 @@ class Recipe:
     def from_dict(cls, values: Mapping[str, Any]) -> Recipe:
         """The recipe that the values of a file or form describe; what is missing is as in the default recipe.
 
+        What stands in [search] is checked and left to `engine.Search`: the recipe is what is trained without it.
         Raises RecipeError with every mistake there is. Errors of own code that is loaded for the check come through.
         """
         from engine import catalog

@@ -48,7 +48,11 @@ def to_toml(values: Mapping[str, Any]) -> str:
     lines = [_line(key, value) for key, value in values.items() if value is not None and not isinstance(value, Mapping)]
     for key, table in values.items():
         if isinstance(table, Mapping):
-            lines += ["", f"[{key}]", *(_line(inner, value) for inner, value in table.items() if value is not None)]
+            space = table.get("space") if key == "search" else None  # a line for each of its fields, in a table of their own
+            own = {inner: value for inner, value in table.items() if value is not None and value is not space}
+            lines += ["", f"[{key}]", *(_line(inner, value) for inner, value in own.items())]
+            if isinstance(space, Mapping):
+                lines += ["", "[search.space]", *(_line(inner, value) for inner, value in space.items())]
     return "\n".join(lines) + "\n"
 
 
@@ -102,6 +106,9 @@ def with_value(values: Mapping[str, Any], key: str, value: Any) -> dict[str, Any
     else:
         given = result.get(section)
         table = {**given} if isinstance(given, Mapping) else {}
+        if section == "search" and inner.startswith("space.") and isinstance(table.setdefault("space", {}), Mapping):
+            inner, value = "space", {**table["space"], inner.removeprefix("space."): value}
+            value = {name: each for name, each in value.items() if each is not None}
         if inner == "name" and section in KINDS and isinstance(value, str):
             table = _known_to(section, value, table)
         table[inner] = value

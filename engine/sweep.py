@@ -66,6 +66,7 @@ def expand(values: Mapping[str, Any], axes: Sequence[Axis | str]) -> list[Member
 
     parsed = [Axis.parse(axis) if isinstance(axis, str) else axis for axis in axes]
     _refuse(parsed)
+    values = {key: value for key, value in values.items() if key != "search"}
     members: list[Member] = []
     known: dict[str, Member] = {}
     problems: dict[str, Problem] = {}  # by their sentences: what all members have in common is said once

@@ -14,7 +14,7 @@ from tui.widgets.formats import clock, number
 
 SYMBOLS = {
     "starting": "◌", "running": "●", "paused": "‖", "finished": "✓", "stopped": "■", "failed": "✗", "died": "✗",
-    "unreadable": "?",
+    "pruned": "▽", "unreadable": "?",
 }  # fmt: skip
 LIVE = ("starting", "running", "paused")
 COLUMNS = {"run": "run", "state": "state", "epoch": "epoch", "best": "best", "trained": "time"}  # with what each is sorted by

@@ -39,6 +39,10 @@ def sections(values: Mapping[str, Any], light: bool = False) -> tuple[Section, .
         able, unfit = ((), {}) if light and kind != "data" else fitting(kind, task)
         groups.append(Section(key=kind, title=title, names=able, unfit=unfit, optional=kind == "scheduler", fields=fields))
     groups += [Section(key=key, title=title, fields=fields) for key, (title, fields) in PLANS.items()]
+    if values.get("search") is not None:
+        from engine.search import plan
+
+        groups.append(Section(key="search", title="Search", fields=plan.FIELDS))
     return tuple(groups)
 
 
@@ -48,7 +52,7 @@ def problems(values: Mapping[str, Any]) -> tuple[Problem, ...]:
     Errors that own code raises while it is loaded come through.
     """
     values = with_defaults(values)
-    found = list(extras.unknown("", values, ["name", "seed", *COMPONENTS, *PLANS], "part of a recipe"))
+    found = list(extras.unknown("", values, ["name", "seed", *COMPONENTS, *PLANS, "search"], "part of a recipe"))
     found += _of_fields("", values, OWN)
     chosen: dict[str, Entry] = {}
     sound: dict[str, Entry] = {}
@@ -74,7 +78,12 @@ def problems(values: Mapping[str, Any]) -> tuple[Problem, ...]:
                 found += wrong
                 if not wrong:
                     sound[key] = chosen[key]
-    return (*found, *_across(chosen, values), *trial.problems(sound, values))
+    found += [*_across(chosen, values), *trial.problems(sound, values)]
+    if values.get("search") is not None:
+        from engine.search import plan
+
+        found += plan.problems(values, sound=not found)
+    return tuple(found)
 
 
 def with_defaults(values: Mapping[str, Any]) -> dict[str, Any]:

@@ -158,7 +158,7 @@ class Field:
         if value is None or value is REQUIRED:
             return ""
         value = self.clean(value)
-        if isinstance(value, list) and any(isinstance(item, Mapping) for item in value):
+        if isinstance(value, Mapping) or (isinstance(value, list) and any(isinstance(item, Mapping) for item in value)):
             return inline(value)
         if self.kind != "list" or not isinstance(value, list):
             text = _show(value)

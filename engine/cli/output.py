@@ -56,6 +56,35 @@ class Live:
         self._text, self._shown = "", False
 
 
+class Block(Live):
+    """Several lines under the rows, redrawn together; no more than the terminal has room for."""
+
+    def draw(self, compose: Callable[[int], str]) -> None:
+        if self._terminal is None:
+            return
+        width, height = _size(self._terminal)
+        lines = compose(width - 1).splitlines()
+        erase = self._erase()
+        self._text = "\n".join(line[: width - 1] for line in lines[-max(1, height - 1) :])
+        self._shown, self._due = True, self._now() + self._interval
+        _put(self._terminal, erase + self._text)
+
+    def above(self, text: str) -> str:
+        erase = self._erase()
+        self._free = text.endswith("\n")
+        self._shown = self._free and bool(self._text)
+        return erase + text + (self._text if self._shown else "")
+
+    def clear(self) -> None:
+        if self._shown and self._terminal is not None:
+            _put(self._terminal, self._erase())
+        self._text, self._shown = "", False
+
+    def _erase(self) -> str:
+        """What takes the lines away that are there."""
+        return _ERASE + "\x1b[A\x1b[2K" * self._text.count("\n") if self._shown else ""
+
+
 class Log:
     """The run's output.log. What is printed before the run has a directory waits in memory."""
 
@@ -174,7 +203,12 @@ def _drop(stream: TextIO, error: OSError) -> None:
 
 
 def _width(terminal: TextIO) -> int:
+    return _size(terminal)[0]
+
+
+def _size(terminal: TextIO) -> tuple[int, int]:
     try:
-        return os.get_terminal_size(terminal.fileno()).columns or 80
+        columns, lines = os.get_terminal_size(terminal.fileno())
+        return columns or 80, lines or 24
     except OSError:  # hung up
-        return 80
+        return 80, 24

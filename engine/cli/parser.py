@@ -55,6 +55,24 @@ def make_parser(prog: str) -> Parser:
     quiet.add_argument("--json", action="store_true", help="print what came of each as one JSON list, the best first")
     quiet.add_argument("--quiet", action="store_true", help="print only the table")
 
+    search = command("search", "engine.cli.search", "search the values of a recipe's fields, with Optuna", _SEARCH)
+    search.add_argument("what", metavar="RECIPE.toml | SEARCH | RUN", nargs="?", help=_SEARCHED)
+    act = search.add_mutually_exclusive_group()
+    act.add_argument("--join", action="store_true", help="work on a search that is there, beside whoever does so already")
+    act.add_argument("--show", action="store_true", help="print the leaderboard and train nothing")
+    act.add_argument("--stop", action="store_true", help="have all workers stop with a checkpoint; the next start goes on")
+    act.add_argument("--background", action="store_true", help="in a process of its own, which outlives this terminal")
+    search.add_argument("--trials", type=_count, metavar="N", help="short for --set search.trials=N")
+    search.add_argument("--minutes", metavar="M", help="short for --set search.minutes=M")
+    search.add_argument("--workers", type=_count, metavar="K", help="so many processes; short for --set search.workers=K")
+    search.add_argument("--sampler", metavar="NAME", help="short for --set search.sampler=NAME")
+    search.add_argument("--pruner", metavar="NAME", help="short for --set search.pruner=NAME")
+    _recipe_options(search)
+    _runs_option(search)
+    told = search.add_mutually_exclusive_group()
+    told.add_argument("--json", action="store_true", help="print the leaderboard as one JSON object at the end")
+    told.add_argument("--quiet", action="store_true", help="print only the leaderboard at the end")
+
     _queue(command("queue", "engine.cli.queue", "train recipes one after another, in the background", _QUEUE))
 
     resume = command("resume", "engine.cli.train", "go on with a run from its last checkpoint", _RESUME)
@@ -222,6 +240,11 @@ Exit status: 0 finished, 1 the training failed, 2 a mistake in the recipe or the
 SIGTERM with the step finished and a checkpoint written; a second signal ends at once. A hang-up does not stop it."""
 _SWEEP = """Train a recipe once for each combination of the values, each a run of its own, and end with a table, the best
 first. One that fails does not stop the others; Ctrl-C or SIGTERM ends the sweep with a checkpoint of what is under way."""
+_SEARCH = """Train a recipe again and again with other values of the fields that its [search] names, chosen by Optuna. Each
+trial is a run of its own. Ctrl-C stops with checkpoints; the same command goes on from there. Several processes, on several
+hosts with the same disk, may work on one search: --workers, --join, or torchrun, whose ranks are workers."""
+_SEARCHED = """a recipe with a [search], whose search is begun or gone on with; or a search that is there: its folder, its
+name, or a run of one of its trials"""
 _QUEUE = """Jobs are trained one after another by a worker process that needs no terminal. A recipe is frozen when it is
 queued; one that fails does not stop the rest. A job whose process is killed goes on from its last checkpoint when the queue
 is started."""

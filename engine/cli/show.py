@@ -75,7 +75,7 @@ def _process(summary: RunSummary) -> str:
 def _run_row(summary: RunSummary) -> tuple[str, ...]:
     epochs = "?" if summary.epochs is None else str(summary.epochs or "–")
     best = summary.best.get(summary.monitor)
-    note = summary.reason if summary.state in ("unreadable", "failed", "died") else ""
+    note = summary.reason if summary.state in ("unreadable", "failed", "died", "pruned") else ""
     if best is not None:
         where = f"in {place}" if (place := best_place(summary.best)).startswith("epoch") else f"at {place}"
         value = f"{format.metric_name(summary.monitor)} {format.value(best)} {where}"

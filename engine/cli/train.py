@@ -12,12 +12,13 @@ from typing import TYPE_CHECKING
 from engine.cli import format
 from engine.cli.background import Background
 from engine.cli.output import Log, Stream
-from engine.cli.recipes import read_recipe
+from engine.cli.recipes import recipe_values
 from engine.cli.signals import Signals
 from engine.cli.telling import telling
 from engine.errors import EpochalError
 from engine.events import Event, RunStarted
 from engine.notify import Notifier
+from engine.recipe import Recipe
 
 if TYPE_CHECKING:
     from engine.trainer import Trainer
@@ -29,7 +30,11 @@ def train(arguments: argparse.Namespace, out: Stream, err: Stream) -> int:
         raise EpochalError("--background can't go with --no-run: without a run directory nothing would be left of the run")
 
     def build() -> Trainer:
-        recipe = read_recipe(arguments)
+        values = recipe_values(arguments)
+        recipe = Recipe.from_dict(values)
+        if values.get("search") is not None:
+            what = shlex.quote(str(arguments.recipe))
+            err.line(f"epochal: this trains the recipe itself: {arguments.prog} search {what} does what its [search] says")
         from engine.run import Run, load_history, runs_root
         from engine.trainer import Trainer
 

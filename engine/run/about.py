@@ -23,7 +23,7 @@ _KINDS = ("data", "model", "loss", "optimizer", "scheduler")
 class About:
     """`parent` is the name of the run that this one was forked from, at `parent_step`.
 
-    `differs` has the dotted keys of the recipe whose values are not the default's.
+    `differs` has the dotted keys of the recipe whose values are not the default's; of a search's trial its parameters first.
     """
 
     tag: str = ""
@@ -45,7 +45,7 @@ def about(path: Path) -> About:
         parent=plain(str(parent.get("run", ""))),
         parent_step=step if isinstance(step, int) else 0,
         parent_path=str(parent.get("path", "")),
-        differs=_differs(recipe, environment.get("differs")) if recipe else flat(config(path)),
+        differs=_searched(environment) | (_differs(recipe, environment.get("differs")) if recipe else flat(config(path))),
     )
 
 
@@ -123,6 +123,11 @@ def _differs(values: Mapping[str, Any], recorded: Any) -> dict[str, Any]:
     if values.get("seed", 0) != default.seed:
         result["seed"] = values["seed"]
     return result
+
+
+def _searched(environment: Mapping[str, Any]) -> dict[str, Any]:
+    """What a search tried in this run."""
+    return dict(_table(_table(environment, "search"), "params"))
 
 
 def _planned(key: str) -> bool:

@@ -36,13 +36,14 @@ _WHY_NOT = {
     "failed": "it has failed",
     "died": "its process is gone",
 }
+PRUNED = "pruned by "  # how the reason begins with which a search ended a trial early
 _FILES = ("status.json", "journal.jsonl", "environment.json")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class RunSummary:
-    """A run's line in a list. `state` is "starting", "running", "paused", "finished", "stopped", "failed", "died"
-    (its process is gone) or "unreadable" (with the `reason`)."""
+    """A run's line in a list. `state` is "starting", "running", "paused", "finished", "stopped", "failed", "pruned"
+    (stopped by the pruner of a search), "died" (its process is gone) or "unreadable" (with the `reason`)."""
 
     name: str  # of the directory
     path: Path
@@ -361,6 +362,8 @@ def _summary(path: Path) -> RunSummary:
         status = Status.read(path / "status.json")
         if status["state"] == "died":
             status |= _words_of_the_dead(path)
+        if status["state"] == "stopped" and status["reason"].startswith(PRUNED):
+            status["state"] = "pruned"
         shown = {field.name: status[field.name] for field in fields(RunSummary) if field.name in status}
         return RunSummary(name=path.name, path=path, **shown, **more)
     except RunError as error:
