@@ -10,6 +10,7 @@ import pytest
 
 from engine import Recipe
 from engine.cli import main
+from engine.search.plan import plan_of
 
 README = (Path(__file__).parents[1] / "README.md").read_text(encoding="utf-8")
 PYTHON = re.findall(r"```python\n(.*?)```", README, re.DOTALL)
@@ -37,3 +38,8 @@ def test_the_recipe_of_the_readme_is_valid() -> None:
     assert text is not None
     recipe = Recipe.from_dict(tomllib.loads(text[1]))
     assert recipe.scheduler is not None and recipe.scheduler.name == "OneCycleLR"
+
+
+def test_the_search_of_the_readme_is_valid() -> None:
+    text = next(text for text in re.findall(r"```toml\n(.*?)```", README, re.DOTALL) if text.startswith("[search]"))
+    assert plan_of(tomllib.loads(text)).workers == 2
