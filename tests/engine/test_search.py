@@ -206,7 +206,11 @@ def test_a_pruned_run_is_one_in_the_list(tmp_path: Path) -> None:
 
 
 def test_a_grid_is_covered_once(tmp_path: Path) -> None:
-    space = {"optimizer.lr": [1e-3, 1e-2], "training.accumulate": {"low": 1, "high": 3, "step": 2}, "seed": {"low": 0, "high": 1}}
+    space = {
+        "optimizer.lr": [1e-3, 1e-2],
+        "training.accumulate": {"low": 1, "high": 3, "step": 2},
+        "seed": {"low": 0, "high": 1},
+    }
     made = {**values(space, sampler="grid", pruner="none", trials=99), "training": {"epochs": 1, "device": "cpu"}}
     search = Search.create(made, runs=tmp_path)
     search.fit()
@@ -218,7 +222,8 @@ def test_a_grid_is_covered_once(tmp_path: Path) -> None:
 def test_a_field_that_only_some_names_know_is_searched_with_those(tmp_path: Path) -> None:
     space = {"optimizer.momentum": [0.0, 0.5, 0.9], "optimizer.name": ["Adam", "SGD"]}
     search = Search.create(
-        {**values(space, sampler="brute_force", pruner="none", trials=50), "training": {"epochs": 1, "device": "cpu"}}, runs=tmp_path
+        {**values(space, sampler="brute_force", pruner="none", trials=50), "training": {"epochs": 1, "device": "cpu"}},
+        runs=tmp_path,
     )
     assert search.folder.plan.limit == 4
     search.fit()
