@@ -72,7 +72,7 @@ class Together:
         for i, ((inputs, targets), part) in enumerate(zip(shares, counts, strict=True)):
             last = i + 1 == len(shares)
             with nullcontext() if last else self._quiet(loop.model):
-                loss = loop.forward(inputs, targets) * (part / everywhere)
+                loss = _counted(loop.forward(inputs, targets), part) * (part / everywhere)
                 total = total + loss.detach()
                 hear = self._say(total) if last else None
                 loss = loss * ranks
@@ -96,7 +96,9 @@ class Together:
             return sum(share.samples * int(share[1][:1].numel()) for share in shares)
         held = torch.as_tensor(sum(counts[1:], counts[0]), dtype=torch.float64, device=shares[0][1].device).clone()
         self.ranks.summing(held)()
-        return held if held.is_cuda else held.item()  # type: ignore[return-value]  # a sum of class weights is no whole number
+        if held.is_cuda:
+            return held
+        return held.item() or math.nan  # type: ignore[return-value]  # a sum of weights; a mean over none is not a number
 
     def _say(self, total: Tensor) -> Callable[[], None]:
         """Begin to sum the loss, and what this rank has to tell, over all of them. What is returned ends that."""
@@ -165,3 +167,10 @@ class Together:
     def loaders(self) -> Any:
         """What loads whole tensors into the model and its optimizer; None twice where these are whole themselves."""
         return (sharded.load_model, sharded.load_optimizer) if self.strategy == "fsdp" else (None, None)
+
+
+def _counted(loss: Tensor, part: Count) -> Tensor:
+    """Nothing instead of a mean over no targets, which is not a number."""
+    if isinstance(part, Tensor):
+        return torch.where(part > 0, loss, torch.zeros_like(loss))
+    return loss if part else torch.where(torch.zeros_like(loss, dtype=torch.bool), loss, torch.zeros_like(loss))

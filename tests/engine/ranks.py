@@ -1,0 +1,166 @@
+"""`torchrun -m tests.engine.ranks FOLDER CASE…`: what each rank of a training in several processes has seen.
+
+It is written to FOLDER/CASE.RANK.json.
+"""
+
+from __future__ import annotations
+
+import faulthandler
+import json
+import os
+import sys
+from pathlib import Path
+from typing import Any
+
+import torch
+from sklearn.datasets import load_diabetes, load_digits
+from torch import Tensor, nn
+from torch.utils.data import DataLoader, TensorDataset
+
+from engine import EpochEnded, Progress, Recipe, Trainer
+from engine.changes import Change
+from engine.events import RunPaused, SettingChanged, Trained, Validated
+
+Data = tuple[Tensor, Tensor]
+SAMPLES, BATCH = 199, 33  # the last batch has one sample: nothing is left for the other ranks
+RECIPE = {"training.precision": "float64", "training.execution": "eager", "checkpoint.min_seconds": 0.0, "data.batch_size": 50}
+
+
+class Blocks(nn.Module):
+    """A model of repeated blocks, as those that are sharded are."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.first = nn.Linear(64, 32)
+        self.blocks = nn.ModuleList(nn.Linear(32, 32) for _ in range(3))
+        self.last = nn.Linear(32, 10)
+
+    def forward(self, inputs: Tensor) -> Tensor:
+        inputs = self.first(inputs).relu()
+        for block in self.blocks:
+            inputs = inputs + block(inputs).relu()
+        return self.last(inputs)  # type: ignore[no-any-return]
+
+
+def digits() -> Data:
+    images, classes = load_digits(return_X_y=True)
+    return torch.tensor(images[:SAMPLES]) / 16, torch.tensor(classes[:SAMPLES])
+
+
+def numbers() -> Data:
+    inputs, targets = load_diabetes(return_X_y=True)
+    return torch.tensor(inputs) * 10, torch.tensor(targets)[:, None] / 100
+
+
+def model(kind: type[nn.Module] = nn.Sequential, outputs: int = 10, inputs: int = 64) -> nn.Module:
+    torch.manual_seed(1)
+    made = Blocks() if kind is Blocks else nn.Sequential(nn.Linear(inputs, 16), nn.ReLU(), nn.Linear(16, outputs))
+    return made.double()
+
+
+def weighted() -> nn.Module:
+    """Whose mean is over weights: other sums on each rank, and some targets left out."""
+    return nn.CrossEntropyLoss(weight=torch.linspace(0.5, 2, 10).double(), ignore_index=7)
+
+
+def parts(net: nn.Module, loss: nn.Module | None = None, lr: float = 0.1) -> dict[str, Any]:
+    optimizer = torch.optim.SGD(net.parameters(), lr=lr, momentum=0.9)
+    common = {"device": "cpu", "batch_size": BATCH, "epochs": 3, "execution": "eager", "precision": "float64"}
+    return {"model": net, "loss": loss or nn.CrossEntropyLoss(), "optimizer": optimizer, **common}
+
+
+def fit(trainer: Trainer) -> dict[str, Any]:
+    """Losses of all steps, each epoch's row, how it ended and the weights."""
+    losses: list[float] = []
+    seen: list[Any] = []
+    trainer.on(Trained, lambda event: losses.extend(event.loss))
+    trainer.on(RunPaused, lambda event: seen.append(["paused", event.step]))
+    trainer.on(Validated, lambda event: seen.append(["validated", event.step, event.metrics["val/loss"]]))
+    trainer.on(SettingChanged, lambda event: seen.append([event.field, event.step, event.value]))
+    result = trainer.fit()
+    held = {
+        name: tensor.full_tensor() if hasattr(tensor, "full_tensor") else tensor
+        for name, tensor in result.model.state_dict().items()
+    }
+    weights = torch.cat([tensor.flatten() for tensor in held.values()]).tolist()
+    rows = [{key: value for key, value in row.items() if key != "seconds"} for row in result.history]
+    ended = {"state": result.state, "reason": result.reason, "step": trainer.step}
+    return {**ended, "losses": losses, "rows": rows, "weights": weights, "seen": seen, "draw": torch.rand(()).item()}
+
+
+def classes(folder: Path) -> dict[str, Any]:
+    return fit(Trainer(**parts(model(), weighted()), train=digits()))
+
+
+def accumulated(folder: Path) -> dict[str, Any]:
+    return fit(Trainer(**parts(model(), weighted()), train=digits(), accumulate=3))
+
+
+def sharded(folder: Path) -> dict[str, Any]:
+    return fit(Trainer(**parts(model(Blocks), weighted()), train=digits(), accumulate=3, strategy="fsdp", clip_norm=0.5))
+
+
+def regression(folder: Path) -> dict[str, Any]:
+    inputs, targets = numbers()
+    given = parts(model(outputs=1, inputs=10), nn.MSELoss(), lr=0.01)
+    return fit(Trainer(**given, train=(inputs[100:], targets[100:]), validation=(inputs[:100], targets[:100])))
+
+
+def streamed(folder: Path) -> dict[str, Any]:
+    return fit(Trainer(**parts(model()), train=TensorDataset(*digits())))
+
+
+def own_loader(folder: Path) -> dict[str, Any]:
+    return fit(Trainer(**parts(model()), train=DataLoader(TensorDataset(*digits()), BATCH)))
+
+
+def told(folder: Path) -> dict[str, Any]:
+    """The last rank alone is asked: at a step of its own choice, for all kinds of things."""
+    trainer = Trainer(**{**parts(model()), "epochs": 10_000}, train=digits(), validation=digits())
+    asked = iter(["change", "pause", "resume", "validate", "stop"])
+
+    def ask(event: Any) -> None:
+        what = next(asked, None) if isinstance(event, EpochEnded) or event.phase == "paused" else None
+        if what == "change":
+            trainer.control.change(Change("optimizer.lr", 0.5, times=True))
+        elif what is not None:
+            getattr(trainer.control, what)()
+
+    if int(os.environ["RANK"]) == int(os.environ["WORLD_SIZE"]) - 1:
+        trainer.on(EpochEnded, ask)
+        trainer.on(Progress, ask)
+    return fit(trainer)
+
+
+def broken(folder: Path, **plan: Any) -> dict[str, Any]:
+    """One sample is not a number: it lies in one rank's share of a batch."""
+    inputs, targets = digits()
+    inputs[100] = torch.nan
+    return fit(Trainer(**parts(model()), train=(inputs, targets), **plan))
+
+
+def skipped(folder: Path) -> dict[str, Any]:
+    return broken(folder, non_finite="skip")
+
+
+def begun(folder: Path) -> dict[str, Any]:
+    return fit(Trainer.from_recipe(Recipe().replace(**RECIPE, **{"training.max_steps": 40}), runs=folder / "runs"))
+
+
+def resumed(folder: Path) -> dict[str, Any]:
+    return fit(Trainer.resume(next((folder / "copy").iterdir()), max_steps=70))
+
+
+def main(folder: Path, *names: str) -> None:
+    torch.set_num_threads(1)
+    faulthandler.dump_traceback_later(120, exit=True)  # ranks that wait for each other
+    for name in names:
+        try:
+            seen = globals()[name](folder)
+        except Exception as error:
+            seen = {"raised": f"{type(error).__name__}: {error}"}
+        (folder / f"{name}.{os.environ['RANK']}.json").write_text(json.dumps(seen))
+
+
+if __name__ == "__main__":
+    main(Path(sys.argv[1]), *sys.argv[2:])

@@ -1,0 +1,180 @@
+"""Several processes train as one: held to the tutorial's loop on the whole batch, and to a run of one process. Over gloo."""
+
+from __future__ import annotations
+
+import json
+import re
+import shutil
+import subprocess
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from sklearn.metrics import mean_absolute_error, r2_score
+from torch import nn
+
+from engine import Recipe, Trainer
+from tests.engine import plain, ranks
+
+Seen = list[dict[str, Any]]  # of each rank
+TWO = ("classes", "accumulated", "sharded", "regression", "streamed", "own_loader", "told", "broken", "skipped", "begun")
+THREE = ("resumed", "classes", "told")
+
+
+def launch(count: int, folder: Path, *cases: str) -> Callable[[str], Seen]:
+    command = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", str(count)]
+    done = subprocess.run(
+        [*command, "-m", "tests.engine.ranks", str(folder), *cases], capture_output=True, text=True, timeout=300, check=False
+    )
+    assert done.returncode == 0, done.stderr[-4000:]
+    return lambda case: [json.loads((folder / f"{case}.{rank}.json").read_text()) for rank in range(count)]
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return tmp_path_factory.mktemp("ranks")
+
+
+@pytest.fixture(scope="module")
+def two(folder: Path) -> Callable[[str], Seen]:
+    return launch(2, folder, *TWO)
+
+
+@pytest.fixture(scope="module")
+def three(folder: Path, two: Callable[[str], Seen]) -> Callable[[str], Seen]:
+    """The run that two began is continued by three, each of which holds a third of the weights."""
+    copy = folder / "copy"
+    shutil.copytree(folder / "runs", copy, symlinks=True)
+    recipe = next(copy.iterdir()) / "recipe.toml"
+    recipe.write_text(re.sub('strategy = "auto"', 'strategy = "fsdp"', recipe.read_text()))
+    other = folder / "three"
+    other.mkdir()
+    copy.rename(other / "copy")
+    return launch(3, other, *THREE)
+
+
+def by_hand(net: nn.Module, loss: nn.Module, batch_size: int = ranks.BATCH, **options: Any) -> tuple[list[float], list[float]]:
+    optimizer = torch.optim.SGD(net.parameters(), lr=0.1, momentum=0.9)
+    losses, _ = plain.train(net, loss, optimizer, ranks.digits(), epochs=3, batch_size=batch_size, **options)
+    return losses, torch.cat([tensor.flatten() for tensor in net.state_dict().values()]).tolist()
+
+
+def close(values: Any) -> Any:
+    return pytest.approx(values, rel=1e-9, abs=1e-11)
+
+
+def test_every_rank_sees_the_loss_and_takes_the_step_of_the_whole_batch(two: Any, three: Any) -> None:
+    losses, weights = by_hand(ranks.model(), ranks.weighted())
+    for seen in (*two("classes"), *three("classes")):
+        assert seen["losses"] == close(losses)
+        assert seen["weights"] == close(weights)
+
+
+def test_batches_that_make_one_step_count_by_their_targets_on_all_ranks(two: Any) -> None:
+    losses, weights = by_hand(ranks.model(), ranks.weighted(), batch_size=3 * ranks.BATCH)
+    for seen in two("accumulated"):
+        assert seen["losses"] == close(losses)
+        assert seen["weights"] == close(weights)
+
+
+def test_sharded_weights_are_those_of_one_process(two: Any) -> None:
+    net = ranks.model(ranks.Blocks)
+    norm = net.parameters
+
+    class Clipped(torch.optim.SGD):
+        def step(self, closure: Any = None) -> Any:
+            nn.utils.clip_grad_norm_(norm(), 0.5)
+            return super().step(closure)
+
+    optimizer = Clipped(net.parameters(), lr=0.1, momentum=0.9)
+    losses, _ = plain.train(net, ranks.weighted(), optimizer, ranks.digits(), epochs=3, batch_size=3 * ranks.BATCH)
+    weights = torch.cat([tensor.flatten() for tensor in net.state_dict().values()]).tolist()
+    for seen in two("sharded"):
+        assert seen["losses"] == close(losses)
+        assert seen["weights"] == close(weights)
+
+
+def test_validation_counts_every_sample_once(two: Any) -> None:
+    net = ranks.model(outputs=1, inputs=10)
+    inputs, targets = ranks.numbers()
+    optimizer = torch.optim.SGD(net.parameters(), lr=0.01, momentum=0.9)
+    train, validation = (inputs[100:], targets[100:]), (inputs[:100], targets[:100])
+    _, validated = plain.train(net, nn.MSELoss(), optimizer, train, epochs=3, batch_size=ranks.BATCH, validation=validation)
+    predicted = net(inputs[:100]).detach()
+    for seen in two("regression"):
+        assert [row["val/loss"] for row in seen["rows"]] == close(validated)
+        assert seen["rows"][-1]["val/mae"] == close(mean_absolute_error(targets[:100], predicted))
+        assert seen["rows"][-1]["val/r2"] == close(r2_score(targets[:100], predicted))
+
+
+def test_a_data_set_is_loaded_by_shares(two: Any) -> None:
+    losses, weights = by_hand(ranks.model(), nn.CrossEntropyLoss())
+    for seen in two("streamed"):
+        assert seen["losses"] == close(losses)
+        assert seen["weights"] == close(weights)
+
+
+def test_the_batches_of_ones_own_loader_are_dealt(two: Any) -> None:
+    one = ranks.own_loader(Path())  # in this process alone
+    for seen in two("own_loader"):
+        assert seen["losses"] == close(one["losses"])
+        assert seen["weights"] == close(one["weights"])
+
+
+def test_what_one_rank_is_asked_all_do_at_the_same_step(two: Any, three: Any) -> None:
+    for runs in (two("told"), three("told")):
+        first, *others = runs
+        assert [what for what, *_ in first["seen"]] == ["optimizer.lr", "paused", "validated"]
+        assert first["state"] == "stopped"
+        assert all(other["seen"] == first["seen"] and other["step"] == first["step"] for other in others)
+        assert all(other["weights"] == first["weights"] for other in others)  # to the last bit
+
+
+def test_a_step_that_is_not_finite_on_one_rank_is_taken_by_none(two: Any) -> None:
+    inputs, targets = ranks.digits()
+    net = ranks.model()
+    optimizer = torch.optim.SGD(net.parameters(), lr=0.1, momentum=0.9)
+    inputs[100] = torch.nan
+    before: list[list[float]] = []
+
+    def weights() -> list[float]:
+        return torch.cat([tensor.flatten() for tensor in net.state_dict().values()]).tolist()
+
+    losses, _ = plain.train(
+        net,
+        nn.CrossEntropyLoss(),
+        optimizer,
+        (inputs, targets),
+        epochs=1,
+        batch_size=ranks.BATCH,
+        each_step=lambda: before.append(weights()),
+    )
+    sound = next(i for i, loss in enumerate(losses) if loss != loss)
+    for seen in two("broken"):
+        assert seen["state"] == "failed" and seen["step"] == sound
+        assert seen["weights"] == close(before[sound - 1])
+    for seen in two("skipped"):
+        assert seen["state"] == "finished"
+        assert seen["step"] == 3 * (len(losses) - 1)
+        assert seen["weights"] == two("skipped")[0]["weights"]
+
+
+def test_each_rank_draws_its_own_random_numbers(two: Any) -> None:
+    first, second = two("classes")
+    assert first["draw"] != second["draw"]
+
+
+def test_a_run_of_two_is_continued_by_one_and_by_three(two: Any, three: Any, folder: Path, tmp_path: Path) -> None:
+    assert {seen["step"] for seen in two("begun")} == {40}
+    whole = Trainer.from_recipe(Recipe().replace(**ranks.RECIPE, **{"training.max_steps": 70}), runs=tmp_path).fit()
+    rows = [{key: close(value) for key, value in row.items() if key != "seconds"} for row in whole.history]
+    by_one = Trainer.resume(next((folder / "runs").iterdir()), max_steps=70).fit()
+    assert [{key: value for key, value in row.items() if key != "seconds"} for row in by_one.history] == rows
+    for seen in three("resumed")[:1]:  # the first rank has the journal of what was before
+        assert seen["rows"] == rows
+    expected = torch.cat([tensor.flatten() for tensor in whole.model.state_dict().values()]).tolist()
+    for seen in three("resumed"):
+        assert seen["weights"] == close(expected)
