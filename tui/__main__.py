@@ -12,12 +12,16 @@ Asked = dict[str, str | None]  # recipe, runs, attach
 def main(argv: list[str] | None = None) -> int:
     """`epochal [RECIPE.toml]`, `epochal console [RECIPE.toml] [--runs DIR]` and `epochal attach [RUN] [--runs DIR]` open the
     console; without a terminal, or with `attach --plain`, the same is done with plain rows. `epochal plot RUN…` draws the chart
-    as text. Everything else is the command line's. Returns the exit status."""
+    as text, `epochal serve` shows the console in a browser. Everything else is the command line's. Returns the exit status."""
     arguments = list(sys.argv[1:] if argv is None else argv)
     if arguments[:1] == ["plot"]:
         from tui.plot_command import main as plot
 
         return plot(arguments[1:])
+    if arguments[:1] == ["serve"]:
+        from tui.serving import main as serve
+
+        return serve(arguments[1:])
     terminal = os.isatty(0) and os.isatty(1)
     asked = _attach(arguments) if arguments[:1] == ["attach"] else _console(arguments)
     if asked is None or ("attach" in asked and not terminal):

@@ -24,7 +24,7 @@ def make_parser(prog: str) -> Parser:
     """The parser of all commands. `prog` is how the program was called."""
     parser = _parser(prog=prog, description="Train PyTorch models from recipes, exactly and resumably.")
     if prog == "epochal":
-        parser.epilog = "epochal alone, or epochal RECIPE.toml, opens the console; epochal plot RUN… draws its chart as text."
+        parser.epilog = _CONSOLE
     parser.add_argument("--version", action=_Version, nargs=0, help="print the version and exit")
     parser.set_defaults(prog=prog, run_command=None)
     commands = parser.add_subparsers(title="commands", metavar="COMMAND", parser_class=Parser)
@@ -235,6 +235,8 @@ def _queue(parser: argparse.ArgumentParser) -> None:
     action("train", None).add_argument("job", type=_count)
 
 
+_CONSOLE = """epochal alone, or epochal RECIPE.toml, opens the console; epochal plot RUN… draws its chart as text; epochal serve
+shows the console in a browser."""
 _TRAIN = """Train a recipe: one row an epoch, and on a terminal a live line below.
 Exit status: 0 finished, 1 the training failed, 2 a mistake in the recipe or the arguments, 130 and 143 stopped by Ctrl-C or
 SIGTERM with the step finished and a checkpoint written; a second signal ends at once. A hang-up does not stop it."""
