@@ -23,6 +23,7 @@ PURPOSES = {
     "parquet": 'tables in Parquet files (data.name = "parquet")',
     "vision": "data sets and models of torchvision and timm by name",
     "hub": "data sets of the Hugging Face hub by name",
+    "search": "the search of a recipe's values by Optuna ([search], epochal search)",
     "serve": "the console in a browser (epochal serve)",
     "all": "all of these",
     "test": "the tests",
