@@ -39,6 +39,7 @@ _HOME = {
         "Logged",
         "Message",
         "Progress",
+        "RanksMeasured",
         "RunContinued",
         "RunEnded",
         "RunPaused",
@@ -67,6 +68,7 @@ if TYPE_CHECKING:
     from engine.events import Logged as Logged
     from engine.events import Message as Message
     from engine.events import Progress as Progress
+    from engine.events import RanksMeasured as RanksMeasured
     from engine.events import RunContinued as RunContinued
     from engine.events import RunEnded as RunEnded
     from engine.events import RunPaused as RunPaused

@@ -18,9 +18,11 @@ from torch.distributed.tensor import DTensor
 from torch.nn.parallel import DistributedDataParallel
 from torch.optim import Optimizer
 
+from engine.data.batches import LoaderBatches
 from engine.distributed.ranks import Ranks
 from engine.errors import Problem, RecipeError
 from engine.execution.hands import Hands
+from engine.loop import Loop
 from engine.parts import Parts
 from engine.recipe import Training
 
@@ -46,16 +48,12 @@ def strategy_of(plan: Training, parts: Parts) -> str:
     return strategy
 
 
-def shared(parts: Parts, strategy: str, ranks: Ranks) -> nn.Module:
+def shared(loop: Loop, parts: Parts, strategy: str, ranks: Ranks) -> nn.Module:
     """What is called instead of the model. Its weights are those of rank 0 everywhere from now on, or shards of them."""
     model, device = parts.model, parts.device
-    if device.type == "cuda":  # batch normalization over all ranks, in place: the names and tensors stay
-        for parent in list(model.modules()):
-            for name, part in list(parent.named_children()):
-                if isinstance(part, nn.modules.batchnorm._BatchNorm):
-                    setattr(parent, name, nn.SyncBatchNorm.convert_sync_batchnorm(part))
+    _normalize_together(parts)
     if strategy == "ddp":
-        return DistributedDataParallel(model)
+        return DistributedDataParallel(model, find_unused_parameters=_leaves_some_out(loop, parts))
     for tensor in model.state_dict().values():
         torch.distributed.broadcast(tensor, 0)
     names = {id(parameter): name for name, parameter in model.named_parameters()}
@@ -67,6 +65,42 @@ def shared(parts: Parts, strategy: str, ranks: Ranks) -> nn.Module:
     for group in parts.optimizer.param_groups:  # they were replaced by shards
         group["params"] = [parameters[names[id(parameter)]] for parameter in group["params"]]
     return model
+
+
+def _normalize_together(parts: Parts) -> None:
+    """Batch normalization over all ranks, in place: the names and tensors stay. torch has that on GPUs alone."""
+    for parent in list(parts.model.modules()):
+        for name, part in list(parent.named_children()):
+            if not isinstance(part, nn.modules.batchnorm._BatchNorm):
+                continue
+            if parts.device.type != "cuda":
+                said = "batch normalization sees each process's share of a batch by itself: torch joins them on GPUs alone"
+                parts.warnings = (*parts.warnings, said)
+                return
+            setattr(parent, name, nn.SyncBatchNorm.convert_sync_batchnorm(part))
+
+
+def _leaves_some_out(loop: Loop, parts: Parts) -> bool:
+    """Whether some parameters have no part in the loss of a batch: torch would wait for their gradients, unless it is told.
+
+    In evaluation mode, so that nothing is drawn or changed. Of one's own loader no batch is taken for that.
+    """
+    if isinstance(parts.train, LoaderBatches):
+        return True
+    training = [part for part in parts.model.modules() if part.training]
+    parts.model.eval()
+    loss = loop.forward(*next(iter(parts.train.epoch(1))))
+    for part in training:
+        part.training = True
+    found, ahead = set(), [loss.grad_fn]
+    reached: set[int] = set()
+    while ahead:
+        node = ahead.pop()
+        if node is not None and node not in found:
+            found.add(node)
+            reached.add(id(getattr(node, "variable", None)))
+            ahead += [following for following, _ in node.next_functions]
+    return any(id(parameter) not in reached for parameter in parts.model.parameters() if parameter.requires_grad)
 
 
 def _blocks(model: nn.Module) -> Iterator[nn.Module]:

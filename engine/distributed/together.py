@@ -50,7 +50,7 @@ class Together:
 
     def join(self, loop: Loop, parts: Parts) -> None:
         """Let the loop's steps be taken together. The weights are those of rank 0 from now on, the draws each rank's own."""
-        loop.model = sharded.shared(parts, self.strategy, self.ranks)
+        loop.model = sharded.shared(loop, parts, self.strategy, self.ranks)
         loop.together = self
         if self.strategy == "fsdp":
             loop.hands = sharded.ShardedHands(parts.optimizer, self.ranks)

@@ -114,6 +114,22 @@ def own_loader(folder: Path) -> dict[str, Any]:
     return fit(Trainer(**parts(model()), train=DataLoader(TensorDataset(*digits()), BATCH)))
 
 
+class Aside(nn.Module):
+    """Not all of it takes part."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.used, self.aside = nn.Linear(64, 10), nn.Linear(64, 10)
+
+    def forward(self, inputs: Tensor) -> Tensor:
+        return self.used(inputs)  # type: ignore[no-any-return]
+
+
+def aside(folder: Path) -> dict[str, Any]:
+    torch.manual_seed(1)
+    return fit(Trainer(**parts(Aside().double()), train=digits()))
+
+
 def told(folder: Path) -> dict[str, Any]:
     """The last rank alone is asked: at a step of its own choice, for all kinds of things."""
     trainer = Trainer(**{**parts(model()), "epochs": 10_000}, train=digits(), validation=digits())

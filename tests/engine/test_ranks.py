@@ -20,7 +20,19 @@ from engine import Recipe, Trainer
 from tests.engine import plain, ranks
 
 Seen = list[dict[str, Any]]  # of each rank
-TWO = ("classes", "accumulated", "sharded", "regression", "streamed", "own_loader", "told", "broken", "skipped", "begun")
+TWO = (
+    "classes",
+    "accumulated",
+    "sharded",
+    "regression",
+    "streamed",
+    "own_loader",
+    "told",
+    "broken",
+    "skipped",
+    "begun",
+    "aside",
+)
 THREE = ("resumed", "classes", "told")
 
 
@@ -122,6 +134,14 @@ def test_the_batches_of_ones_own_loader_are_dealt(two: Any) -> None:
     for seen in two("own_loader"):
         assert seen["losses"] == close(one["losses"])
         assert seen["weights"] == close(one["weights"])
+
+
+def test_parameters_that_take_no_part_are_left_alone(two: Any) -> None:
+    torch.manual_seed(1)
+    losses, weights = by_hand(ranks.Aside().double(), nn.CrossEntropyLoss())
+    for seen in two("aside"):
+        assert seen["losses"] == close(losses)
+        assert seen["weights"] == close(weights)
 
 
 def test_what_one_rank_is_asked_all_do_at_the_same_step(two: Any, three: Any) -> None:
