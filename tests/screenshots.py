@@ -30,7 +30,7 @@ FONTS = re.compile(r"@font-face \{.*?\}\s*", re.DOTALL)  # a picture loads nothi
 
 async def pictures(where: Path) -> None:
     from tui.app import Console
-    from tui.session import Engine
+    from tui.door import Engine
 
     console = Console(Engine(Path("runs")), RECIPE, source="digits.toml")
     console.animation_level = "none"

@@ -1,72 +1,52 @@
-"""The console: the app around its screens, and what it does about signals and a lost terminal."""
+"""The console: the app around its screens."""
 
 from __future__ import annotations
 
-import asyncio
 import contextlib
 import gc
 import os
 import shlex
-import signal
 import time
 from collections.abc import Mapping
-from functools import cached_property, partial
+from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar, TextIO
 
 from rich.console import Console as RichConsole
 from textual import events
-from textual.app import App
 from textual.binding import BindingType
-from textual.command import DiscoveryHit, Hit, Hits, Provider
 from textual.screen import Screen
 
 from engine.errors import EpochalError
 from engine.preferences import Preferences
 from tui.attention import PRESENT, Attention
-from tui.driver import LastingDriver
+from tui.door import Engine, Preload
+from tui.guest import Guest
 from tui.kept import Keeper, view_of
-from tui.keys import actions, bindings
-from tui.launch import SCREEN, Launcher
+from tui.keys import bindings
+from tui.launch import Launcher
 from tui.pacing import pace
 from tui.printable import Printable
 from tui.screens.base import Base
 from tui.screens.form import FormScreen
-from tui.session import Engine, Preload, Session
 from tui.terminal import Output, Terminal
 from tui.themes import DARK, LIGHT, ROLES, THEMES, chosen
 
 if TYPE_CHECKING:
+    from textual.command import Provider
+
     from tui.listing import Listing
     from tui.others import Others
+    from tui.session import Session
 
 
-class KeyCommands(Provider):
-    """The command palette's entries, made from the table of keys."""
+def _palette() -> type[Provider]:
+    from tui.palette import KeyCommands
 
-    async def discover(self) -> Hits:
-        for label, help, act in self._commands():
-            yield DiscoveryHit(label, act, help=help)
-
-    async def search(self, query: str) -> Hits:
-        matcher = self.matcher(query)
-        for label, help, act in self._commands():
-            if (score := matcher.match(label)) > 0:
-                yield Hit(score, matcher.highlight(label), act, help=help)
-
-    def _commands(self) -> list[tuple[str, str, Any]]:
-        screen = self.screen
-        of = screen.NAME if isinstance(screen, Base) else ""
-        return [
-            (f"{key.label} ({key.shown})", key.help, partial(self.app.run_action, key.action, screen))
-            for key in actions(of, "app")
-        ] + [
-            (f"Colours: {name}", words, partial(self.app.run_action, f"app.colours('{name}')", screen))
-            for name, (_, words) in THEMES.items()
-        ]
+    return KeyCommands
 
 
-class Console(App[str]):
+class Console(Guest):
     """`app.run()` returns why it ended: "quit", "detach", "kill", "hangup", "interrupted" or "terminated"; None after a crash.
 
     `left` is then what to tell of a run of another process that was on the screen.
@@ -74,7 +54,7 @@ class Console(App[str]):
 
     CSS_PATH = "console.tcss"
     TITLE = "epochal"
-    COMMANDS = {KeyCommands}  # noqa: RUF012
+    COMMANDS = {_palette}  # noqa: RUF012
     BINDINGS: ClassVar[list[BindingType]] = [*bindings("app")]
 
     def __init__(
@@ -89,15 +69,12 @@ class Console(App[str]):
         welcome: bool = False,  # whether to begin with the first steps
         preferences: Preferences | None = None,  # None: the defaults, and nothing is kept
     ) -> None:
-        super().__init__(driver_class=LastingDriver if terminal else None)
+        super().__init__(terminal, launcher)
         self._filters.append(Printable())
         self.engine = engine
-        self.terminal = terminal
-        self.launcher = launcher
         self.left = ""
         self.output = terminal.output if terminal else Output()
         self.preload = Preload(engine)
-        self.session: Session | None = None
         self.preferences = preferences or Preferences()
         kept = {key: self.preferences[f"attention.{key}"] for key in ("terminal", "command", "webhook", "stall_seconds")}
         self.attention = Attention(self._to_terminal, self._present, settings=kept)
@@ -111,8 +88,6 @@ class Console(App[str]):
         self._opens_on = attach
         self._welcome = welcome
         self._tour = False  # with the run that is about to be shown
-        self.suspended = False  # the shell has the terminal
-        self._was_stopped = False  # since it was given away
         self._leaving: str | None = None  # set while the app waits for the run's end to close
         for theme, _ in THEMES.values():
             self.register_theme(theme)
@@ -140,18 +115,6 @@ class Console(App[str]):
         return self.form
 
     def on_mount(self) -> None:
-        if self.terminal is not None:
-            self.terminal.capture()
-            loop = asyncio.get_running_loop()
-            loop.add_signal_handler(signal.SIGHUP, self.action_hang_up)
-            loop.add_signal_handler(signal.SIGTERM, self._end, "terminated", "terminated (SIGTERM)")
-            loop.add_signal_handler(signal.SIGINT, self._end, "interrupted", "interrupted (SIGINT)")
-            loop.add_signal_handler(signal.SIGUSR1, self._checkpoint)
-            loop.add_signal_handler(SCREEN, self._asked_for_the_screen)
-            loop.add_signal_handler(signal.SIGCONT, self._continued)
-            # Should the shell have the terminal back while we still draw, nothing we do to it may stop the process.
-            self._unstoppable()
-            self.set_interval(1.0, self._watch_terminal)
         if self._opens_on is not None:
             self.follow(self._opens_on)
             self._opens_on = None
@@ -173,15 +136,6 @@ class Console(App[str]):
         """The form is there: load torch, unless the console is being opened on a run, which needs none."""
         if self.screen_stack[-1] is self.form and self._opens_on is None:
             self.preload.start()
-
-    @property
-    def sent(self) -> int:
-        """Bytes that the terminal was sent so far."""
-        return self._driver.sent if isinstance(self._driver, LastingDriver) else 0
-
-    def repaint(self) -> None:
-        """Paint the whole screen: the terminal missed something."""
-        self._display(self.screen, self.screen._compositor.render_update(full=True))
 
     # attention
 
@@ -232,20 +186,22 @@ class Console(App[str]):
 
     def start(self, values: Mapping[str, Any]) -> None:
         """Train this recipe and show it."""
-        self._show(Session(self.engine, self.output, self.attention.notifier)).start(values)
+        self._show().start(values)
 
     def resume_run(self, path: Path, epochs: int | None, values: Mapping[str, Any]) -> None:
         """Go on with a run and show it."""
-        self._show(Session(self.engine, self.output, self.attention.notifier)).resume(path, epochs, values)
+        self._show().resume(path, epochs, values)
 
     def fork_run(self, path: Path, step: int, values: Mapping[str, Any]) -> None:
         """Begin a new run at a checkpoint of another, and show it."""
-        self._show(Session(self.engine, self.output, self.attention.notifier)).fork(path, step, values)
+        self._show().fork(path, step, values)
 
-    def _show(self, session: Session) -> Session:
+    def _show(self) -> Session:
+        """The screen of a run that is about to begin."""
         from tui.screens.train import TrainScreen
+        from tui.session import Session
 
-        self.session = session
+        self.session = session = Session(self.engine, self.output, self.attention.notifier)
         self.attention.expect(session)
         self.action_form()
         self.push_screen(TrainScreen(session))
@@ -412,67 +368,3 @@ class Console(App[str]):
             self.action_detach()
         elif answer == "kill":
             self.exit(answer)
-
-    # signals
-
-    def action_suspend_process(self) -> None:
-        """Give the shell the terminal until it says `fg`. The training goes on."""
-        if self.launcher is None or self._driver is None:
-            self.notify("there is no shell that could bring the console back")
-        elif not self.suspended:
-            self.suspended, self._was_stopped = True, False
-            self._driver.suspend_application_mode()
-            self.launcher.suspend()
-
-    def _asked_for_the_screen(self) -> None:
-        if self.suspended:
-            self.set_timer(0.05, self._come_back)  # by then a SIGCONT that came with it is seen
-        else:
-            self.action_suspend_process()
-
-    def _continued(self) -> None:
-        self._was_stopped = True
-
-    def _come_back(self) -> None:
-        if not self.suspended or self._driver is None:
-            return
-        try:
-            ours = os.tcgetpgrp(0) == os.getpgrp()
-        except OSError:  # the terminal has gone: `_watch_terminal` sees it too
-            return
-        if not ours:  # continued by `bg`; what `fg` does next sends no signal
-            self.set_timer(0.25, self._come_back)
-            return
-        self.suspended = False
-        self._driver.resume_application_mode()
-        self._unstoppable()
-        self.repaint()
-        if not self._was_stopped:
-            self.notify("nothing is suspended: no shell with job control has started the console; d detaches")
-
-    @staticmethod
-    def _unstoppable() -> None:
-        for number in (signal.SIGTTOU, signal.SIGTTIN):
-            signal.signal(number, signal.SIG_IGN)
-
-    def action_hang_up(self) -> None:
-        """The terminal is gone: so is the screen. The training goes on."""
-        self.exit("hangup")
-
-    def _end(self, answer: str, reason: str) -> None:
-        if self.suspended and not os.isatty(0):  # bash sends SIGTERM to a suspended job when its terminal goes
-            self.action_hang_up()
-            return
-        if self.session is not None:
-            self.session.control.stop(reason)
-        self.exit(answer)
-
-    def _checkpoint(self) -> None:
-        if self.session is not None:
-            self.session.control.checkpoint()
-
-    def _watch_terminal(self) -> None:
-        # A hang-up that sends no signal shows as a descriptor that is no terminal any more; without the launcher the shell
-        # has the terminal back.
-        if not os.isatty(0) or (self.launcher is not None and self.launcher.gone):
-            self.action_hang_up()

@@ -16,9 +16,10 @@ from typing import Any
 from engine.errors import EpochalError
 from engine.preferences import Preferences
 from tui.after import Stops, outlive, wait
+from tui.door import Engine
 from tui.launch import Launcher
 from tui.pacing import pace
-from tui.session import Engine, Session
+from tui.session import Session
 from tui.terminal import Output, Terminal
 
 STATUS = {"interrupted": 130, "terminated": 143, "kill": 130, "crash": 1}

@@ -21,7 +21,7 @@ from engine.changes import Change
 from engine.errors import EpochalError
 from engine.events import Message
 from engine.history import History
-from tui.session import Engine, Follows
+from tui.door import Engine, Follows
 from tui.terminal import Output
 
 SECONDS = 0.25  # between two looks

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from engine.history import History
-from tui.session import Engine, Follows
+from tui.door import Engine, Follows
 
 SECONDS = 1.0  # between two looks at runs that are at work
 

@@ -22,7 +22,7 @@ from engine.history import History
 from tests.tui import scripted
 from tui.app import Console
 from tui.background import Begun
-from tui.session import Engine
+from tui.door import Engine
 
 LR = Field(key="lr", kind="number", default=1e-3, minimum=0.0, help="learning rate")
 BETAS = Field(key="betas", kind="list", item="number", default=[0.9, 0.999], help="decay of the means")

@@ -11,7 +11,8 @@ from engine.errors import Problem
 from tests.tui.conftest import ScriptedEngine, ready, until
 from tests.tui.scripted import screen_text
 from tui import keys as table
-from tui.app import Console, KeyCommands
+from tui.app import Console
+from tui.palette import KeyCommands
 from tui.screens.base import Base, KeyLine
 from tui.screens.form import FormScreen
 from tui.screens.help import HelpScreen

@@ -18,9 +18,9 @@ from textual.widgets import Static
 
 from tests.tui.conftest import ScriptedEngine, ready, until
 from tui.app import Console
+from tui.door import Engine
 from tui.dry_run import DryRun, Found
 from tui.form.dry_pane import DryPane
-from tui.session import Engine
 
 ROWS = [["data", "80 samples"], ["loss", "CrossEntropyLoss, 2.3 on the first batch"]]
 

@@ -17,10 +17,10 @@ from engine.settings import apply_settings
 from tests.tui.conftest import ScriptedEngine, ready, until
 from tests.tui.scripted import screen_text
 from tui.app import Console
+from tui.door import Engine
 from tui.finding import Finding
 from tui.form.finder_pane import FinderPane
 from tui.screens.script import ScriptScreen, repeating
-from tui.session import Engine
 
 POINTS = [{"lr": 10 ** (-6 + k / 10), "loss": 2.0 - k / 50, "smoothed": 2.0 - k / 50} for k in range(50)]
 RESULT = {

@@ -13,7 +13,8 @@ import pytest
 
 from engine.errors import Problem, RecipeError, RunError
 from tests.tui.conftest import ScriptedEngine, until
-from tui.session import Preload, Session
+from tui.door import Preload
+from tui.session import Session
 from tui.terminal import KEPT, Output
 
 
@@ -157,7 +158,7 @@ def test_nothing_heavy_is_imported_before_the_first_frame(tmp_path: Path):
         import asyncio, sys
         from tui.console import read_values
         from tui.app import Console
-        from tui.session import Engine, Preload
+        from tui.door import Engine, Preload
         seen = []
         Preload.start = lambda self: seen.extend(sys.modules)  # is called after the first paint
         async def main():

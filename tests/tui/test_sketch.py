@@ -13,10 +13,10 @@ from engine.recipe import Recipe
 from tests.tui.conftest import until
 from tests.tui.scripted import screen_lines
 from tui.app import Console
+from tui.door import Engine
 from tui.form.rows import Group
 from tui.form.sketch import Sketch
 from tui.screens.form import FormScreen
-from tui.session import Engine
 
 RECIPES = {
     "default": Recipe().to_dict(complete=False),

@@ -13,9 +13,9 @@ from textual.widgets import Static
 
 from engine.errors import EpochalError
 from engine.sweep import count
+from tui.door import Engine
 from tui.dry_run import DryRun
 from tui.form.model import FormModel
-from tui.session import Engine
 from tui.widgets.formats import took
 
 QUIET_SECONDS = 1.2  # without a change, before it is measured

@@ -11,10 +11,10 @@ from textual.binding import BindingType
 
 from engine.errors import EpochalError
 from tui.background import Begun, Starting
+from tui.door import Engine, Preload
 from tui.keys import bindings
 from tui.screens.ask import AskText, Confirm
 from tui.screens.form_trying import FormTrying
-from tui.session import Engine, Preload
 
 if TYPE_CHECKING:
     from tui.screens.recipes import Chosen

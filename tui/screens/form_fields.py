@@ -16,6 +16,7 @@ from textual.widgets import Input, Static
 
 from engine.errors import EpochalError, Problem
 from engine.sweep import count
+from tui.door import Engine, Preload
 from tui.form.dry_pane import DryPane
 from tui.form.finder_pane import FinderPane
 from tui.form.model import FormModel, sentences
@@ -23,7 +24,6 @@ from tui.form.rail import Rail
 from tui.form.rows import Choice, Group, Heading, Line, Row
 from tui.form.sketch import Sketch
 from tui.screens.base import Base, KeyLine
-from tui.session import Engine, Preload
 
 
 class Fields(VerticalScroll, can_focus=False, inherit_bindings=False):

@@ -10,6 +10,7 @@ from textual import on
 from textual.widget import Widget
 from textual.widgets import Input, Static
 
+from tui.door import Engine, Preload
 from tui.dry_run import DryRun, Found
 from tui.form.dry_pane import DryPane
 from tui.form.finder_pane import FinderPane
@@ -17,7 +18,6 @@ from tui.form.rail import Rail
 from tui.form.rows import Line
 from tui.screens.form_fields import FormFields
 from tui.screens.script import ScriptScreen, repeating
-from tui.session import Engine, Preload
 
 
 class FormTrying(FormFields):

@@ -17,8 +17,8 @@ from engine.errors import EpochalError
 from engine.examples import examples, find_example
 from engine.run.about import in_short
 from engine.saved import SavedRecipes, in_which
+from tui.door import Engine
 from tui.screens.ask import Confirm
-from tui.session import Engine
 
 MOST = 30  # recipes of runs
 Chosen = tuple[Mapping[str, Any], str, Mapping[str, str]]  # values, where they are from, fields with several values

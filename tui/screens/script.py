@@ -18,7 +18,7 @@ from textual.widgets import Static
 from engine.errors import EpochalError
 from engine.export import write
 from engine.recipe import Recipe
-from tui.session import Engine
+from tui.door import Engine
 from tui.writing import Writing, Written
 
 

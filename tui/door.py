@@ -1,0 +1,331 @@
+"""The console's one door to the engine, and the thread that loads what it needs once the first frame is there."""
+
+from __future__ import annotations
+
+import importlib
+import sys
+import threading
+import traceback
+from collections.abc import Callable, Mapping, Sequence
+from functools import cached_property
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Protocol
+
+from engine.catalog.fields import Section
+from engine.errors import Problem, RecipeError
+
+if TYPE_CHECKING:
+    from engine.control import Control
+    from engine.history import History
+    from engine.run.queue import Job, Queue
+    from engine.run.scores import Scores
+    from engine.saved import SavedRecipes
+    from tui.background import Starting
+    from tui.dry_run import DryRun
+    from tui.finding import Finding
+    from tui.writing import Writing
+
+
+class Trains(Protocol):
+    """What a session needs of a trainer."""
+
+    run: Any
+
+    @property
+    def history(self) -> History: ...
+
+    def on(self, kind: type, listener: Callable[[Any], None], /) -> object: ...
+
+    def fit(self) -> object: ...
+
+
+class Follows(Protocol):
+    """What following a run needs of its follower."""
+
+    @property
+    def history(self) -> History: ...
+
+    @property
+    def alive(self) -> bool: ...
+
+    def poll(self) -> object: ...
+
+
+class Engine:
+    """The console's one door to the engine. Every method imports what it needs when it is called."""
+
+    check: Sequence[str] = (sys.executable, "-P", "-m", "engine", "check")  # the command of a dry run
+    find_command: Sequence[str] = (sys.executable, "-P", "-m", "engine", "find-lr")
+    export_command: Sequence[str] = (sys.executable, "-P", "-m", "engine", "export")
+    train_command: Sequence[str] = (sys.executable, "-P", "-m", "engine", "train")
+    sweep_command: Sequence[str] = (sys.executable, "-P", "-m", "engine", "sweep")
+
+    def __init__(self, runs: Path | None = None) -> None:
+        self.runs = runs
+
+    def load(self) -> None:
+        """Import what assembling needs. Takes seconds: called in a thread after the first frame."""
+        importlib.import_module("torch")
+        from engine.catalog import sections
+        from engine.recipe import Recipe
+
+        sections(Recipe().to_dict())
+        importlib.import_module("engine.trainer")
+
+    def sections(self, values: Mapping[str, Any], *, light: bool) -> tuple[Section, ...]:
+        """The form's groups for these values; `light` ones have no fields for which torch must be loaded."""
+        from engine.catalog import sections
+
+        return sections(values, light=light)
+
+    def complete(self, values: Mapping[str, Any]) -> dict[str, Any]:
+        """The values with every default written out."""
+        from engine.recipe import Recipe
+
+        return Recipe.from_dict(values).to_dict()
+
+    def problems(self, values: Mapping[str, Any]) -> tuple[Problem, ...]:
+        """Every mistake that can be found without building anything."""
+        from engine.catalog import problems
+
+        return problems(values)
+
+    def summary(self, kind: str, name: str) -> str:
+        """What the catalog says of a name; nothing of one's own code."""
+        from engine.catalog import entries
+
+        return next((entry.summary for entry in entries(kind) if entry.name == name), "")
+
+    def dry_run(self, values: Mapping[str, Any], axes: Sequence[str] = ()) -> DryRun:
+        """A dry run of these values, started; with `axes` it says how the sweep would be trained."""
+        from tui.dry_run import DryRun
+
+        return DryRun(self.check, values, axes)
+
+    def measure(self, values: Mapping[str, Any], axes: Sequence[str]) -> DryRun:
+        """A dry run that nobody asked for, and that gives way to whatever else there is to do."""
+        run = self.dry_run(values, axes)
+        run.give_way()
+        return run
+
+    def unmeasured(self, values: Mapping[str, Any]) -> str:
+        """Why these values are not to be measured unasked; "" where they may be."""
+        from engine.run.status import ALIVE
+
+        model, data = values.get("model", {}), values.get("data", {})
+        if data.get("name") in ("torchvision", "huggingface") or model.get("pretrained"):
+            return "something may have to be downloaded"
+        return "a run is training" if any(run.state in ALIVE for run in self.list_runs()) else ""
+
+    def find_lr(self, values: Mapping[str, Any]) -> Finding:
+        """A learning-rate range test of these values, started."""
+        from tui.finding import Finding
+
+        return Finding(self.find_command, values)
+
+    def script(self, values: Mapping[str, Any]) -> Writing:
+        """The plain script of these values, about to be written."""
+        from tui.writing import Writing
+
+        return Writing(self.export_command, values)
+
+    def train(self, values: Mapping[str, Any], control: Control) -> Trains:
+        """A trainer for a new run. Raises RecipeError."""
+        from engine.recipe import Recipe
+        from engine.trainer import Trainer
+
+        return Trainer.from_recipe(Recipe.from_dict(dict(values)), runs=self.root, control=control)
+
+    def resume(self, path: Path, epochs: int | None, control: Control) -> Trains:
+        """A trainer that goes on from the last checkpoint of a run. Raises RunError, CheckpointError or RecipeError."""
+        from engine.trainer import Trainer
+
+        return Trainer.resume(path, epochs=epochs, control=control)
+
+    def fork(self, path: Path, step: int, values: Mapping[str, Any], control: Control) -> Trains:
+        """A trainer for a new run that begins at a checkpoint of another. Raises as `resume`."""
+        from engine.recipe import Recipe
+        from engine.trainer import Trainer
+
+        return Trainer.fork(path, Recipe.from_dict(dict(values)), step=step, runs=self.root, control=control)
+
+    @property
+    def root(self) -> Path:
+        """The directory of all runs."""
+        from engine.run import runs_root
+
+        return runs_root(self.runs)
+
+    def list_runs(self) -> list[Any]:
+        """One RunSummary a run, as `Run.list` gives them."""
+        from engine.run import Run
+
+        return Run.list(self.root)
+
+    @cached_property
+    def scores(self) -> Scores:
+        """What every run reached, for the thread that lists them."""
+        from engine.run.scores import Scores
+
+        return Scores()
+
+    def checkpoints(self, path: Path) -> list[tuple[int, str]]:
+        """The steps of a run's checkpoints, the newest first, and which is "last" or "best"."""
+        from engine.run import manage
+
+        return manage.steps(path)
+
+    def tag(self, path: Path, text: str) -> None:
+        """Keep a line of text with a run. RunError."""
+        from engine.run import Run, manage
+
+        manage.tag(Run(path), text)
+
+    def rename(self, path: Path, name: str) -> Path:
+        """Give a run another name; where it is then. RunError."""
+        from engine.run import Run, manage
+
+        return manage.rename(Run(path), name).path
+
+    def delete(self, path: Path) -> None:
+        """Remove a run that is not at work. RunError."""
+        from engine.run import Run, manage
+
+        manage.delete(Run(path))
+
+    def parent_of(self, path: Path) -> Path | None:
+        """The directory of the run that this one was forked from, if it is still there."""
+        from engine.run.about import about
+
+        of = Path(about(path).parent_path)
+        return of if of.name and of.is_dir() else None
+
+    def with_settings(self, values: Mapping[str, Any], settings: Sequence[str]) -> dict[str, Any]:
+        """A recipe's values after `optimizer.lr=3e-4` and the like. Raises RecipeError for every mistake in the result."""
+        from engine.catalog import problems
+        from engine.settings import apply_settings
+
+        changed = apply_settings(values, settings)
+        if found := problems(changed):
+            raise RecipeError(found)
+        return changed
+
+    def find(self, which: str) -> Path:
+        """The directory of a run by its path, name or a part of it; for "" of the newest at work, else the newest."""
+        from engine.run import Run
+
+        runs = [] if which else self.list_runs()
+        return runs[0].path if runs else Run.open(which or "last", self.root).path
+
+    def named(self, path: Path) -> str:
+        """The shortest words by which `epochal attach` finds a run from this directory."""
+        from engine.run import runs_root
+
+        return path.name if path.parent.resolve() == runs_root().resolve() else str(path)
+
+    def recipe_of(self, path: Path) -> dict[str, Any]:
+        """The recipe of a run on disk, empty for a run of one's own objects. RunError, OSError or ValueError."""
+        import tomllib
+
+        from engine.run import Run
+
+        recipe = Run.open(path).recipe_path
+        return tomllib.loads(recipe.read_text(encoding="utf-8")) if recipe.exists() else {}
+
+    def config_of(self, path: Path) -> dict[str, Any]:
+        """What a loop of one's own told of its run."""
+        from engine.run.about import config
+
+        return config(path)
+
+    def follower(self, path: Path) -> Follows:
+        """What follows a run through its directory."""
+        from engine.run import Run
+        from engine.run.follow import Follower
+
+        return Follower(Run.open(path))
+
+    def place_of(self, path: Path) -> tuple[str, int]:
+        """Host and number of the process that trains a run. RunError where its status can't be read."""
+        from engine.run import Status
+
+        status = Status.read(path / "status.json")
+        return status["host"], status["pid"]
+
+    def tell(self, path: Path, ask: str, **values: Any) -> None:
+        """Ask the process that trains a run for something. RunError where there is none."""
+        from engine.run import Run
+
+        Run.open(path).tell(ask, **values)
+
+    def start_in_background(self, values: Mapping[str, Any]) -> Starting:
+        """A run of these values in a process of its own, about to begin."""
+        from tui.background import Starting
+
+        return Starting(self.train_command, values, self.root)
+
+    def start_sweep(self, values: Mapping[str, Any], *axes: str) -> Starting:
+        """A sweep of these values in a process of its own, about to begin."""
+        from tui.background import Starting
+
+        return Starting(self.sweep_command, values, self.root, *axes)
+
+    @property
+    def saved(self) -> SavedRecipes:
+        """The recipes that the person keeps by name."""
+        from engine.saved import SavedRecipes
+
+        return SavedRecipes()
+
+    @property
+    def queue(self) -> Queue:
+        """What is trained one after another."""
+        from engine.run.queue import Queue
+
+        return Queue(self.root)
+
+    def enqueue(self, values: Mapping[str, Any], axes: Sequence[str] = ()) -> str:
+        """Put a recipe, or a sweep, into the queue and let that begin; one sentence. EpochalError."""
+        from engine.cli.queue import job_of
+
+        return self._enqueue(job_of(dict(values), tuple(axes)))
+
+    def enqueue_run(self, path: Path) -> str:
+        """Put a run that is to be gone on with into the queue; one sentence. RunError."""
+        from engine.cli.queue import resuming
+        from engine.run import Run
+
+        return self._enqueue(resuming(Run(path)))
+
+    def _enqueue(self, job: Job) -> str:
+        (made,) = self.queue.add([job])
+        return f"job {made.id}: {self.work_on_queue(again=False)}"
+
+    def work_on_queue(self, *, again: bool = True) -> str:
+        """Have a worker at work, `again`: also after the queue was held; one sentence. RunError."""
+        from engine.run.worker import begin_working
+
+        return begin_working(self.queue, again=again)
+
+
+class Preload:
+    """Loads torch and the catalog in a thread, once the first frame is on the screen."""
+
+    def __init__(self, engine: Engine) -> None:
+        self.ready = threading.Event()
+        self.failure = ""
+        self._engine = engine
+        self._thread: threading.Thread | None = None
+
+    def start(self) -> None:
+        """Begin; a second call does nothing."""
+        if self._thread is None:
+            self._thread = threading.Thread(target=self._load, name="epochal-preload", daemon=True)
+            self._thread.start()
+
+    def _load(self) -> None:
+        try:
+            self._engine.load()
+        except BaseException:  # shown in the form: without torch nothing can be trained
+            self.failure = traceback.format_exc()
+        self.ready.set()

@@ -1,0 +1,37 @@
+"""The command palette's entries, made from the table of keys."""
+
+from __future__ import annotations
+
+from functools import partial
+from typing import Any
+
+from textual.command import DiscoveryHit, Hit, Hits, Provider
+
+from tui.keys import actions
+from tui.screens.base import Base
+from tui.themes import THEMES
+
+
+class KeyCommands(Provider):
+    """The command palette's entries, made from the table of keys."""
+
+    async def discover(self) -> Hits:
+        for label, help, act in self._commands():
+            yield DiscoveryHit(label, act, help=help)
+
+    async def search(self, query: str) -> Hits:
+        matcher = self.matcher(query)
+        for label, help, act in self._commands():
+            if (score := matcher.match(label)) > 0:
+                yield Hit(score, matcher.highlight(label), act, help=help)
+
+    def _commands(self) -> list[tuple[str, str, Any]]:
+        screen = self.screen
+        of = screen.NAME if isinstance(screen, Base) else ""
+        return [
+            (f"{key.label} ({key.shown})", key.help, partial(self.app.run_action, key.action, screen))
+            for key in actions(of, "app")
+        ] + [
+            (f"Colours: {name}", words, partial(self.app.run_action, f"app.colours('{name}')", screen))
+            for name, (_, words) in THEMES.items()
+        ]
