@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 
 
 class Guest(App[str]):
-    """Ends on a hang-up or a signal, after which the training goes on or is stopped; gives the screen to the shell by Ctrl-Z."""
+    """Leaves on a hang-up or a signal, after which the training goes on or stops; gives the shell the screen by Ctrl-Z."""
 
     def __init__(self, terminal: Terminal | None, launcher: Launcher | None) -> None:
         super().__init__(driver_class=LastingDriver if terminal else None)

@@ -20,6 +20,7 @@ from engine.errors import Problem, RecipeError, RunError
 from engine.events import CheckpointWritten, Event, Progress, RunContinued, RunEnded, RunPaused, Validated
 from engine.history import History
 from tests.tui import scripted
+from tui import pacing
 from tui.app import Console
 from tui.background import Begun
 from tui.door import Engine
@@ -44,6 +45,7 @@ FIELDS: dict[str, dict[str, tuple[Field, ...]]] = {
     },
     "scheduler": {"StepLR": (Field(key="step_size", kind="integer", minimum=1, help="steps between two changes"),)},
 }
+FRAME = 1 / 60
 BATCH = Field(key="batch_size", kind="integer", default=32, minimum=1, help="samples a step")
 PLANS = {
     "training": (
@@ -225,6 +227,31 @@ def run_summary(name: str, state: str, **values: Any) -> Any:
         "host": platform.node(), "pid": 4321, "tag": "", "parent": "", "parent_step": 0, "parent_path": "", "differs": {},
     }  # fmt: skip
     return SimpleNamespace(name=name, state=state, **{**usual, **values})
+
+
+@pytest.fixture(autouse=True)
+def _at_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Nothing waits for the clock: a key is done with when nothing is left to do, and runs are looked at often."""
+    monkeypatch.setattr("textual.app.wait_for_idle", idle)
+    monkeypatch.setattr("textual.pilot.wait_for_idle", idle)
+    monkeypatch.setattr(pacing, "FAST", replace(pacing.FAST, least=0.03, most=0.05))
+
+
+async def idle(_: float = 0.0, max_sleep: float = 1.0) -> None:
+    """Wait until the event loop has nothing to do, and no timer of a frame is running.
+
+    Textual's own waits until the process has computed little for a while, which a busy thread beside it delays by a second.
+    """
+    loop: Any = asyncio.get_running_loop()
+    end = loop.time() + max_sleep
+    while loop.time() < end:
+        await asyncio.sleep(0)
+        if not loop._ready:
+            soon = [timer.when() for timer in loop._scheduled if not timer.cancelled()]
+            wait = min(soon, default=end) - loop.time()
+            if wait > FRAME:
+                return
+            await asyncio.sleep(max(0.0, wait))
 
 
 @pytest.fixture
