@@ -130,7 +130,7 @@ class Console(Guest):
         """The roles' colours for a theme that has none of its own."""
         theme = self.get_theme(self.theme)
         own, _ = THEMES[LIGHT if theme is not None and not theme.dark else DARK]
-        return {role: own.variables[role] for role in (*ROLES, "frame")}
+        return {role: own.variables[role] for role in (*ROLES, "other", "frame")}
 
     def load(self) -> None:
         """The form is there: load torch, unless the console is being opened on a run, which needs none."""

@@ -43,6 +43,7 @@ def _theme(
         "ghost": back.blend(Color.parse(train), ghost).hex6,
         "faint": back.blend(front, faint).hex6,
         "label": back.blend(front, label).hex6,
+        "other": back.blend(front, 0.5).hex6,  # the run that one is compared with
         **{f"run{n}": color for n, color in enumerate(others.split(), 1)},
     }
     return Theme(

@@ -20,10 +20,10 @@ from engine.errors import Problem, RecipeError, RunError
 from engine.events import CheckpointWritten, Event, Progress, RunContinued, RunEnded, RunPaused, Validated
 from engine.history import History
 from tests.tui import scripted
-from tui import pacing
 from tui.app import Console
 from tui.background import Begun
 from tui.door import Engine
+from tui.pacing import FAST, pace
 
 LR = Field(key="lr", kind="number", default=1e-3, minimum=0.0, help="learning rate")
 BETAS = Field(key="betas", kind="list", item="number", default=[0.9, 0.999], help="decay of the means")
@@ -45,7 +45,7 @@ FIELDS: dict[str, dict[str, tuple[Field, ...]]] = {
     },
     "scheduler": {"StepLR": (Field(key="step_size", kind="integer", minimum=1, help="steps between two changes"),)},
 }
-FRAME = 1 / 60
+FRAME = 2 / 60  # seconds that Textual lays out and paints after
 BATCH = Field(key="batch_size", kind="integer", default=32, minimum=1, help="samples a step")
 PLANS = {
     "training": (
@@ -234,7 +234,8 @@ def _at_once(monkeypatch: pytest.MonkeyPatch) -> None:
     """Nothing waits for the clock: a key is done with when nothing is left to do, and runs are looked at often."""
     monkeypatch.setattr("textual.app.wait_for_idle", idle)
     monkeypatch.setattr("textual.pilot.wait_for_idle", idle)
-    monkeypatch.setattr(pacing, "FAST", replace(pacing.FAST, least=0.03, most=0.05))
+    quick = replace(FAST, least=0.05, most=0.08)
+    monkeypatch.setattr("tui.app.pace", lambda link: (quick, found[1]) if (found := pace(link))[0] is FAST else found)
 
 
 async def idle(_: float = 0.0, max_sleep: float = 1.0) -> None:

@@ -2,19 +2,16 @@
 
 from __future__ import annotations
 
-from textual.widgets import Input, OptionList, Static
+from textual.widgets import Input, Static
 
 from engine.errors import Problem
 from tests.tui.conftest import ScriptedEngine, ready, until
 from tui.app import Console
-from tui.form.rows import OWN, Choice, Heading, Row, Toggle
+from tui.form.editors import Choice, Toggle
+from tui.form.rows import OWN, Heading, Row
 from tui.form.sketch import Sketch
 from tui.screens.train import TrainScreen
 from tui.widgets.recipe_pane import RecipePane
-
-
-def text_of(line, part: str) -> str:
-    return str(line.query_one(part, Static).render())
 
 
 def banner(console: Console) -> str:
@@ -58,13 +55,13 @@ async def test_typing_marks_a_field_and_says_what_is_wrong_on_leaving_it(console
         lr = console.form.line("optimizer.lr")
         lr.focus_editor()
         await pilot.pause()
-        assert not text_of(lr, ".key").startswith("•")
+        assert not lr.marked.startswith("•")
         assert "optimizer.lr" in str(console.form.query_one("#hint", Static).render())
         assert "default 0.001" in str(console.form.query_one("#hint", Static).render())
         await pilot.press("q", "u", "i", "c", "k")
-        assert text_of(lr, ".key").startswith("•") and not lr.has_class("-wrong"), "no scolding while it is typed"
+        assert lr.marked.startswith("•") and not lr.has_class("-wrong"), "no scolding while it is typed"
         await pilot.press("tab")
-        assert lr.has_class("-wrong") and text_of(lr, ".note").startswith("✗ must be a number")
+        assert lr.has_class("-wrong") and lr.note.startswith("✗ must be a number")
         assert "optimizer.lr is 'quick'" in lr.error
         await pilot.press("shift+tab", "1", "e", "-", "2", "enter")
         assert not lr.has_class("-wrong") and console.form.model.values["optimizer"]["lr"] == 0.01
@@ -101,7 +98,7 @@ async def test_another_optimizer_swaps_its_fields(console: Console):
             "optimizer.lr", "optimizer.momentum",
         ])  # fmt: skip
         await pilot.pause()
-        assert text_of(heading, ".key").startswith("•")
+        assert heading.marked.startswith("•")
 
 
 async def test_ones_own_code_is_named_in_a_text_field(console: Console, engine: ScriptedEngine):
@@ -138,7 +135,7 @@ async def test_what_assembling_refuses_comes_back_to_its_field(console: Console,
         line = console.form.line("model.hidden")
         await until(lambda: line.has_class("-wrong"))
         assert console.screen is console.form and line.has_focus_within
-        assert "model.hidden does not fit" in text_of(line, ".note") and "and something else" in banner(console)
+        assert "model.hidden does not fit" in line.note and "and something else" in banner(console)
 
 
 async def test_own_code_that_fails_while_it_is_checked_is_a_sentence(console: Console, engine: ScriptedEngine, monkeypatch):
@@ -200,7 +197,7 @@ async def test_yes_and_no_and_back_to_the_default(console: Console):
         line.focus_editor()
         await pilot.press("space")
         assert console.form.model.values["optimizer"]["amsgrad"] is True
-        assert "yes" in str(line.query_one(Toggle).render()) and text_of(line, ".key").startswith("•")
+        assert "yes" in str(line.query_one(Toggle).render()) and line.marked.startswith("•")
         await pilot.press("backspace")
         await pilot.pause()
         assert "amsgrad" not in console.form.model.values["optimizer"] and "no" in str(line.query_one(Toggle).render())
@@ -236,7 +233,7 @@ async def test_a_name_that_does_not_fit_says_why_instead_of_being_taken(console:
         await until(lambda: "MSELoss is for regression" in heading.error)
         assert console.form.model.name("loss") == "CrossEntropyLoss" == heading.query_one(Choice).value
         assert heading.has_class("-wrong") and "✗ MSELoss" in hint(console)
-        prompts = [option.prompt for option in heading.query_one(OptionList).options]
+        prompts = [label for label, _ in heading.query_one(Choice).choices]
         assert [str(prompt) for prompt in prompts] == ["CrossEntropyLoss", "MSELoss ✗", OWN] and prompts[1].style == "dim"
         await pilot.press("tab")
         await until(lambda: not heading.has_class("-wrong"))
@@ -249,7 +246,7 @@ async def test_what_fits_follows_the_data(console: Console, engine: ScriptedEngi
         console.form.line("data.name").query_one(Choice).value = "csv"
 
         def prompts() -> list[str]:
-            return [str(option.prompt) for option in console.form.line("loss.name").query_one(OptionList).options]
+            return [str(label) for label, _ in console.form.line("loss.name").query_one(Choice).choices]
 
         await until(lambda: prompts() == ["MSELoss", "CrossEntropyLoss ✗", OWN])
         assert console.form.line("loss.name").query_one(Choice).value == "CrossEntropyLoss", "what was chosen stays"

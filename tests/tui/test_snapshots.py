@@ -17,7 +17,7 @@ import pytest
 from engine.events import Event
 from engine.history import History
 from tests.tui import scripted
-from tests.tui.conftest import ScriptedEngine, ScriptedFollower, ready, run_summary, until
+from tests.tui.conftest import ScriptedEngine, ScriptedFollower, idle, ready, run_summary, until
 from tui.app import Console
 from tui.form import rail
 from tui.screens.train import TrainScreen
@@ -141,11 +141,11 @@ async def settled(console: Console) -> None:
     """Wait until the screen has stopped changing, and the machine has been read."""
     panes = console.screen.query(DevicePane)
     await until(lambda: all(pane._drawn is not None for pane in panes if pane.is_on_screen))
-    last, same = "", 0
-    while same < 3:
-        await asyncio.sleep(0.1)
-        now = scripted.screen_text(console)
-        last, same = now, same + 1 if now == last else 0
+    last, now = "", "?"
+    while now != last:
+        await asyncio.sleep(0.05)
+        await idle()
+        last, now = now, scripted.screen_text(console)
 
 
 @pytest.mark.parametrize("story", STORIES)

@@ -17,6 +17,7 @@ from tui.screens.theme import ThemeScreen
 from tui.screens.train import TrainScreen
 from tui.themes import DARK, LIGHT, ROLES, THEMES, chosen
 from tui.widgets.chart import Chart
+from tui.widgets.rows import role_style
 
 # Machado, Oliveira and Fernandes (2009), severity 1.0, on linear RGB.
 EYES = {
@@ -120,6 +121,6 @@ async def test_the_curves_have_the_colours_of_the_theme(engine: ScriptedEngine, 
         await until(lambda: isinstance(console.screen, TrainScreen))
         theme, chart = THEMES[name][0], console.screen.query_one(Chart)
         for role in ROLES[:3]:
-            assert chart.get_component_rich_style(f"rows--{role}").color == RichColor.parse(theme.variables[role].lower())
+            assert role_style(chart.app, role).color == RichColor.parse(theme.variables[role].lower())
         assert "1 Chart" in screen_text(console)
         engine.finish.set()

@@ -3,75 +3,27 @@
 from __future__ import annotations
 
 from collections.abc import Awaitable
-from typing import Any, ClassVar
+from typing import Any
 
 from rich.text import Text
 from textual.app import ComposeResult
-from textual.binding import Binding, BindingType
 from textual.containers import Horizontal, Vertical
 from textual.content import Content
 from textual.message import Message
-from textual.reactive import reactive
 from textual.widget import Widget
-from textual.widgets import Input, OptionList, Select, Static
+from textual.widgets import Input
 
 from engine.catalog.fields import REQUIRED, Field, Section
+from tui.form.editors import Choice, Toggle
 from tui.form.model import NAMED, FormModel, dotted
 
 OWN = "own…"
 ABSENT = "none"
-
-
-class Choice(Select[Any], inherit_bindings=False):
-    """A Select that leaves the arrow keys to the form while it is closed, and says which choice the cursor is on."""
-
-    BINDINGS: ClassVar[list[BindingType]] = [Binding("enter,space", "show_overlay", "Show choices", show=False)]
-
-    class Looked(Message):
-        """The cursor of the open choices is on this value; None when they are closed."""
-
-        def __init__(self, value: Any) -> None:
-            super().__init__()
-            self.value = value
-
-    def on_mount(self) -> None:
-        self.watch(self.query_one(OptionList), "highlighted", self._look, init=False)
-        self.watch(self, "expanded", self._look, init=False)
-
-    def _look(self) -> None:
-        at = self.query_one(OptionList).highlighted
-        self.post_message(self.Looked(self._options[at][1] if self.expanded and at is not None else None))
-
-
-class Toggle(Widget, can_focus=True):
-    """Yes or no, told by sign and word."""
-
-    BINDINGS: ClassVar[list[BindingType]] = [Binding("enter,space", "flip", "Change", show=False)]
-    value: reactive[bool] = reactive(False, init=False)
-
-    class Changed(Message):
-        """Another value."""
-
-    def __init__(self, value: bool) -> None:
-        super().__init__(classes="editor")
-        self.set_reactive(Toggle.value, value)
-
-    def render(self) -> Content:
-        return Content("● yes" if self.value else "○ no")
-
-    def watch_value(self) -> None:
-        self.post_message(self.Changed())
-
-    def action_flip(self) -> None:
-        """Change it."""
-        self.value = not self.value
-
-    def on_click(self) -> None:
-        self.action_flip()
+KEY, EDITOR, PATH = 24, 26, 16  # cells, as console.tcss has them
 
 
 class Line(Horizontal):
-    """One line of the form: what rows and headings share."""
+    """One line of the form: what rows and headings share. Mark, key and note are its own text, around the editor."""
 
     class Edited(Message):
         """A value was changed by the person."""
@@ -86,8 +38,32 @@ class Line(Horizontal):
         self.title = title
         self.help = help
         self.error = ""
-        self.label = Static("", classes="key", markup=False)
-        self.beside = Static("", classes="note", markup=False)
+        self.marked = title  # with what says that it differs from the default
+        self.note = ""  # what stands beside the editor
+        self.key_style = ""
+
+    def render(self) -> Content:
+        focused, wrong = self.has_focus_within, self.has_class("-wrong")
+        key = "$text-error" if wrong else self.key_style or ("" if focused else "$text-muted")
+        note = self.note if wrong or not self.screen.has_class("-small") else ""
+        if not note:
+            return Content.styled(self.marked, f"{key} bold" if focused else key)
+        return Content.assemble(
+            (self.marked.ljust(KEY), f"{key} bold" if focused else key),
+            " " * (2 + self.editor_cells),
+            (note, "$text-error" if wrong else "$text-muted"),
+        )
+
+    @property
+    def editor_cells(self) -> int:
+        """What stands between key and note."""
+        return EDITOR
+
+    def on_descendant_focus(self) -> None:
+        self.refresh()
+
+    def on_descendant_blur(self) -> None:
+        self.refresh()
 
     def matches(self, text: str) -> bool:
         """Whether a filter lets this line stand."""
@@ -107,10 +83,11 @@ class Line(Horizontal):
     def show(self, differs: bool, error: str, note: str = "") -> None:
         """Draw the mark and the note beside; an error takes the note's place."""
         self.error = error
-        self.label.update(("• " if differs else "  ") + self.title)
+        self.marked = ("• " if differs else "  ") + self.title
         # The row shows key and value already: of the engine's "key is value; it must be …" the rest is enough.
-        self.beside.update("✗ " + error.rpartition("; it ")[2] if error else note)
+        self.note = "✗ " + error.rpartition("; it ")[2] if error else note
         self.set_class(bool(error), "-wrong")
+        self.refresh()
 
 
 def editor_of(field: Field, value: Any) -> type[Widget]:
@@ -134,9 +111,7 @@ class Row(Line):
         self.field = field
 
     def compose(self) -> ComposeResult:
-        yield self.label
         yield self._editor()
-        yield self.beside
 
     def on_mount(self) -> None:
         self.show_error("")
@@ -168,11 +143,11 @@ class Row(Line):
         error = self.model.set(self.section, self.field, None)
         editor = self.query_one(".editor")
         value = self.model.value(self.section, self.field)
-        with self.prevent(Input.Changed, Select.Changed, Toggle.Changed):
+        with self.prevent(Input.Changed, Choice.Changed, Toggle.Changed):
             if isinstance(editor, Input):
                 editor.value = self.model.text(self.section, self.field)
             elif isinstance(editor, Choice):
-                editor.value = value if value is not None and value is not REQUIRED else Select.NULL
+                editor.value = None if value is REQUIRED else value
             elif isinstance(editor, Toggle):
                 editor.value = value
         self.show_error(error)
@@ -185,15 +160,10 @@ class Row(Line):
             return Toggle(value)
         empty = value is None or value is REQUIRED
         if kind is Choice:
-            choices = field.choices or (True, False)
-            return Choice(
-                [(field.show(choice), choice) for choice in choices],
-                value=Select.NULL if empty else value,
-                allow_blank=field.optional or empty,
-                prompt=field.derived or (ABSENT if field.optional else "choose"),
-                compact=True,
-                classes="editor",
-            )
+            choices: list[tuple[str | Text, Any]] = [(field.show(choice), choice) for choice in field.choices or (True, False)]
+            if field.optional or empty:
+                choices.insert(0, (field.derived or (ABSENT if field.optional else "choose"), None))
+            return Choice(choices, None if empty else value)
         hint = "must be given" if field.default is REQUIRED else field.derived
         return Input(
             self.model.text(self.section, field), placeholder=hint, compact=True, select_on_focus=True, classes="editor"
@@ -218,9 +188,9 @@ class Row(Line):
         event.stop()
         self.show_error(self.model.problem(self.section, self.field))
 
-    def on_select_changed(self, event: Select.Changed) -> None:
+    def on_choice_changed(self, event: Choice.Changed) -> None:
         event.stop()
-        self._take(None if event.value is Select.NULL else event.value)
+        self._take(event.value)
 
     def on_toggle_changed(self, event: Toggle.Changed) -> None:
         event.stop()
@@ -228,7 +198,7 @@ class Row(Line):
 
     def _take(self, value: Any) -> None:
         if value == self.model.value(self.section, self.field):
-            return  # so does a Select
+            return
         self.show_error(self.model.set(self.section, self.field, value))
         self.post_message(self.Edited(self))
 
@@ -249,13 +219,13 @@ class Heading(Line):
         key = dotted(group.key, "name") if self.named else group.key
         help = "Enter: choices; own…: file.py:Name or package.module:Name"
         super().__init__(key, group.title, help if self.named else "", "heading")
+        self.key_style = "$primary bold"
         self.model = model
         self.group = group
         self._refused = ""  # the sentence shown for a choice that was not taken
         self.looked: str | None = None  # the name under the cursor of the open choices
 
     def compose(self) -> ComposeResult:
-        yield self.label
         if self.named:
             name = self.model.name(self.group.key)
             own = name is not None and name not in (*self.group.names, *self.group.unfit)
@@ -263,13 +233,15 @@ class Heading(Line):
             names += [(Text(f"{item} ✗", "dim"), item) for item in self.group.unfit]
             if self.group.optional:
                 names.insert(0, (ABSENT, ABSENT))
-            yield Choice(
-                [*names, (OWN, OWN)], value=OWN if own else name or ABSENT, allow_blank=False, compact=True, classes="editor"
-            )
+            yield Choice([*names, (OWN, OWN)], OWN if own else name or ABSENT)
             path = Input(name or "" if own else "", placeholder="file.py:Name", compact=True, classes="editor own")
             path.display = own
             yield path
-        yield self.beside
+
+    @property
+    def editor_cells(self) -> int:
+        own = self.query(".own")
+        return EDITOR + (1 + PATH if own and own.first().display else 0)
 
     def matches(self, text: str) -> bool:
         return text in self.key.lower() or text in self.title.lower()
@@ -284,11 +256,11 @@ class Heading(Line):
     def on_choice_looked(self, event: Choice.Looked) -> None:
         self.looked = event.value if event.value not in (ABSENT, OWN) else None
 
-    def on_select_changed(self, event: Select.Changed) -> None:
+    def on_choice_changed(self, event: Choice.Changed) -> None:
         event.stop()
         present = self.model.name(self.group.key)
         if event.value in self.group.unfit and event.value != present:
-            self._refuse(event.select, self.group.unfit[str(event.value)])
+            self._refuse(event.choice, self.group.unfit[str(event.value)])
             return
         if self._refused:
             self.show_error("")
@@ -314,17 +286,18 @@ class Heading(Line):
     def on_input_changed(self, event: Input.Changed) -> None:
         event.stop()
 
-    def _refuse(self, select: Select[Any], sentence: str) -> None:
+    def _refuse(self, choice: Choice, sentence: str) -> None:
         """Leave the choice as it was and say why, until the person goes on."""
         present = self.model.name(self.group.key)
         known = present is None or present in (*self.group.names, *self.group.unfit)
-        with select.prevent(Select.Changed):
-            select.value = (present or ABSENT) if known else OWN
+        with choice.prevent(Choice.Changed):
+            choice.value = (present or ABSENT) if known else OWN
         self.show_error(sentence)
         self._refused = sentence
         self.post_message(self.Edited(self))
 
     def on_descendant_blur(self) -> None:
+        self.refresh()
         self.call_after_refresh(self._left)
 
     def _left(self) -> None:

@@ -8,11 +8,10 @@ from textual.content import Content
 from textual.widget import Widget
 
 from engine.catalog.fields import REQUIRED, Field, Section
+from tui.form.editors import Choice, Toggle, closed
 from tui.form.model import NAMED, FormModel
-from tui.form.rows import ABSENT, OWN, Choice, Toggle, editor_of
+from tui.form.rows import ABSENT, EDITOR, KEY, OWN, editor_of
 from tui.screens.base import SMALL
-
-KEY, EDITOR, ARROW = 24, 26, 24  # cells, as console.tcss has them
 
 
 class Sketch(Widget):
@@ -42,7 +41,7 @@ class Sketch(Widget):
         name = self._model.name(group.key)
         own = name is not None and name not in (*group.names, *group.unfit)
         mark = "• " if named and self._model.renamed(group.key) else "  "
-        chosen = (f"{OWN:<{ARROW}}▼  {name}" if own else f"{name or ABSENT:<{ARROW}}▼") if named else ""
+        chosen = (f"{closed(OWN)}  {name}" if own else closed(name or ABSENT)) if named else ""
         return Content.assemble((f"{mark}{group.title}".ljust(KEY), "bold $primary"), chosen)
 
     def _row(self, group: Section, field: Field, notes: bool) -> Content:
@@ -52,7 +51,7 @@ class Sketch(Widget):
             shown = "● yes" if value else "○ no"
         elif kind is Choice:
             absent = field.derived or (ABSENT if field.optional else "choose")
-            shown = f"{absent if empty else field.show(value):<{ARROW}}▼"
+            shown = closed(absent if empty else field.show(value))
         else:
             hint = "must be given" if field.default is REQUIRED else field.derived
             shown = self._model.text(group.key, field) or hint

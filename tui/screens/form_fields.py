@@ -18,10 +18,11 @@ from engine.errors import EpochalError, Problem
 from engine.sweep import count
 from tui.door import Engine, Preload
 from tui.form.dry_pane import DryPane
+from tui.form.editors import Choice
 from tui.form.finder_pane import FinderPane
 from tui.form.model import FormModel, sentences
 from tui.form.rail import Rail
-from tui.form.rows import Choice, Group, Heading, Line, Row
+from tui.form.rows import Group, Heading, Line, Row
 from tui.form.sketch import Sketch
 from tui.screens.base import Base, KeyLine
 

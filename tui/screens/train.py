@@ -87,7 +87,9 @@ class TrainScreen(ChartKeys, Arranging):
         yield Static(self._tabs(), id="tabs")
         with Vertical(id="panes"):
             with Horizontal(id="top"):
-                yield Chart(self.console_app.view)
+                chart = Chart(self.console_app.view)
+                chart.aliases = {"run1": "other"}
+                yield chart
                 with Vertical(id="right"):
                     yield self._recipe()
                     yield DevicePane()

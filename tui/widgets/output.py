@@ -12,7 +12,7 @@ from textual.geometry import Size
 from textual.strip import Strip
 
 from tui.widgets.formats import plain
-from tui.widgets.rows import Pane
+from tui.widgets.rows import Pane, role_style
 
 LINES = 5000
 EMPTY = " Nothing has been printed yet."
@@ -101,7 +101,7 @@ class OutputPane(Pane):
         base, width = self.rich_style, self.size.width
         row, left = y + self.scroll_offset.y, self.scroll_offset.x
         if row == 0 and self._lines == [""]:
-            faint = base + self.get_component_rich_style("rows--faint", partial=True)
+            faint = base + role_style(self.app, "faint")
             return Strip([Segment(EMPTY, faint)]).crop_extend(left, left + width, base)
         if row >= len(self._lines):
             return Strip.blank(width, base)

@@ -5,18 +5,21 @@ from __future__ import annotations
 import traceback
 from collections.abc import Callable, Sequence
 from os.path import commonprefix
-from typing import TYPE_CHECKING, Any, ClassVar
+from typing import TYPE_CHECKING, Any
 
 from rich.cells import cell_len
 from rich.segment import Segment
 from rich.style import Style
 from textual import events
+from textual.app import App
+from textual.color import Color
 from textual.content import Content
 from textual.geometry import Region, Size
 from textual.message import Message
 from textual.scroll_view import ScrollView
 from textual.strip import Strip
 
+from tui.themes import DARK, THEMES
 from tui.widgets.formats import plain, plain_terminal
 
 if TYPE_CHECKING:
@@ -37,7 +40,11 @@ ROLES = (
     "bad",
     "bar",
     *(f"run{n}" for n in range(1, 6)),
+    "other",
 )
+NAMES = {"good": "text-success", "warn": "text-warning", "bad": "text-error", "bar": "primary"}  # of a theme's variables
+BOLD = ("mark", "strong", "bad")
+_STYLES: dict[tuple[str, str], Style] = {}  # by theme and role
 
 
 def length(row: Row) -> int:
@@ -82,6 +89,16 @@ def _cells(row: Row) -> int:
     return sum(cell_len(text) for text, _ in row)
 
 
+def role_style(app: App[Any], role: str) -> Style:
+    """How pieces of this role are drawn in the app's theme. Component classes would cost each pane sixteen more styles."""
+    key = app.theme, role
+    if key not in _STYLES:
+        known = {**THEMES[DARK][0].variables, **app.theme_variables}
+        color = known.get(NAMES.get(role, role))
+        _STYLES[key] = Style(color=Color.parse(color).rich_color if color else None, bold=True if role in BOLD else None)
+    return _STYLES[key]
+
+
 class Rows(ScrollView):
     """A pane of rows. The first `fixed` rows stay when the others scroll; `follow` keeps the end in view.
 
@@ -101,12 +118,8 @@ class Rows(ScrollView):
         background: transparent;
         scrollbar-size-vertical: 1;
         scrollbar-size-horizontal: 1;
-        & .rows--mark { text-style: bold; }
-        & .rows--strong { text-style: bold; }
-        & .rows--bad { text-style: bold; }
     }
     """
-    COMPONENT_CLASSES: ClassVar[set[str]] = {f"rows--{role}" for role in ROLES}
     fixed = 0
     follow = False
 
@@ -118,6 +131,7 @@ class Rows(ScrollView):
         self._title = ""
         self._at_end = True
         self._failed = False
+        self.aliases: dict[str, str] = {}  # roles that are drawn as others here
 
     def show(self, history: History) -> None:
         """Draw what is new in `history`. A pane that is filled by other means has nothing to do."""
@@ -222,7 +236,7 @@ class Rows(ScrollView):
         ).crop_extend(left, left + width, base)
 
     def _style(self, role: str, base: Style) -> Style:
-        return self.get_component_rich_style(f"rows--{role}") if role else base
+        return base + role_style(self.app, self.aliases.get(role, role)) if role else base
 
 
 class Pane(Rows, can_focus=True):
