@@ -7,10 +7,13 @@ import signal
 import sys
 import time
 from types import FrameType
+from typing import TYPE_CHECKING
 
 from tui.attention import Attention
-from tui.session import Session
 from tui.terminal import lead
+
+if TYPE_CHECKING:
+    from tui.session import Session
 
 SECONDS = 0.2
 TOGETHER = 0.5  # seconds within which two signals are one: sent to the process group, and passed on by the launcher

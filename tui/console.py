@@ -11,7 +11,7 @@ import signal
 import sys
 import traceback
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from engine.errors import EpochalError
 from engine.preferences import Preferences
@@ -19,8 +19,10 @@ from tui.after import Stops, outlive, wait
 from tui.door import Engine
 from tui.launch import Launcher
 from tui.pacing import pace
-from tui.session import Session
 from tui.terminal import Output, Terminal
+
+if TYPE_CHECKING:
+    from tui.session import Session
 
 STATUS = {"interrupted": 130, "terminated": 143, "kill": 130, "crash": 1}
 AWAY = ("detach", "hangup", "crash")  # answers after which a run goes on by itself

@@ -6,7 +6,7 @@ A form has dozens of them, so each is one widget; the list of choices is made wh
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any, ClassVar
+from typing import TYPE_CHECKING, Any, ClassVar
 
 from rich.text import Text
 from textual.binding import Binding, BindingType
@@ -15,7 +15,9 @@ from textual.events import Click
 from textual.message import Message
 from textual.reactive import reactive
 from textual.widget import Widget
-from textual.widgets._select import SelectOverlay
+
+if TYPE_CHECKING:
+    from textual.widgets._select import SelectOverlay
 
 ARROW = 24  # cells before it
 
@@ -60,7 +62,7 @@ class Choice(Widget, can_focus=True):
     @property
     def expanded(self) -> bool:
         """Whether the choices are open."""
-        return bool(self.query(SelectOverlay))
+        return bool(self.query("SelectOverlay"))
 
     def render(self) -> Content:
         label = next((str(label) for label, value in self.choices if value == self.value), "")
@@ -72,6 +74,8 @@ class Choice(Widget, can_focus=True):
 
     def action_show_overlay(self) -> None:
         """Open the choices."""
+        from textual.widgets._select import SelectOverlay
+
         if self.expanded:
             return
         overlay = SelectOverlay()
@@ -79,14 +83,11 @@ class Choice(Widget, can_focus=True):
         self.mount(overlay)
         values = [value for _, value in self.choices]
         overlay.select(values.index(self.value) if self.value in values else 0)
-        self.watch(overlay, "highlighted", self._look, init=False)
+        self.watch(overlay, "highlighted", self._look)
         self.screen.set_focus(overlay)
-        self._look()
 
-    def _look(self) -> None:
-        overlays = self.query(SelectOverlay)
-        at = overlays.first().highlighted if overlays else None
-        self.post_message(self.Looked(self.choices[at][1] if at is not None else None))
+    def _look(self, at: int | None) -> None:
+        self.post_message(self.Looked(None if at is None else self.choices[at][1]))
 
     def on_select_overlay_dismiss(self, event: SelectOverlay.Dismiss) -> None:
         event.stop()
@@ -100,7 +101,7 @@ class Choice(Widget, can_focus=True):
     def _close(self, *, keep: bool) -> None:
         if keep:
             self.screen.set_focus(self)
-        self.query(SelectOverlay).remove()
+        self.query("SelectOverlay").remove()
         self.refresh()
         self.post_message(self.Looked(None))
 

@@ -6,17 +6,18 @@ import copy
 import queue
 import threading
 from collections.abc import Mapping, Sequence
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from textual.content import Content
 from textual.widgets import Static
 
 from engine.errors import EpochalError
-from engine.sweep import count
 from tui.door import Engine
-from tui.dry_run import DryRun
 from tui.form.model import FormModel
 from tui.widgets.formats import took
+
+if TYPE_CHECKING:
+    from tui.dry_run import DryRun
 
 QUIET_SECONDS = 1.2  # without a change, before it is measured
 LOOK_SECONDS = 0.2
@@ -173,6 +174,8 @@ class Rail(Static):
         if self._model is None or not self._model.several:
             return []
         try:
+            from engine.sweep import count
+
             runs = count(self._model.axes)
         except EpochalError:  # stands beside its field
             return []

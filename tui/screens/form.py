@@ -13,7 +13,6 @@ from engine.errors import EpochalError
 from tui.background import Begun, Starting
 from tui.door import Engine, Preload
 from tui.keys import bindings
-from tui.screens.ask import AskText, Confirm
 from tui.screens.form_trying import FormTrying
 
 if TYPE_CHECKING:
@@ -89,6 +88,8 @@ class FormScreen(FormTrying):
 
     def action_save(self) -> None:
         """Keep what is filled in under a name."""
+        from tui.screens.ask import AskText
+
         if self._typing_a_name():
             self.call_after_refresh(self.action_save)
         elif self.model.problems():
@@ -100,6 +101,8 @@ class FormScreen(FormTrying):
             self.app.push_screen(AskText("Save this recipe", said, known), self._save)
 
     def _save(self, name: str | None) -> None:
+        from tui.screens.ask import Confirm
+
         if not name:
             return
         if name in self.engine.saved.names() and name != self.source:

@@ -15,11 +15,8 @@ from textual.css.query import NoMatches
 from textual.widgets import Input, Static
 
 from engine.errors import EpochalError, Problem
-from engine.sweep import count
 from tui.door import Engine, Preload
-from tui.form.dry_pane import DryPane
 from tui.form.editors import Choice
-from tui.form.finder_pane import FinderPane
 from tui.form.model import FormModel, sentences
 from tui.form.rail import Rail
 from tui.form.rows import Group, Heading, Line, Row
@@ -56,8 +53,6 @@ class FormFields(Base):
             with Fields(id="fields"):
                 yield Sketch(self.model)
             yield Rail(self.engine)
-            yield DryPane()
-            yield FinderPane()
         yield Static(id="hint", markup=False)
         yield KeyLine("form")
 
@@ -270,6 +265,8 @@ class FormFields(Base):
         return tuple(f"{key}={text}" for key, text in self.model.several.items())
 
     def _members(self) -> int:
+        from engine.sweep import count
+
         try:
             return count(self.model.axes)
         except EpochalError:  # stands beside its field

@@ -4,20 +4,20 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-from textual import on
 from textual.widget import Widget
 from textual.widgets import Input, Static
 
 from tui.door import Engine, Preload
-from tui.dry_run import DryRun, Found
-from tui.form.dry_pane import DryPane
-from tui.form.finder_pane import FinderPane
 from tui.form.rail import Rail
 from tui.form.rows import Line
 from tui.screens.form_fields import FormFields
-from tui.screens.script import ScriptScreen, repeating
+
+if TYPE_CHECKING:
+    from tui.dry_run import DryRun, Found
+    from tui.form.dry_pane import DryPane
+    from tui.form.finder_pane import FinderPane
 
 
 class FormTrying(FormFields):
@@ -25,23 +25,33 @@ class FormTrying(FormFields):
 
     def __init__(self, engine: Engine, preload: Preload, values: Mapping[str, Any], source: str = "") -> None:
         super().__init__(engine, preload, values, source)
+        self.dry_pane: DryPane  # both are made once the first frame is on the screen
+        self.finder: FinderPane
+        self._panes: tuple[DryPane, FinderPane] | tuple[()] = ()
         self._dry: DryRun | None = None
         self._before: Widget | None = None  # what had the keyboard before the dry run's pane
+
+    async def _mount_groups(self) -> None:
+        from tui.form.dry_pane import DryPane
+        from tui.form.finder_pane import FinderPane
+
+        await super()._mount_groups()
+        if not self._panes:
+            self._panes = self.dry_pane, self.finder = DryPane(), FinderPane()
+            await self.query_one("#body").mount_all(self._panes)
 
     def on_unmount(self) -> None:
         if self._dry is not None:
             self._dry.cancel()
 
     def outdate(self) -> None:
-        pane = self.query_one(DryPane)
-        if pane.display and self._dry is None:
-            pane.outdated()
-        self.query_one(FinderPane).outdated()
+        if self.dry_pane.display and self._dry is None:
+            self.dry_pane.outdated()
+        self.finder.outdated()
 
     def action_leave(self) -> None:
         """Out of the field; when nothing is being edited: end or close the dry run, else show all fields again."""
-        pane, finder = self.query_one(DryPane), self.query_one(FinderPane)
-        if (pane.display and self.focused in (None, pane)) or (finder.display and self.focused in (None, finder)):
+        if any(pane.display and self.focused in (None, pane) for pane in self._panes):
             self.close_pane()
         else:
             super().action_leave()
@@ -55,7 +65,7 @@ class FormTrying(FormFields):
         elif self.model.problems():
             self.show_problems(())
         else:
-            pane = self.query_one(DryPane)
+            pane = self.dry_pane
             self._make_room(pane)
             self._dry = self.engine.dry_run(self.model.values, self._axes())
             await pane.begin()
@@ -65,7 +75,7 @@ class FormTrying(FormFields):
     def _make_room(self, pane: Widget) -> None:
         """One pane at a time stands beside the fields; the keyboard goes back to where it was before."""
         before = self.focused if self.focused is not pane else self._before
-        if self.query_one(DryPane).display or self.query_one(FinderPane).display:
+        if any(beside.display for beside in self._panes):
             before = self._before
             self.close_pane()
         self._before = before
@@ -73,7 +83,7 @@ class FormTrying(FormFields):
 
     def action_find_lr(self) -> None:
         """Train a copy with a growing rate, in a process of its own, and draw its loss."""
-        pane = self.query_one(FinderPane)
+        pane = self.finder
         if self._typing_a_name():
             self.call_after_refresh(self.action_find_lr)
         elif pane.working:
@@ -85,13 +95,11 @@ class FormTrying(FormFields):
             pane.begin(self.engine.find_lr(self.model.values))
             pane.focus()
 
-    @on(FinderPane.Refused)
-    def _not_tested(self, event: FinderPane.Refused) -> None:
+    def on_finder_pane_refused(self, event: FinderPane.Refused) -> None:
         self.close_pane()
         self.show_problems(event.problems)
 
-    @on(FinderPane.Chosen)
-    def _rate_chosen(self, event: FinderPane.Chosen) -> None:
+    def on_finder_pane_chosen(self, event: FinderPane.Chosen) -> None:
         self.close_pane()
         line = self.line("optimizer.lr")
         line.query_one(".editor", Input).value = f"{event.lr:g}"
@@ -99,6 +107,8 @@ class FormTrying(FormFields):
 
     def copies(self) -> list[tuple[str, str]]:
         """The command that trains what is filled in, and what is wrong with it."""
+        from tui.screens.script import repeating
+
         wrong = [line.error for line in self.query(Line) if line.error]
         banner = self.query_one("#banner", Static)
         return [
@@ -108,6 +118,8 @@ class FormTrying(FormFields):
 
     def action_script(self) -> None:
         """Show the plain script of what is filled in, and the command that trains it."""
+        from tui.screens.script import ScriptScreen, repeating
+
         if self._typing_a_name():
             self.call_after_refresh(self.action_script)
         elif self.model.problems():
@@ -122,7 +134,7 @@ class FormTrying(FormFields):
             return
         found = self._dry.poll()
         if found is None:
-            self.query_one(DryPane).working(self._dry.seconds)
+            self.dry_pane.working(self._dry.seconds)
             return
         self._dry = None
         self.call_later(self._show_dry_run, found)
@@ -132,7 +144,7 @@ class FormTrying(FormFields):
         if found.problems:
             self.close_pane()
         else:
-            await self.query_one(DryPane).show(found)
+            await self.dry_pane.show(found)
             self.query_one(Rail).take(found.facts)
         self.show_problems(found.problems)
 
@@ -143,9 +155,9 @@ class FormTrying(FormFields):
             self._dry = None
             self._polling.stop()
         before = self._before
-        for pane in (self.query_one(DryPane), self.query_one(FinderPane)):
+        for pane in self._panes:
             if pane.has_focus:
                 self.set_focus(before if before is not None and before.is_attached and before.focusable else None)
             pane.display = False
-        self.query_one(FinderPane).close()
+        self.finder.close()
         self.query_one(Rail).give_way(False)
