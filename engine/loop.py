@@ -137,7 +137,7 @@ class Loop:
             total = loss.detach()
         else:
             counts = [self.count(targets) for _, targets in window]
-            count = sum(counts[1:], counts[0])
+            count = summed(counts)
             total = torch.zeros((), device=window[0][1].device)
             for (inputs, targets), part in zip(window, counts, strict=True):
                 loss = self.forward(inputs, targets) * (part / count)
@@ -223,6 +223,11 @@ class Loop:
             for part in training:
                 part.training = True
         return True
+
+
+def summed(counts: Sequence[Count]) -> Count:
+    """Of all batches of a window."""
+    return sum(counts[1:], counts[0])
 
 
 def windows(batches: Iterable[Batch], size: int) -> Iterator[Window]:

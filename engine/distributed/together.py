@@ -20,7 +20,7 @@ from engine.distributed.agreed import Agreed
 from engine.distributed.elsewhere import Elsewhere
 from engine.distributed.ranks import Ranks
 from engine.events import RanksMeasured
-from engine.loop import Count, Loop, Taken, Window
+from engine.loop import Count, Loop, Taken, Window, summed
 from engine.parts import Parts
 from engine.recipe import Checkpoint, Training
 from engine.run.checkpoints import Saved
@@ -94,7 +94,7 @@ class Together:
         """What the mean over the whole window divides by."""
         if loop.count is torch.numel:
             return sum(share.samples * int(share[1][:1].numel()) for share in shares)
-        held = torch.as_tensor(sum(counts[1:], counts[0]), dtype=torch.float64, device=shares[0][1].device).clone()
+        held = torch.as_tensor(summed(counts), dtype=torch.float64, device=shares[0][1].device).clone()
         self.ranks.summing(held)()
         if held.is_cuda:
             return held

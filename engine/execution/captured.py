@@ -28,7 +28,7 @@ from engine.execution.hands import Hands
 from engine.execution.source import Source
 from engine.execution.tensors import UNUSED, Tensors
 from engine.execution.whole import Make, Unfit, Window, has_hooks, random_state, set_random_state, unfit, untraced
-from engine.loop import Loop, Taken
+from engine.loop import Loop, Taken, summed
 
 RECORDINGS = 20  # at most
 
@@ -241,7 +241,7 @@ class CapturedCompiled(Captured):
             found.copy_(~sound)
             missed.add_(found)
             counts = [loop.count(targets) for _, targets in source.window(places)]
-            source.leave(places, Taken(loss, sum(counts[1:], counts[0]), len(counts), 0, 0.0, norm))
+            source.leave(places, Taken(loss, summed(counts), len(counts), 0, 0.0, norm))
             return sound
 
         def make() -> Callable[[], None]:

@@ -16,7 +16,7 @@ from torch import Tensor, nn
 from engine.execution import graph
 from engine.execution.tensors import Tensors
 from engine.execution.whole import Make, Unfit, Window, has_hooks, unfit, untraced
-from engine.loop import Loop, NonFiniteLoss, Taken
+from engine.loop import Loop, NonFiniteLoss, Taken, summed
 
 Decided = list[tuple[Callable[[], bool], bool]]
 
@@ -78,7 +78,7 @@ class Compiled:
             most = 1
         shape, (_, targets) = window[0][0].shape, window[0]
         counts = [loop.count(targets) for _, targets in window]
-        taken = Taken(targets, sum(counts[1:], counts[0]), 0, 0, self._groups[0]["lr"], steps=0)
+        taken = Taken(targets, summed(counts), 0, 0, self._groups[0]["lr"], steps=0)
         losses: list[Tensor] = []
         norms: list[Tensor] = []
         sound: Any = True
@@ -165,7 +165,7 @@ def parts_of(loop: Loop) -> Callable[..., Iterator[Tensor]]:
     def losses(call: Callable[..., Any], *given: Tensor) -> Iterator[Tensor]:
         window = list(zip(given[::2], given[1::2], strict=True))
         counts = [loop.count(targets) for _, targets in window]
-        count = sum(counts[1:], counts[0])
+        count = summed(counts)
         for (inputs, targets), part in zip(window, counts, strict=True):
             with loop.precision():
                 loss = loop.loss(call(inputs), targets)

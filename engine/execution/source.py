@@ -10,7 +10,7 @@ from torch.utils import _pytree as pytree
 
 from engine.data.batches import Place
 from engine.execution.whole import Unfit, Window, batches
-from engine.loop import Loop, Taken
+from engine.loop import Loop, Taken, summed
 
 RING = 256  # steps whose losses are kept on the device where batches are loaded
 
@@ -43,7 +43,7 @@ class Source:
         self._room = room
         kind = torch.float64 if any(p.dtype == torch.float64 for p in loop.module.parameters()) else torch.float32
         counts = [loop.count(targets) for _, targets in real]
-        count = sum(counts[1:], counts[0])
+        count = summed(counts)
         self._count = count
         self._measures: Callable[[], bool] = lambda: loop.clip_norm is not None or loop.measure_norm
         self._counter = torch.zeros(1, dtype=torch.int64, device=device)
