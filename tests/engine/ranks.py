@@ -22,6 +22,7 @@ from engine.changes import Change
 from engine.events import RunPaused, SettingChanged, Trained, Validated
 
 Data = tuple[Tensor, Tensor]
+DEVICE = os.environ.get("EPOCHAL_TEST_DEVICE", "cpu")  # "cuda": each rank has a GPU of its own
 SAMPLES, BATCH = 199, 33  # the last batch has one sample: nothing is left for the other ranks
 RECIPE = {"training.precision": "float64", "training.execution": "eager", "checkpoint.min_seconds": 0.0, "data.batch_size": 50}
 
@@ -65,7 +66,7 @@ def weighted() -> nn.Module:
 
 def parts(net: nn.Module, loss: nn.Module | None = None, lr: float = 0.1) -> dict[str, Any]:
     optimizer = torch.optim.SGD(net.parameters(), lr=lr, momentum=0.9)
-    common = {"device": "cpu", "batch_size": BATCH, "epochs": 3, "execution": "eager", "precision": "float64"}
+    common = {"device": DEVICE, "batch_size": BATCH, "epochs": 3, "execution": "eager", "precision": "float64"}
     return {"model": net, "loss": loss or nn.CrossEntropyLoss(), "optimizer": optimizer, **common}
 
 

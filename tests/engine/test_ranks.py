@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import re
 import shutil
 import subprocess
@@ -36,10 +37,15 @@ TWO = (
 THREE = ("resumed", "classes", "told")
 
 
-def launch(count: int, folder: Path, *cases: str) -> Callable[[str], Seen]:
+def launch(count: int, folder: Path, *cases: str, device: str = "cpu") -> Callable[[str], Seen]:
     command = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", str(count)]
     done = subprocess.run(
-        [*command, "-m", "tests.engine.ranks", str(folder), *cases], capture_output=True, text=True, timeout=300, check=False
+        [*command, "-m", "tests.engine.ranks", str(folder), *cases],
+        env={**os.environ, "EPOCHAL_TEST_DEVICE": device},
+        capture_output=True,
+        text=True,
+        timeout=300,
+        check=False,
     )
     assert done.returncode == 0, done.stderr[-4000:]
     return lambda case: [json.loads((folder / f"{case}.{rank}.json").read_text()) for rank in range(count)]
