@@ -16,12 +16,13 @@ from engine.control import StopWaiting
 from engine.data.batches import ResidentBatches, StreamedBatches
 from engine.data.order import order
 from engine.data.workers import only_while_waiting
-from engine.epochs import REPORT_SECONDS, Epochs
+from engine.epochs import Epochs
 from engine.errors import EpochalError, RunError
 from engine.events import Rewound, RunEnded, RunStarted, Trained
 from engine.failures import Failure
 from engine.loop import NonFiniteLoss
 from engine.pace import Pace
+from engine.standing import REPORT_SECONDS
 
 if TYPE_CHECKING:
     from engine.history import History

@@ -12,7 +12,6 @@ from torch import Tensor
 
 from engine.data.batches import ResidentBatches
 from engine.data.order import order
-from engine.epochs import REPORT_SECONDS
 from engine.execution.device_stack import LONGEST, Burst, DeviceStack, Numbers
 from engine.execution.guard import Guard
 from engine.execution.population import GRAPHS, Population, _begin_epoch, _seed, _stopped
@@ -21,6 +20,7 @@ from engine.fitting import Fitting
 from engine.loop import Taken
 from engine.measure import take_in
 from engine.parts import Parts
+from engine.standing import REPORT_SECONDS
 
 FIRST = 16  # steps of the first burst, from which their duration is known
 

@@ -14,12 +14,12 @@ from torch import Tensor
 from engine import execution
 from engine.data.batches import ResidentBatches
 from engine.data.order import order
-from engine.epochs import REPORT_SECONDS
 from engine.errors import RecipeError
 from engine.failures import Failure
 from engine.loop import NonFiniteLoss, Taken
 from engine.parts import Parts
 from engine.recipe import Recipe
+from engine.standing import REPORT_SECONDS
 
 if TYPE_CHECKING:
     from engine.fitting import Fitting, Result
