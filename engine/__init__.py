@@ -27,7 +27,7 @@ _HOME = {
     "Search": "search.searching",
     "Sweep": "sweeping",
     "load_model": "trained",
-    "evaluate": "evaluation",
+    "evaluate": "evaluating",
     "Evaluation": "evaluation",
     "predict": "prediction",
     "Predictions": "prediction",
@@ -60,8 +60,8 @@ if TYPE_CHECKING:
     from engine.errors import EpochalError as EpochalError
     from engine.errors import RecipeError as RecipeError
     from engine.errors import RunError as RunError
+    from engine.evaluating import evaluate as evaluate
     from engine.evaluation import Evaluation as Evaluation
-    from engine.evaluation import evaluate as evaluate
     from engine.events import CheckpointWritten as CheckpointWritten
     from engine.events import EpochEnded as EpochEnded
     from engine.events import Event as Event

@@ -16,12 +16,14 @@ from engine.errors import Problem, RecipeError
 
 if TYPE_CHECKING:
     from engine.control import Control
+    from engine.evaluation import Evaluation
     from engine.history import History
     from engine.run.queue import Job, Queue
     from engine.run.scores import Scores
     from engine.saved import SavedRecipes
     from tui.background import Starting
     from tui.dry_run import DryRun
+    from tui.evaluating import Evaluating
     from tui.finding import Finding
     from tui.writing import Writing
 
@@ -57,6 +59,7 @@ class Engine:
     check: Sequence[str] = (sys.executable, "-P", "-m", "engine", "check")  # the command of a dry run
     find_command: Sequence[str] = (sys.executable, "-P", "-m", "engine", "find-lr")
     export_command: Sequence[str] = (sys.executable, "-P", "-m", "engine", "export")
+    evaluate_command: Sequence[str] = (sys.executable, "-P", "-m", "engine", "evaluate")
     train_command: Sequence[str] = (sys.executable, "-P", "-m", "engine", "train")
     sweep_command: Sequence[str] = (sys.executable, "-P", "-m", "engine", "sweep")
 
@@ -128,6 +131,18 @@ class Engine:
         from tui.writing import Writing
 
         return Writing(self.export_command, values)
+
+    def evaluate(self, path: Path, checkpoint: str = "") -> Evaluating:
+        """An evaluation of a run's model, started."""
+        from tui.evaluating import Evaluating
+
+        return Evaluating(self.evaluate_command, path, checkpoint)
+
+    def evaluation_of(self, path: Path) -> Evaluation | None:
+        """The last one that the run keeps. Raises RunError where it can't be read."""
+        from engine.evaluation import Evaluation
+
+        return Evaluation.kept(path)
 
     def train(self, values: Mapping[str, Any], control: Control) -> Trains:
         """A trainer for a new run. Raises RecipeError."""

@@ -17,22 +17,24 @@ from typing import Any
 class Job:
     """The process: started when this is made, in this working directory and environment.
 
-    `command` is called with the path of the recipe and `options`. Its output goes to files, so nothing ever waits for it.
+    `command` is called with the path of the recipe, where there is one, and `options`. Its output goes to files, so nothing
+    ever waits for it.
     """
 
-    def __init__(self, command: Sequence[str], values: Mapping[str, Any], *options: str) -> None:
-        from engine.settings import to_toml
-
+    def __init__(self, command: Sequence[str], values: Mapping[str, Any] | None, *options: str) -> None:
         self._directory = tempfile.TemporaryDirectory(prefix="epochal-")
         where = Path(self._directory.name)
         recipe, self._out, self._err = where / "recipe.toml", where / "out", where / "err"
-        recipe.write_text(to_toml(values), encoding="utf-8")
+        if values is not None:
+            from engine.settings import to_toml
+
+            recipe.write_text(to_toml(values), encoding="utf-8")
         # Imports find what they find here, whatever lies in the working directory.
         path = os.pathsep.join(entry or str(Path.cwd()) for entry in sys.path)
         self._began = time.monotonic()
         with self._out.open("wb") as out, self._err.open("wb") as err:
             self._process = subprocess.Popen(
-                [*command, str(recipe), *options],
+                [*command, *([str(recipe)] if values is not None else []), *options],
                 stdin=subprocess.DEVNULL,
                 stdout=out,
                 stderr=err,
@@ -70,6 +72,12 @@ class Job:
         with contextlib.suppress(subprocess.TimeoutExpired):
             self._process.wait(1)
         self._directory.cleanup()
+
+
+def sentence(status: int, printed: str) -> str:
+    """What the command said of a mistake, else why it failed."""
+    said = [line.removeprefix("epochal: ") for line in printed.splitlines() if line.startswith("epochal: ")]
+    return " ".join(said) if status == 2 and said else reason(status, printed)
 
 
 def reason(status: int, printed: str) -> str:

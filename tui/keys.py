@@ -207,6 +207,9 @@ KEYS: tuple[Key, ...] = (
     Key("larger", "right_curly_bracket", "{ }", "Pane smaller, larger", "that has the keyboard", ("train",), "size_pane(1)"),
     Key("smaller", "left_curly_bracket", "{", "Smaller pane", "", ("train",), "size_pane(-1)", palette=False),
     Key("layout", "R", "R", "Panes as at first", "all of them, in their usual size", ("train",), "layout"),
+    Key(
+        "evaluate", "E", "E", "Evaluate", "confusion matrix, classes, worst samples", ("train", "runs"), "evaluate", "evaluate"
+    ),
     Key("overlay-leave", "escape", "Esc", "Back to the list", "first takes the cursor away", ("overlay",), "leave", "back"),
     # the list of runs
     Key("open", "enter", "Enter", "Look at the run", "attaches to one at work", ("runs",), "open", "look"),
@@ -254,6 +257,12 @@ KEYS: tuple[Key, ...] = (
     Key("delete", "D,delete", "D", "Delete the run", "or the marked ones; asks first", ("runs",), "delete", "delete"),
     Key("runs-leave", "escape", "Esc", "Leave the filter", "then the marks, then the list", ("runs",), "leave", palette=False),
     Key("reload", "u", "u", "Update the list", "reads the directories again", ("runs",), "reload", "update"),
+    # the evaluation of a run
+    Key("evaluate-again", "r", "r", "Evaluate again", "the run may have gone on", ("evaluation",), "again", "again"),
+    Key("evaluate-other", "c", "c", "Other checkpoint", "best or last", ("evaluation",), "checkpoint", "checkpoint"),
+    Key("evaluation-pane", "1", "1-3", "Pane", "matrix, classes, worst", ("evaluation",), "pane(1)", "panes", palette=False),
+    *(Key(f"evaluation-{n}", str(n), str(n), "Pane", "", ("evaluation",), f"pane({n})", palette=False) for n in (2, 3)),
+    Key("evaluation-leave", "escape", "Esc", "Back", "to where you came from", ("evaluation",), "leave", "back"),
     # the queue
     Key("job-open", "enter", "Enter", "Look at the run", "a sweep shows its runs", ("queue",), "open", "look"),
     Key("queue-start", "r", "r", "Start the queue", "a process of its own trains what waits", ("queue",), "start", "start"),

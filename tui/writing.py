@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from tui.job import Job, reason
+from tui.job import Job, sentence
 
 
 @dataclass(frozen=True, slots=True)
@@ -29,7 +29,4 @@ class Writing(Job):
         if result is None:
             return None
         status, text, printed = result
-        if status == 0:
-            return Written(text)
-        sentences = [line.removeprefix("epochal: ") for line in printed.splitlines() if line.startswith("epochal: ")]
-        return Written(failure=" ".join(sentences) if status == 2 and sentences else reason(status, printed))
+        return Written(text) if status == 0 else Written(failure=sentence(status, printed))

@@ -25,7 +25,7 @@ SECONDS = 0.1  # between two lines of progress
 
 def evaluate(arguments: argparse.Namespace, out: Stream, err: Stream) -> int:
     """Evaluate, keep it in the run, print it."""
-    from engine.evaluation import evaluate as run_evaluate
+    from engine.evaluating import evaluate as run_evaluate
     from engine.run import strict_json
 
     if arguments.worst < 0:

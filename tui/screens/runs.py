@@ -281,6 +281,13 @@ class RunsScreen(Ordering):
         if runs := self._chosen():
             self.app.push_screen(OverlayScreen([run.path for run in runs]))
 
+    def action_evaluate(self) -> None:
+        """How good the model of the run under the cursor is."""
+        from tui.screens.evaluation import EvaluationScreen
+
+        if run := self._run:
+            self.app.push_screen(EvaluationScreen(run.path))
+
     def action_compare(self) -> None:
         """In what the recipes differ: of the marked ones, of one and that under the cursor, or of this one and the default."""
         from tui.screens.differences import DifferencesScreen

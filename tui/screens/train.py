@@ -298,6 +298,15 @@ class TrainScreen(ChartKeys, Arranging):
 
         self.app.push_screen(VerdictScreen(found, change, proposal), take)
 
+    def action_evaluate(self) -> None:
+        """How good the run's model is, by its best checkpoint so far."""
+        from tui.screens.evaluation import EvaluationScreen
+
+        if self.shown.path is None:
+            self.notify("this run has no directory: nothing of it is kept")
+        else:
+            self.app.push_screen(EvaluationScreen(self.shown.path))
+
     def action_script(self) -> None:
         """Show the plain script of this run, and the command that repeats it."""
         if not self.shown.values:
