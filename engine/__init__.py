@@ -18,6 +18,7 @@ _HOME = {
     "Recipe": "recipe",
     "Component": "recipe",
     "Loading": "recipe",
+    "Track": "recipe",
     "Training": "recipe",
     "Checkpoint": "recipe",
     "Trainer": "trainer",
@@ -84,6 +85,7 @@ if TYPE_CHECKING:
     from engine.recipe import Component as Component
     from engine.recipe import Loading as Loading
     from engine.recipe import Recipe as Recipe
+    from engine.recipe import Track as Track
     from engine.recipe import Training as Training
     from engine.run import Run as Run
     from engine.search.searching import Search as Search

@@ -18,6 +18,7 @@ from engine.optimizers import build_optimizer
 from engine.parts import Parts
 from engine.plan import length
 from engine.recipe import Recipe
+from engine.track.attach import refuse_missing
 
 STEPS = 20
 
@@ -40,6 +41,7 @@ def examine(recipe: Recipe) -> Examination:
 
     Raises RecipeError as `assemble` does. The global random state is left as it was.
     """
+    refuse_missing(recipe.track)
     with torch.random.fork_rng(devices=range(torch.cuda.device_count())):
         parts, data = assembled(recipe)
         trial_parts = copy.copy(parts)

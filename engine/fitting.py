@@ -16,6 +16,7 @@ from engine.control import StopWaiting
 from engine.data.batches import ResidentBatches, StreamedBatches
 from engine.data.order import order
 from engine.data.workers import only_while_waiting
+from engine.distributed import writes
 from engine.epochs import Epochs
 from engine.errors import EpochalError, RunError
 from engine.events import Rewound, RunEnded, RunStarted, Trained
@@ -23,9 +24,11 @@ from engine.failures import Failure
 from engine.loop import NonFiniteLoss
 from engine.pace import Pace
 from engine.standing import REPORT_SECONDS
+from engine.track.attach import attach
 
 if TYPE_CHECKING:
     from engine.history import History
+    from engine.recipe import Track
     from engine.run import Run, Saved
 
 WORTH_A_WORD = 10.0  # seconds of a run from which its waiting is measured well enough to say what would end it
@@ -318,6 +321,11 @@ class Fitting(Epochs):
         moves = [event for event in history.settings if event.field == "training.execution"]
         if self.whole is not None and self.plan.execution == "auto":
             self._due = [(event.step, None, Change(event.field, event.value)) for event in moves]
+
+    def tell_others(self, track: Track, config: Mapping[str, Any]) -> None:
+        """Tell the tools that `track` names as well; `config` is what they show of the run. Once, before the start."""
+        if writes():
+            attach(self.on, self.reporter.state, self.run, track, config)
 
     def note(self, text: str, *warnings: str) -> None:
         """Say this when the run begins."""

@@ -17,6 +17,7 @@ from engine.plan import length
 from engine.recipe import Recipe
 from engine.run import Run, Saved, environment, files
 from engine.settings import differences
+from engine.track.attach import refuse_missing
 
 if TYPE_CHECKING:
     from engine.trainer import Trainer
@@ -24,7 +25,7 @@ if TYPE_CHECKING:
 Made = Callable[[Parts, Recipe, Run | None, Control | None], "Trainer"]
 
 # What a fork may change and still go on from the same place: the state of the optimizer and the position keep their meaning.
-_SECTIONS = ("loss", "training", "checkpoint")
+_SECTIONS = ("loss", "training", "checkpoint", "track")
 _KEYS = ("name", "data.workers")
 _NOT = ("training.precision", "training.accumulate", "training.ema", "training.weights",
         "optimizer.name", "optimizer.groups", "optimizer.no_decay")  # fmt: skip
@@ -57,6 +58,7 @@ def fork(
             groups = parts.optimizer.param_groups
             options = [key for key in changed if key.startswith("optimizer.")]
             in_the_way = [key for key in options if any(key.partition(".")[2] not in group for group in groups)]
+    refuse_missing(recipe.track)
     if in_the_way or parts is None:
         recipe = recipe.replace(**{"training.weights": str((saved.path / "model.safetensors").resolve())})
         parts = assemble(recipe)

@@ -12,7 +12,18 @@ from typing import Any
 from engine.errors import RecipeError
 from engine.settings import apply_settings, parse_setting, read_toml, to_toml, with_value
 
-__all__ = ["Checkpoint", "Component", "Loading", "Recipe", "Training", "apply_settings", "option", "parse_setting", "read_toml"]
+__all__ = [
+    "Checkpoint",
+    "Component",
+    "Loading",
+    "Recipe",
+    "Track",
+    "Training",
+    "apply_settings",
+    "option",
+    "parse_setting",
+    "read_toml",
+]
 
 
 def option(default: Any, help: str, **rules: Any) -> Any:
@@ -144,6 +155,15 @@ class Checkpoint:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class Track:
+    """Where else it is told what a run states."""
+
+    tensorboard: bool = option(False, "write TensorBoard's event files into the run's directory as well")
+    mlflow: str | None = option(None, "tell an MLflow server, by its URI, or a folder for MLflow's files")
+    wandb: str | None = option(None, "tell Weights & Biases, in this project; offline where nobody is logged in")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Recipe:
     """One experiment. `Recipe()` is the default one: an MLP on scikit-learn's digits."""
 
@@ -162,6 +182,7 @@ class Recipe:
     scheduler: Component | None = None
     training: Training = field(default_factory=Training)
     checkpoint: Checkpoint = field(default_factory=Checkpoint)
+    track: Track = field(default_factory=Track)
 
     @classmethod
     def from_dict(cls, values: Mapping[str, Any]) -> Recipe:
@@ -201,6 +222,7 @@ class Recipe:
             loading=Loading(**loading),
             training=Training(**table("training")),
             checkpoint=Checkpoint(**table("checkpoint")),
+            track=Track(**table("track")),
         )
 
     def to_dict(self, *, complete: bool = True) -> dict[str, Any]:
@@ -218,6 +240,7 @@ class Recipe:
                 values[kind] = {"name": component.name, **arguments, **options}
         values["training"] = _options(self.training)
         values["checkpoint"] = _options(self.checkpoint)
+        values["track"] = _options(self.track)
         return values
 
     @classmethod
@@ -273,7 +296,7 @@ class Recipe:
         return Recipe.from_dict(values)
 
 
-def _options(options: Loading | Training | Checkpoint) -> dict[str, Any]:
+def _options(options: Loading | Training | Checkpoint | Track) -> dict[str, Any]:
     return {key: value for key, value in dataclasses.asdict(options).items() if value is not None}
 
 

@@ -228,7 +228,9 @@ class Sweep:
         known = environment() | {"differs": recipe.differs()}
         run = None if self._runs is None else Run.create(self._runs, recipe.name, recipe.to_toml(), known)
         plan = replace(recipe.training, execution="eager")  # of what is not a step: nothing is to be compiled for it
-        return self._heard(member, Fitting(parts, plan, recipe.checkpoint, recipe.name, run, None))
+        fitting = Fitting(parts, plan, recipe.checkpoint, recipe.name, run, None)
+        fitting.tell_others(recipe.track, recipe.to_dict())
+        return self._heard(member, fitting)
 
     def _say(self, member: Member, text: str) -> None:
         for kind, listener in self._listeners:

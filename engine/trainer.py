@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -13,7 +14,8 @@ from engine.control import Control
 from engine.distributed import first, writes
 from engine.fitting import Fitting, Result
 from engine.metrics import Metric
-from engine.recipe import Checkpoint, Recipe, Training
+from engine.recipe import Checkpoint, Recipe, Track, Training
+from engine.track.attach import refuse_missing
 
 if TYPE_CHECKING:
     from engine.parts import Parts
@@ -46,6 +48,7 @@ class Trainer(Fitting):
         checkpoint: Checkpoint | None = None,
         control: Control | None = None,
         name: str | None = None,
+        track: Track | None = None,
         **plan: Any,
     ) -> None:
         """Bring one's own objects; they are used as they are and nothing is reseeded.
@@ -54,10 +57,11 @@ class Trainer(Fitting):
         of `(inputs, targets)`), Datasets, or `(inputs, targets)` tensors, which are batched by `batch_size` in an order
         that follows from `seed`. `scheduler` is torch's; it steps as torch's documentation steps its class. `plan` takes the
         other fields of `engine.recipe.Training` by name (precision, execution, accumulate, clip_norm, monitor, patience, …).
-        With `run_dir` the run is written there, and a run that is already there is continued.
+        With `run_dir` the run is written there, and a run that is already there is continued. `track` says who else is told.
         """
         from engine.own import own_parts
 
+        refuse_missing(track or Track())
         training = Training(epochs=epochs, device=device, **plan)
         parts = own_parts(model, loss, optimizer, train, validation, scheduler, metrics, training, batch_size, seed)
         run, continued = None, False
@@ -69,6 +73,7 @@ class Trainer(Fitting):
                 run.refuse_if_training()
         continued = first(continued)
         super().__init__(parts, training, checkpoint or Checkpoint(), name or type(model).__name__, run, control)
+        self.tell_others(track or Track(), {"training": dataclasses.asdict(training)})
         if continued:
             self.restore()
 
@@ -80,6 +85,7 @@ class Trainer(Fitting):
         """
         from engine.assemble import assemble
 
+        refuse_missing(recipe.track)
         parts = assemble(recipe)
         run = None
         if runs is not None and writes():
@@ -149,4 +155,5 @@ class Trainer(Fitting):
     def _made(cls, parts: Parts, recipe: Recipe, run: Run | None, control: Control | None) -> Trainer:
         trainer = cls.__new__(cls)
         Fitting.__init__(trainer, parts, recipe.training, recipe.checkpoint, recipe.name, run, control)
+        trainer.tell_others(recipe.track, recipe.to_dict())
         return trainer

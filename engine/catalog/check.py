@@ -13,10 +13,14 @@ from engine.catalog.fields import REQUIRED, Field, Section, kind_of, shown
 from engine.catalog.signature import fields_of_options
 from engine.catalog.tasks import loss_for, misfit, model_for, task_of
 from engine.errors import Problem, RecipeError
-from engine.recipe import Checkpoint, Recipe, Training
+from engine.recipe import Checkpoint, Recipe, Track, Training
 
 COMPONENTS = {"data": "Data", "model": "Model", "loss": "Loss", "optimizer": "Optimizer", "scheduler": "Scheduler"}
-PLANS = {"training": ("Training", fields_of_options(Training)), "checkpoint": ("Checkpoints", fields_of_options(Checkpoint))}
+PLANS = {
+    "training": ("Training", fields_of_options(Training)),
+    "checkpoint": ("Checkpoints", fields_of_options(Checkpoint)),
+    "track": ("Tracking", fields_of_options(Track)),
+}
 OWN = fields_of_options(Recipe)  # the recipe's own name and seed
 
 

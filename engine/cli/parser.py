@@ -312,6 +312,7 @@ def _recipe_options(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--epochs", metavar="N", help="short for --set training.epochs=N")
     parser.add_argument("--device", metavar="D", help="short for --set training.device=D")
     parser.add_argument("--name", metavar="N", help="the name of the recipe, and so of the run")
+    parser.add_argument("--tensorboard", action="store_true", help="short for --set track.tensorboard=true")
 
 
 def _runs_option(parser: Any) -> None:

@@ -32,4 +32,5 @@ def recipe_values(arguments: argparse.Namespace) -> dict[str, Any]:
     named = [f"{kind}.name={name}" for kind, name in (("data", arguments.data), ("model", arguments.model)) if name is not None]
     shortcuts = {"training.epochs": arguments.epochs, "training.device": arguments.device, "name": arguments.name}
     settings = [f"{key}={value}" for key, value in shortcuts.items() if value is not None]
+    settings += ["track.tensorboard=true"] if arguments.tensorboard else []
     return apply_settings(values, [*named, *arguments.settings, *settings])

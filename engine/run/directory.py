@@ -25,6 +25,7 @@ from engine.run.machine import environment as this_environment
 from engine.run.status import ALIVE, ENDED, Status
 
 if TYPE_CHECKING:
+    from engine.recipe import Track
     from engine.run.checkpoints import Checkpoints
     from engine.track.live import Live
 
@@ -188,6 +189,7 @@ class Run:
         steps: int | None = None,
         monitor: str = "val/loss",
         mode: str = "",
+        track: Track | None = None,
     ) -> Run:
         """Make the directory of a new run below `root`, named by local time and `name`, with its recipe and environment.
 
@@ -202,14 +204,16 @@ class Run:
 
         config: what tells this run from others, in lists and comparisons. epochs, steps: how many there will be, where that
         is known. monitor: what decides where the run was best, by the least or the largest as `mode` ("min", "max") has it;
-        left out, as the metric's name has it.
+        left out, as the metric's name has it. track: who else is told, as [track] of a recipe has it.
         environment: JSON values; left out, those of `engine.run.environment()`. RunError when it can't be made.
         """
         plan = None
         if recipe_toml is None:
             from engine.track.live import Live, Plan
 
-            plan = Plan(name=name, epochs=epochs, steps=steps, monitor=monitor, mode=mode, config=as_config(config))
+            plan = Plan(
+                name=name, epochs=epochs, steps=steps, monitor=monitor, mode=mode, config=as_config(config), track=track
+            )
         root = Path(root)
         run: Run | None = None
         try:

@@ -22,11 +22,13 @@ from engine.reporter import Reporter
 from engine.run import files, strict_json
 from engine.run.about import CONFIG
 from engine.run.control_file import Inbox, deliver
+from engine.track.attach import attach, refuse_missing
 from engine.track.book import Book
 from engine.track.names import canonical
 
 if TYPE_CHECKING:
     from engine.history import History
+    from engine.recipe import Track
     from engine.run import Run
 
 SECONDS = 0.25  # between two looks of the thread
@@ -45,8 +47,11 @@ class Plan:
     monitor: str = "val/loss"
     mode: str = ""  # "min" or "max"; "": by the metric's name
     config: Mapping[str, Any] = field(default_factory=dict)
+    track: Track | None = None
 
     def __post_init__(self) -> None:
+        if self.track is not None:
+            refuse_missing(self.track)
         for key, value in (("epochs", self.epochs), ("steps", self.steps)):
             if value is not None and (type(value) is not int or value < 1):
                 raise RunError(f"{key} is {value!r} and must be a whole number of 1 or more, or None")
@@ -90,6 +95,8 @@ class Live:
         self._reporter.on(Event, Recorder(self._run, self._reporter.state).take)
         self._notifier = Notifier.of_user()
         self._notifier.watch(self)
+        if self._plan.track is not None:
+            attach(self._reporter.on, self._reporter.state, self._run, self._plan.track, self._plan.config)
         self._inbox = Inbox(self._run.path / "control.jsonl")
         self._start = time.monotonic()
         device, name = _device()
