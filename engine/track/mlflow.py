@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import math
+import os
 from collections.abc import Mapping
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from engine.events import Event, RunEnded, RunStarted
@@ -29,12 +31,15 @@ class MLflow:
 
     def begin(self, started: RunStarted) -> None:
         """Make the run there, or find it again."""
-        import os
-
         from mlflow.entities import Param
         from mlflow.tracking import MlflowClient
 
-        self._client: Any = MlflowClient(tracking_uri=self._uri)
+        uri = self._uri
+        if "://" not in uri:
+            uri = Path(uri).expanduser().resolve().as_uri()
+        if uri.startswith("file:"):
+            os.environ.setdefault("MLFLOW_ALLOW_FILE_STORE", "true")  # newer ones want to be told that a folder is wanted
+        self._client: Any = MlflowClient(tracking_uri=uri)
         self._id = self._earlier() if started.step else ""
         if self._id:
             self._client.update_run(self._id, status="RUNNING")

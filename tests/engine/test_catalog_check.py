@@ -20,7 +20,7 @@ def test_sections_follow_the_names() -> None:
         return {group.key: [field.key for field in group.fields] for group in catalog.sections(values)}
 
     found = groups(optimizer={"name": "SGD"}, data={"name": "csv"})
-    assert list(found) == ["", "data", "model", "loss", "optimizer", "scheduler", "training", "checkpoint"]
+    assert list(found) == ["", "data", "model", "loss", "optimizer", "scheduler", "training", "checkpoint", "track"]
     assert found[""] == ["name", "seed"]
     assert found["optimizer"][:2] == ["lr", "momentum"]
     assert {"path", "target", "batch_size", "validation"} <= set(found["data"])

@@ -56,7 +56,7 @@ def test_a_file_is_read(tmp_path: Path) -> None:
 
 def test_the_complete_form_holds_every_default_in_order() -> None:
     values = Recipe().to_dict()
-    assert list(values) == ["name", "seed", "data", "model", "loss", "optimizer", "training", "checkpoint"]
+    assert list(values) == ["name", "seed", "data", "model", "loss", "optimizer", "training", "checkpoint", "track"]
     assert list(values["optimizer"])[:3] == ["name", "lr", "betas"]
     assert values["optimizer"]["betas"] == [0.9, 0.999]
     assert values["data"]["batch_size"] == 32 and values["data"]["validation"] == 0.2
@@ -114,7 +114,7 @@ def variants() -> st.SearchStrategy[dict[str, Any]]:
     sections = {section.key: section for section in catalog.sections(Recipe().to_dict(complete=False))}
     plans = {
         key: st.fixed_dictionaries({}, optional={field.key: value_for(field) for field in sections[key].fields})
-        for key in ("training", "checkpoint")
+        for key in ("training", "checkpoint", "track")
     }
     loading = {field.key: value_for(field) for field in sections["data"].fields}
     loading["reconstruct"] = st.just(False)  # the data are then for other models

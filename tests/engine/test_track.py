@@ -208,15 +208,15 @@ def test_mlflow_reads_what_the_journal_has(tmp_path: Path, monkeypatch: pytest.M
     pytest.importorskip("mlflow")
     from mlflow.tracking import MlflowClient
 
-    monkeypatch.setenv("MLFLOW_ALLOW_FILE_STORE", "true")
-    uri = (tmp_path / "theirs").as_uri()
+    monkeypatch.delenv("MLFLOW_ALLOW_FILE_STORE", raising=False)
+    uri = str(tmp_path / "theirs")
     control = Control()
     trainer = Trainer.from_recipe(recipe(**{"track.mlflow": uri}), runs=tmp_path / "runs", control=control)
     trainer.on(EpochEnded, lambda event: control.stop() if event.epoch == 2 else None)
     run = trainer.fit().run
     assert run is not None
     Trainer.resume(run.path).fit()
-    client = MlflowClient(tracking_uri=uri)
+    client = MlflowClient(tracking_uri=(tmp_path / "theirs").as_uri())
     (there,) = client.search_runs([client.get_experiment_by_name("epochal").experiment_id])
     assert (there.info.status, there.info.run_name) == ("FINISHED", run.name)
     assert there.data.params["optimizer.lr"] == "0.001" and there.data.params["data.name"] == "iris"
