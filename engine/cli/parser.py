@@ -350,16 +350,12 @@ class _Formatter(argparse.HelpFormatter):
 
 
 class _Version(argparse.Action):
-    """The version of the installed package, looked up only when asked for."""
+    """The version, looked up only when asked for."""
 
     def __call__(self, parser: argparse.ArgumentParser, *_: Any) -> None:
-        from importlib.metadata import PackageNotFoundError, version
+        from engine import __version__
 
-        try:
-            number = version("epochal")
-        except PackageNotFoundError:  # run from a checkout
-            number = "(not installed)"
-        print(f"epochal {number}")
+        print(f"epochal {__version__}")
         parser.exit()
 
 
