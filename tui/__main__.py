@@ -5,6 +5,10 @@ from __future__ import annotations
 import os
 import sys
 from pathlib import Path
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from argparse import ArgumentParser
 
 Asked = dict[str, str | None]  # recipe, runs, attach
 
@@ -22,6 +26,8 @@ def main(argv: list[str] | None = None) -> int:
         from tui.serving import main as serve
 
         return serve(arguments[1:])
+    if arguments[:1] == ["completion"]:
+        _tell_completion()
     terminal = os.isatty(0) and os.isatty(1)
     asked = _attach(arguments) if arguments[:1] == ["attach"] else _console(arguments)
     if asked is None or ("attach" in asked and not terminal):
@@ -46,17 +52,40 @@ def main(argv: list[str] | None = None) -> int:
 def _console(arguments: list[str]) -> Asked | None:
     """What the console is asked for; None when it is not."""
     if arguments[:1] == ["console"]:
-        import argparse
-
-        parser = argparse.ArgumentParser(prog="epochal console", description="Open the console, with a recipe filled in.")
-        parser.add_argument("recipe", nargs="?", help="a TOML file; the default recipe when left out")
-        parser.add_argument("--runs", metavar="DIR", help="where runs are kept (else $EPOCHAL_RUNS, else ./runs)")
-        return dict(vars(parser.parse_args(arguments[1:])))
+        return dict(vars(_console_parser().parse_args(arguments[1:])))
     if not arguments:
         return {}
     if len(arguments) == 1 and arguments[0].endswith(".toml"):
         return {"recipe": arguments[0]}
     return None
+
+
+def _console_parser() -> ArgumentParser:
+    import argparse
+
+    parser = argparse.ArgumentParser(prog="epochal console", description="Open the console, with a recipe filled in.")
+    parser.add_argument("recipe", metavar="RECIPE.toml", nargs="?", help="the recipe; left out: an MLP on the digits")
+    parser.add_argument("--runs", metavar="DIR", help="where runs are kept; left out: $EPOCHAL_RUNS, else ./runs")
+    return parser
+
+
+def _tell_completion() -> None:
+    """Of the commands that the command line's parser does not know."""
+    from engine.cli.completion import more
+
+    def plot() -> ArgumentParser:
+        from tui.plot_command import make_parser
+
+        return make_parser()
+
+    def serve() -> ArgumentParser:
+        from tui.serving import make_parser
+
+        return make_parser()
+
+    more["console"] = "open the console", _console_parser
+    more["plot"] = "draw the chart of runs as text", plot
+    more["serve"] = "show the console in a browser", serve
 
 
 def _attach(arguments: list[str]) -> Asked | None:

@@ -31,7 +31,7 @@ def main(arguments: Sequence[str]) -> int:
     """Draw what `arguments` ask for. Returns the exit status: 0, or 2 for a mistake, told in one sentence."""
     with lasting(sys.stdout, sys.stderr) as (out, err):  # `| head` may have seen enough
         try:
-            out.line(plot(_parser().parse_args(arguments), ascii=not _takes(out), colour=_colour(out)))
+            out.line(plot(make_parser().parse_args(arguments), ascii=not _takes(out), colour=_colour(out)))
         except SystemExit as exit:  # --help, or a mistake that is told already
             return int(exit.code or 0)
         except EpochalError as error:
@@ -40,7 +40,8 @@ def main(arguments: Sequence[str]) -> int:
     return 0
 
 
-def _parser() -> Parser:
+def make_parser() -> Parser:
+    """What the command understands."""
     parser = Parser(
         prog="epochal plot", allow_abbrev=False, description="Draw a metric of one run or several as text: the console's chart."
     )

@@ -189,6 +189,10 @@ def make_parser(prog: str) -> Parser:
     doctor.add_argument("--json", action="store_true", help="as a JSON list")
     _runs_option(doctor)
 
+    completion = command("completion", "engine.cli.completion", "what bash, zsh or fish runs to complete commands", _COMPLETION)
+    completion.add_argument("shell", metavar="SHELL", help="bash, zsh or fish")
+    completion.add_argument("words", nargs=argparse.REMAINDER, help=argparse.SUPPRESS)
+
     catalog = command("catalog", "engine.cli.show", "list what a recipe can name, and the fields of each")
     catalog.add_argument("kind", metavar="KIND", nargs="?", help="data, model, loss, optimizer or scheduler")
     catalog.add_argument("name", metavar="NAME", nargs="?", help="one of that kind: show its fields")
@@ -293,6 +297,9 @@ catalog, or own code; left out: the validation part of the recipe"""
 _MODEL = """a run: its directory, its name, a part of the name that only it has, or last; or an exported .safetensors file"""
 _INPUTS = """a .csv, .tsv, .parquet, .npy, .npz or .safetensors file, a .txt, a folder of pictures, or - for a CSV on standard
 input"""
+_COMPLETION = """Print what a shell is to run so that Tab completes commands, options, runs, recipes, fields and values. In
+~/.bashrc: eval "$(epochal completion bash)"; in ~/.zshrc, after compinit: eval "$(epochal completion zsh)"; in
+~/.config/fish/config.fish: epochal completion fish | source."""
 _RUNS = "where runs are kept; left out: $EPOCHAL_RUNS, else ./runs"
 _RECIPE = "the recipe; left out: an MLP on the digits"
 _RUN = "its directory, its name, a part of the name that only it has, or last (which is also meant when left out)"
