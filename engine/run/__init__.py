@@ -16,7 +16,7 @@ _HOME = {
     "Status": "status",
     "environment": "machine",
     "load_history": "directory",
-    "runs_root": "directory",
+    "runs_root": "root",
 }
 
 __all__ = [*_HOME]  # noqa: PLE0604  # all of them are text
@@ -27,11 +27,11 @@ if TYPE_CHECKING:
     from engine.run.directory import Run as Run
     from engine.run.directory import RunSummary as RunSummary
     from engine.run.directory import load_history as load_history
-    from engine.run.directory import runs_root as runs_root
     from engine.run.follow import Follower as Follower
     from engine.run.journal import Journal as Journal
     from engine.run.lock import Lock as Lock
     from engine.run.machine import environment as environment
+    from engine.run.root import runs_root as runs_root
     from engine.run.status import Status as Status
 
 

@@ -22,6 +22,7 @@ from engine.run.about import CONFIG, about, as_config
 from engine.run.journal import Journal
 from engine.run.lock import Lock
 from engine.run.machine import environment as this_environment
+from engine.run.root import runs_root
 from engine.run.status import ALIVE, ENDED, Status
 
 if TYPE_CHECKING:
@@ -291,11 +292,6 @@ class Run:
         if recipe_toml is not None:
             files.write_atomically(self.recipe_path, recipe_toml.encode())
         self.status.write("starting")
-
-
-def runs_root(argument: Path | str | None = None) -> Path:
-    """Where runs are kept: the argument, else $EPOCHAL_RUNS, else ./runs."""
-    return Path(argument or os.environ.get("EPOCHAL_RUNS") or "runs")
 
 
 def load_history(run: Run) -> History:

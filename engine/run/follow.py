@@ -10,8 +10,9 @@ from typing import Any
 from engine.errors import RunError
 from engine.events import Event, Message, RunEnded
 from engine.history import History
-from engine.run.directory import Run, runs_root
+from engine.run.directory import Run
 from engine.run.journal import parse_line
+from engine.run.root import runs_root
 from engine.run.sound import event_from
 from engine.run.status import ALIVE, Status
 

@@ -46,7 +46,7 @@ FORM = ("new run", "batch_size", "quit")  # title, a field, the line of keys
 HELP = "Keys"  # the title of the help
 KEYS = [("+", "0.8 ·"), ("-", "0.6 ·"), ("x", "by epoch"), ("x", "by t"), ("x", "by step"), ("\x1b[D", "cursor step"),
         ("z", " to "), ("f", "whole run")]  # fmt: skip
-DIALOG = [("?", HELP), ("?", "by step")]
+DIALOG = [("?", HELP), ("?", "1 Chart")]  # of which the second is of the screen under it, whatever its chart shows
 WARM = 4.0  # seconds of training before anything is counted
 LONG = 30.0  # over which the slow link is measured
 SETTLE = 0.5  # and of a turn
