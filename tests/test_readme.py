@@ -1,4 +1,4 @@
-"""The README's Python runs as it stands there."""
+"""The README's Python runs as it stands there, and what the contributor's page names is there."""
 
 from __future__ import annotations
 
@@ -43,3 +43,20 @@ def test_the_recipe_of_the_readme_is_valid() -> None:
 def test_the_search_of_the_readme_is_valid() -> None:
     text = next(text for text in re.findall(r"```toml\n(.*?)```", README, re.DOTALL) if text.startswith("[search]"))
     assert plan_of(tomllib.loads(text)).workers == 2
+
+
+def test_the_contributors_page_names_what_is_there() -> None:
+    root = Path(__file__).parents[1]
+    page = (root / ".github" / "CONTRIBUTING.md").read_text(encoding="utf-8")
+    named = re.findall(r"`((?:engine|tui|tests|\.github)/[\w./-]*)`", page)
+    assert named and not [path for path in named if not (root / path).exists()]
+    house = page.partition("## The house")[2].partition("```\n")[2].partition("```")[0]
+    folder = ""
+    for line in house.splitlines():
+        paths = re.match(r" *([\w./]+)(?:  ([\w./]+))?", line)
+        assert paths is not None
+        folder = "" if not line.startswith(" ") else folder
+        assert all((root / (folder + path)).exists() for path in paths.groups() if path)
+        folder = folder or paths[1]
+    makefile = (root / "Makefile").read_text(encoding="utf-8")
+    assert not [goal for goal in re.findall(r"make ([a-z-]+)", page) if f"\n{goal}:" not in makefile]
