@@ -9,8 +9,9 @@ INSTALL = $(BIN)/python -m pip install --quiet -c constraints.txt
 run: $(VENV)/installed
 	@$(BIN)/epochal
 
+# A file of tests for each processor at a time: many of them wait for a terminal or a process.
 test: lint
-	$(BIN)/python -m pytest
+	$(BIN)/python -m pytest -n logical --maxprocesses 4 --dist loadfile
 
 lint: $(VENV)/installed-test
 	$(BIN)/ruff format --check .
