@@ -28,6 +28,7 @@ _HOME = {
     "Search": "search.searching",
     "Sweep": "sweeping",
     "load_model": "trained",
+    "export_model": "export.model",
     "evaluate": "evaluating",
     "Evaluation": "evaluation",
     "predict": "prediction",
@@ -77,6 +78,7 @@ if TYPE_CHECKING:
     from engine.events import Sampled as Sampled
     from engine.events import Trained as Trained
     from engine.events import Validated as Validated
+    from engine.export.model import export_model as export_model
     from engine.history import History as History
     from engine.history import Series as Series
     from engine.prediction import Predictions as Predictions

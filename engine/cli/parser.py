@@ -172,10 +172,16 @@ def make_parser(prog: str) -> Parser:
     predict.add_argument("--force", action="store_true", help="replace a FILE that is there")
     _model_options(predict)
 
-    export = command("export", "engine.cli.export", "write a recipe, or that of a run, for others", _EXPORT)
-    export.add_argument("what", metavar="RUN|RECIPE.toml", help=f"a recipe's file, or a run: {_RUN.partition(' (')[0]}")
-    export.add_argument("--script", action="store_true", help="the plain PyTorch script that trains it")
-    export.add_argument("-o", "--output", metavar="FILE", help="a file that is not there yet; left out: standard output")
+    export = command("export", "engine.cli.export", "write a run's model, or the script of a recipe, for others", _EXPORT)
+    export.add_argument("what", metavar="RUN|RECIPE.toml", help=f"{_MODEL}; for a script also a recipe's file")
+    export.add_argument("file", metavar="FILE", nargs="?", help=_EXPORTED)
+    export.add_argument("--format", choices=("safetensors", "onnx", "torch", "script"), help="left out: by the file's ending")
+    export.add_argument(
+        "--script", action="store_true", help="the plain PyTorch script that trains it; short for --format script"
+    )
+    export.add_argument("-o", "--output", metavar="FILE", help="as FILE")
+    export.add_argument("--checkpoint", metavar="C", help=_CHECKPOINT)
+    export.add_argument("--force", action="store_true", help="replace a FILE that is there")
     _runs_option(export)
 
     examples = command("examples", "engine.cli.examples", "recipes to begin with: list them, or copy one", _EXAMPLES)
@@ -280,8 +286,12 @@ status as for train."""
 _CHECK = "Check a recipe: every field, and a dry run of one real batch on copies. Exit status 2 when something is wrong."
 _FIND_LR = """Look for a learning rate: a copy of the model is trained with a rate that grows from step to step,
 until the loss comes apart. Nothing is written. Exit status 2 when something is wrong with the recipe."""
-_EXPORT = """Write a recipe, or that of a run, as a script of plain PyTorch that depends on torch and the data's library alone
+_EXPORT = """Write a run's model as safetensors with the recipe inside, as ONNX or by torch.export, checked against the model on
+a real batch; or a recipe, or that of a run, as a script of plain PyTorch that depends on torch and the data's library alone
 and on a CPU prints the same losses to the last bit. What such a script can't say is one sentence that names the field."""
+_EXPORTED = """ends in .safetensors, .onnx, .pt2 or .py; left out: a script goes to standard output, a model into a file here
+that is called like the run"""
+_CHECKPOINT = "best, last or a step; left out: best where there is one, else last"
 _EXAMPLES = """Small recipes with all that they need, one for each kind of task. One is copied, with the data or code that it
 names, into a directory, and the command that trains it is printed."""
 _DOCTOR = """Look at versions, devices, the compiler, the terminal, the disk of the runs and the extras: a line for each finding
@@ -327,7 +337,7 @@ def _runs_option(parser: Any) -> None:
 
 
 def _model_options(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("--checkpoint", metavar="C", help="best, last or a step; left out: best where there is one, else last")
+    parser.add_argument("--checkpoint", metavar="C", help=_CHECKPOINT)
     parser.add_argument("--device", metavar="D", help="where it is computed; left out: auto")
     parser.add_argument("--batch-size", type=_count, default=256, metavar="N", help="samples at a time; left out: 256")
     _runs_option(parser)

@@ -21,6 +21,7 @@ PURPOSES = {
     "metrics": "any metric of torchmetrics by name, in training.metrics",
     "images": 'pictures in folders (data.name = "images")',
     "parquet": 'tables in Parquet files (data.name = "parquet")',
+    "onnx": "models written as ONNX (epochal export RUN model.onnx)",
     "vision": "data sets and models of torchvision and timm by name",
     "hub": "data sets of the Hugging Face hub by name",
     "search": "the search of a recipe's values by Optuna ([search], epochal search)",

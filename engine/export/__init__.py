@@ -10,6 +10,16 @@ from pathlib import Path
 from engine.errors import EpochalError
 from engine.run import files
 
+FORMATS = {"safetensors": ".safetensors", "onnx": ".onnx", "torch": ".pt2", "script": ".py"}  # and what their files end in
+
+
+def format_of(path: Path) -> str:
+    """The format that a file's ending stands for. EpochalError for another ending."""
+    found = {ending: name for name, ending in FORMATS.items()}.get(path.suffix.lower())
+    if found is None:
+        raise EpochalError(f"{path} ends in none of {', '.join(FORMATS.values())}: name it so, or say --format")
+    return found
+
 
 def write(path: Path | str, text: str) -> None:
     """Write a text to a file that is not there yet. EpochalError where that can't be."""
@@ -30,7 +40,7 @@ def made(path: Path, make: Callable[[Path], None], *, force: bool = False) -> No
     aside = path.with_name(f".{path.name}.{os.getpid()}{path.suffix}")
     try:
         try:
-            make(aside)
+            files.fill(aside, make)
             files.sync(aside)
             files.replace(aside, path)
         finally:

@@ -64,6 +64,6 @@ class ViT(nn.Module):
         """(B, C, H, W) or (B, H, W) to (B, output_size)."""
         positions = self.patches(inputs).transpose(1, 2)
         if self.token is not None:
-            positions = torch.cat([self.token.expand(len(positions), 1, -1), positions], dim=1)
+            positions = torch.cat([self.token.expand(positions.shape[0], 1, -1), positions], dim=1)
         positions = self.norm(self.blocks(self.drop(positions + self.position)))
         return self.head(positions[:, 0] if self.token is not None else positions.mean(dim=1))

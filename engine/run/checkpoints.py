@@ -163,7 +163,7 @@ class Checkpoints:
         return path
 
     def _refuse_without_space(self, tensors: Mapping[str, Mapping[str, Tensor]], encoded: bytes) -> None:
-        held = [tensor for group in tensors.values() for tensor in _unique(group)[0].values()]
+        held = [tensor for group in tensors.values() for tensor in unique(group)[0].values()]
         needed = sum(tensor.numel() * tensor.element_size() + _HEADER for tensor in held) + len(encoded) + _HEADERS
         free = files.free(self.directory)
         if free is not None and free < needed:
@@ -220,7 +220,7 @@ class Checkpoints:
             self._warnings.append(text)
 
 
-def _unique(tensors: Mapping[str, Tensor]) -> tuple[dict[str, Tensor], dict[str, str]]:
+def unique(tensors: Mapping[str, Tensor]) -> tuple[dict[str, Tensor], dict[str, str]]:
     """The tensors, each once, and the names that stand for another name's tensor."""
     names: dict[tuple, str] = {}
     aliases: dict[str, str] = {}
@@ -237,16 +237,16 @@ def _unique(tensors: Mapping[str, Tensor]) -> tuple[dict[str, Tensor], dict[str,
 
 def _write_tensors(path: Path, tensors: Mapping[str, Tensor]) -> None:
     """One safetensors file; its metadata lists, as JSON, the names that stand for another name's tensor."""
-    unique, aliases = _unique(tensors)
+    alone, aliases = unique(tensors)
     storages: set[int] = set()
-    for name, tensor in unique.items():
+    for name, tensor in alone.items():
         plain = tensor.detach().cpu().contiguous()
         if plain.untyped_storage().data_ptr() in storages:  # a view that overlaps another tensor: a copy of its own
             plain = plain.clone()
         storages.add(plain.untyped_storage().data_ptr())
-        unique[name] = plain
+        alone[name] = plain
     metadata = {"aliases": json.dumps(aliases)} if aliases else None
-    files.fill(path, lambda target: _save_file(unique, target, metadata))
+    files.fill(path, lambda target: _save_file(alone, target, metadata))
 
 
 def _save_file(tensors: dict[str, Tensor], path: Path, metadata: dict[str, str] | None) -> None:
