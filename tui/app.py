@@ -289,6 +289,18 @@ class Console(Guest):
         self.action_form()
         self.push_screen(QueueScreen(job))
 
+    def action_searches(self, path: Path | None = None) -> None:
+        """The leaderboard of a search: of this one, of that whose trial the cursor is on, else of the newest."""
+        from engine.search.folder import search_of
+        from tui.screens.runs import RunsScreen
+        from tui.screens.search import SearchScreen
+        from tui.screens.train import TrainScreen
+
+        shown = self.screen.shown.path if isinstance(self.screen, TrainScreen) else None
+        run = self.screen.run_path if isinstance(self.screen, RunsScreen) else shown
+        self.action_form()
+        self.push_screen(SearchScreen(path or (run and search_of(run))))
+
     def action_first_steps(self) -> None:
         """Ready experiments for who never trained a model; on a run a tour of its screen."""
         from tui.screens.train import TrainScreen

@@ -17,6 +17,7 @@ class Begun:
 
     path: Path | None = None
     job: int | None = None  # in the queue, of a sweep
+    search: Path | None = None  # the folder of a search
     failure: str = ""  # one sentence
     printed: str = ""
 
@@ -38,6 +39,8 @@ class Starting:
             return Begun(failure=" ".join(sentences) if status == 2 and sentences else reason(status, printed), printed=printed)
         try:
             begun = json.loads(out.strip().splitlines()[-1])
+            if "search" in begun:
+                return Begun(search=Path(begun["search"]), printed=printed)
             return Begun(path=Path(begun["run"]), job=begun.get("job"), printed=printed)
         except (LookupError, TypeError, ValueError):
             return Begun(failure=f"the process said {out.strip()[-200:]!r} instead of where the run is", printed=printed)

@@ -21,6 +21,7 @@ if TYPE_CHECKING:
     from engine.run.queue import Job, Queue
     from engine.run.scores import Scores
     from engine.saved import SavedRecipes
+    from engine.search.board import Board
     from tui.background import Starting
     from tui.dry_run import DryRun
     from tui.evaluating import Evaluating
@@ -53,6 +54,12 @@ class Follows(Protocol):
     def poll(self) -> object: ...
 
 
+class Watches(Protocol):
+    """What looks at a search."""
+
+    def read(self, *, importance: bool) -> Board: ...
+
+
 class Engine:
     """The console's one door to the engine. Every method imports what it needs when it is called."""
 
@@ -61,6 +68,7 @@ class Engine:
     export_command: Sequence[str] = (sys.executable, "-P", "-m", "engine", "export")
     evaluate_command: Sequence[str] = (sys.executable, "-P", "-m", "engine", "evaluate")
     train_command: Sequence[str] = (sys.executable, "-P", "-m", "engine", "train")
+    search_command: Sequence[str] = (sys.executable, "-P", "-m", "engine", "search")
     sweep_command: Sequence[str] = (sys.executable, "-P", "-m", "engine", "sweep")
 
     def __init__(self, runs: Path | None = None) -> None:
@@ -284,6 +292,35 @@ class Engine:
         from tui.background import Starting
 
         return Starting(self.sweep_command, values, self.root, *axes)
+
+    def start_search(self, values: Mapping[str, Any]) -> Starting:
+        """The search of these values in a process of its own, about to begin, or to go on."""
+        return Starting(self.search_command, values, self.root)
+
+    def searches(self) -> list[Path]:
+        """The folders of all searches, the newest first."""
+        from engine.search.folder import Folder
+
+        return [folder.path for folder in Folder.all(self.root)]
+
+    def watch_search(self, path: Path) -> Watches:
+        """What looks at a search again and again. EpochalError where it can't be read, or Optuna is not installed."""
+        from engine.search.board import Watch
+        from engine.search.folder import Folder
+
+        return Watch(Folder(path))
+
+    def stop_search(self, path: Path) -> str:
+        """Have all who work on a search stop; one sentence. EpochalError where there is nobody."""
+        from engine.search.folder import Folder
+
+        return f"{Folder(path).stop()} stopping, with checkpoints; r goes on"
+
+    def go_on_with_search(self, path: Path) -> Starting:
+        """The same search in a process of its own, about to go on. EpochalError where its recipe can't be read."""
+        from engine.search.folder import Folder
+
+        return self.start_search(Folder(path).values)
 
     @property
     def saved(self) -> SavedRecipes:

@@ -82,7 +82,7 @@ def _header(board: Board) -> str:
 
 
 def _said(board: Board, row: Row) -> str:
-    words = [row.state if not row.reason else f"{row.state}: {row.reason.removeprefix('pruned by ')}"]
+    words = [" ".join(filter(None, [row.state, row.why]))]
     if row.value is not None and row.state == "finished":
         words.append(f"{format.metric_name(board.metric)} {format.value(row.value)}")
     return " · ".join([*words, format.duration(row.seconds)])

@@ -20,7 +20,6 @@ from engine.control import Control
 from engine.errors import EpochalError
 from engine.events import Event
 from engine.notify import Call, Notifier
-from engine.run import control_file
 from engine.run.worker import environment
 from engine.search import optunas
 from engine.search.board import Board, Watch
@@ -41,7 +40,8 @@ def search(arguments: argparse.Namespace, out: Stream, err: Stream) -> int:
     if arguments.show:
         return _told(Watch(folder).read(at_once=True), arguments, out)
     if arguments.stop:
-        return _stop(folder, out)
+        out.line(f"{folder.stop()} asked to stop after the step under way, with a checkpoint")
+        return 0
     if arguments.background:
         return _in_background(folder, arguments, out, err)
     arguments.quiet = arguments.quiet or bool(rank)  # one of many speaks
@@ -177,15 +177,6 @@ def _in_background(folder: Folder, arguments: argparse.Namespace, out: Stream, e
         ("stop", f"{arguments.prog} search {folder.name} --stop"),
     ):
         out.line(f"{label:<8}  {text}")
-    return 0
-
-
-def _stop(folder: Folder, out: Stream) -> int:
-    workers = folder.at_work()
-    if not workers:
-        raise EpochalError(f"nobody works on {folder.path}")
-    control_file.tell(folder.control_path, "stop", reason="the search was stopped")
-    out.line(f"{format.counted(len(workers), 'worker')} asked to stop after the step under way, with a checkpoint")
     return 0
 
 

@@ -44,12 +44,16 @@ class Row:
 
     @property
     def label(self) -> str:
-        """ "lr=0.003 hidden=[64]"."""
+        """ "Adam lr=0.003 hidden=[64]"."""
         from engine.sweep import shortened
 
-        return " ".join(
-            f"{name}={said(value)}" for name, value in zip(shortened(self.params), self.params.values(), strict=True)
-        )
+        pairs = zip(shortened(self.params), self.params.values(), strict=True)
+        return " ".join(said(value) if name.endswith(".name") else f"{name}={said(value)}" for name, value in pairs)
+
+    @property
+    def why(self) -> str:
+        """Why it is in that state, where that needs a word: "after epoch 3: val/loss 0.52"."""
+        return self.reason.partition("Pruner ")[2] or self.reason if self.state == "pruned" else self.reason
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

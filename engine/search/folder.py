@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from engine.errors import RunError, nearest
-from engine.run import files, runs_root, strict_json
+from engine.run import control_file, files, runs_root, strict_json
 from engine.run.queue import Process
 from engine.search.plan import Plan, plan_of, without
 
@@ -73,8 +73,7 @@ class Folder:
             if is_search(path):
                 return cls(path)
         for path in (Path(which), top / which):
-            of = trial_of(path)
-            if of is not None and is_search(found := path.absolute().parent / SEARCHES / of[0]):
+            if (found := search_of(path)) is not None:
                 return cls(found)
         there = [folder.name for folder in cls.all(top)]
         said = f"; there are {', '.join(there)}" if there else f" in {top / SEARCHES}"
@@ -185,6 +184,15 @@ class Folder:
         """That process is at work no more."""
         (self.workers_path / f"{name}.json").unlink(missing_ok=True)
 
+    def stop(self) -> str:
+        """Have all who work on it stop, after the step under way and with a checkpoint; who they are: "2 workers". RunError
+        where there is nobody."""
+        count = len(self.at_work())
+        if not count:
+            raise RunError(f"nobody works on {self.path}")
+        control_file.tell(self.control_path, "stop", reason="the search was stopped")
+        return f"{count} worker{'s' * (count > 1)}"
+
     def at_work(self) -> list[str]:
         """Who is."""
         try:
@@ -205,6 +213,13 @@ def trial_of(run: Path) -> tuple[str, int] | None:
         return str(values["search"]["name"]), int(values["search"]["trial"])
     except (OSError, ValueError, TypeError, KeyError, RecursionError):
         return None
+
+
+def search_of(run: Path) -> Path | None:
+    """The folder of the search that a run is a trial of."""
+    of = trial_of(run)
+    path = run.absolute().parent / SEARCHES / of[0] if of is not None else None
+    return path if path is not None and is_search(path) else None
 
 
 def _alive(path: Path) -> bool:

@@ -34,7 +34,7 @@ class FormScreen(FormTrying):
         """Check everything; train, or go to the first field that is wrong. Several values are a sweep."""
         if self.console_app.training:
             self.notify("a run is training: t goes back to it, s there stops it; B starts beside it", severity="warning")
-        elif self.model.several:
+        elif self.model.several or self.searches:
             self.action_background()
         elif self._checked(self.action_start):
             self._of, self._edited_since = self.engine.complete(self.model.values), False
@@ -46,16 +46,27 @@ class FormScreen(FormTrying):
             self.notify("a run is being started; it takes some seconds")
         elif self._checked(self.action_background):
             self._of, self._edited_since = self.engine.complete(self.model.values), False
-            axes = self._axes()
-            start = self.engine.start_sweep if axes else self.engine.start_in_background
-            self._background = start(self.model.values if axes else self._of, *axes)
-            self._starting = f"starting {f'a sweep of {self._members():,} runs' if axes else 'in the background'} …"
+            axes, search = self._axes(), self.model.values.get("search")
+            if axes and search:
+                self.notify(
+                    "several values are a sweep, and the recipe has a [search]: one of them at a time", severity="warning"
+                )
+                return
+            if search:
+                self._background = self.engine.start_search({**self._of, "search": search})
+            else:
+                start = self.engine.start_sweep if axes else self.engine.start_in_background
+                self._background = start(self.model.values if axes else self._of, *axes)
+            what = f"a sweep of {self._members():,} runs" if axes else "the search" if search else "in the background"
+            self._starting = f"starting {what} …"
             self._draw_title()
             self._waiting_for = self.set_interval(0.1, self._look_at_background)
 
     def action_queue(self) -> None:
         """Check everything; put it into the queue as it is now."""
-        if self._checked(self.action_queue):
+        if self.searches:
+            self.notify("a search is not queued: r begins it, in a process of its own", severity="warning")
+        elif self._checked(self.action_queue):
             self._of, self._edited_since = self.engine.complete(self.model.values), False
             values, axes = self.model.values if self.model.several else self._of, self._axes()
             threading.Thread(target=self._enqueue, args=(dict(values), axes), name="epochal-queue", daemon=True).start()
@@ -146,6 +157,8 @@ class FormScreen(FormTrying):
         self._draw_title()
         if begun.job is not None:
             self.console_app.action_queue(begun.job)
+        elif begun.search is not None:
+            self.console_app.action_searches(begun.search)
         elif begun.path is not None:
             self.console_app.action_form()
             self.console_app.follow(begun.path)

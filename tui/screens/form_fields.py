@@ -162,7 +162,7 @@ class FormFields(Base):
     def _draw_title(self) -> None:
         changes = self.model.changes()
         parts = [
-            f"a sweep of {self._members():,} runs" if self.model.several else "",
+            f"a sweep of {self._members():,} runs" if self.model.several else "a search" if self.searches else "",
             self.source or "default recipe",
             f"{changes} differ{'s' if changes == 1 else ''} from the defaults" if changes else "",
         ]
@@ -184,7 +184,8 @@ class FormFields(Base):
     def _draw_hint(self) -> None:
         line = self._focused_line()
         if line is None:
-            what = f"the sweep of {self._members():,} runs" if self.model.several else "as it stands"
+            usual = "the search" if self.searches else "as it stands"
+            what = f"the sweep of {self._members():,} runs" if self.model.several else usual
             shown = Content.styled(f"\n Tab or ↓ goes to the fields, r starts {what}", "$text-muted")
         else:
             said, help = (line.default(), line.help) if isinstance(line, Row) else (line.help, self._of_name(line))
@@ -263,6 +264,11 @@ class FormFields(Base):
 
     def _axes(self) -> tuple[str, ...]:
         return tuple(f"{key}={text}" for key, text in self.model.several.items())
+
+    @property
+    def searches(self) -> bool:
+        """Whether the recipe has a [search]."""
+        return bool(self.model.values.get("search"))
 
     def _members(self) -> int:
         from engine.sweep import count

@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 import threading
 from collections.abc import Mapping, Sequence
+from pathlib import Path
 from shlex import quote
 from typing import Any, ClassVar
 
@@ -181,6 +182,12 @@ class RunsScreen(Ordering):
     def _run(self) -> Any:
         """The run under the cursor, or None."""
         return self._runs.get(self._at())
+
+    @property
+    def run_path(self) -> Path | None:
+        """The directory of the run under the cursor."""
+        run = self._run
+        return None if run is None else Path(run.path)
 
     def _chosen(self) -> list[Any]:
         """The marked runs as they stand in the list, else the one under the cursor."""
