@@ -295,6 +295,8 @@ class Engine:
 
     def start_search(self, values: Mapping[str, Any]) -> Starting:
         """The search of these values in a process of its own, about to begin, or to go on."""
+        from tui.background import Starting
+
         return Starting(self.search_command, values, self.root)
 
     def searches(self) -> list[Path]:

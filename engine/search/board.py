@@ -13,7 +13,7 @@ from engine.errors import EpochalError, plain
 from engine.run.about import shown
 from engine.search import optunas
 from engine.search.folder import Folder
-from engine.search.plan import Range
+from engine.search.plan import named
 
 if TYPE_CHECKING:
     import optuna
@@ -69,7 +69,7 @@ class Board:
     space: Mapping[str, str]  # field -> what it is searched over
     limit: int | None  # trials; None: as many as there is time for
     rows: tuple[Row, ...] = ()
-    curve: tuple[tuple[int, float], ...] = ()  # (trials that have ended, best so far) at each one that finished
+    curve: tuple[tuple[int, float, float], ...] = ()  # (trials that had ended, its value, best so far) of each that finished
     importance: Mapping[str, float] = field(default_factory=dict)  # empty before it can be told
     workers: tuple[str, ...] = ()  # at work
 
@@ -112,39 +112,38 @@ class Board:
 
 
 class Watch:
-    """Looks at a search again and again. Importance, which costs more than all the rest, is computed now and then."""
+    """Looks at a search again and again, without torch. Importance, which costs more than all the rest, is computed now and
+    then."""
 
     def __init__(self, folder: Folder, study: optuna.Study | None = None) -> None:
         self.folder = folder
         self._study = study
         self._importance: tuple[int, Mapping[str, float]] = -1, {}
         self._due = 0.0
-        self._plan = folder.plan
-        self._sampler, self._pruner = (str(made[0]) for made in (self._plan.sampler, self._plan.pruner))
 
     def read(self, *, importance: bool = True, at_once: bool = False) -> Board:
         """What there is now. `importance`: also of the parameters, where it is due, or `at_once`. EpochalError."""
-        folder, plan = self.folder, self._plan
-        trials: Sequence[Any] = ()
+        folder = self.folder
         if self._study is None and folder.storage_path.exists():
             self._study = _opened(folder)
-        if self._study is not None:
-            trials = self._study.get_trials(deepcopy=False)
-        workers = folder.at_work()
-        rows = [_row(trial, folder, workers) for trial in trials]
-        sign = 1 if folder.direction == "minimize" else -1
+        study, values = self._study, folder.values
+        given, trials, known = values["search"], [], {}
+        direction = given.get("direction") or "minimize"
+        if study is not None:
+            trials, known, direction = study.get_trials(deepcopy=False), study.user_attrs, study.direction.name.lower()
+        workers, smaller = folder.at_work(), direction == "minimize"
+        rows = [_row(trial, folder, workers, smaller) for trial in trials]
+        sign = 1 if smaller else -1
+        monitor = given.get("metric") or values.get("training", {}).get("monitor", "auto")
         return Board(
             name=folder.name,
             path=str(folder.path),
-            metric=_metric(folder),
-            direction=folder.direction,
-            sampler=self._sampler,
-            pruner=self._pruner,
-            space={
-                key: str(axis) if isinstance(axis, Range) else ", ".join(map(str, axis.points))
-                for key, axis in plan.space.items()
-            },
-            limit=plan.limit,
+            metric=known.get("metric") or (monitor if monitor != "auto" else "val/loss"),
+            direction=direction,
+            sampler=_name(given.get("sampler", "tpe")),
+            pruner=_name(given.get("pruner", "median")),
+            space={key: _words(axis) for key, axis in given["space"].items()},
+            limit=known.get("limit", given.get("trials")),
             rows=tuple(sorted(rows, key=lambda row: _place(row, sign))),
             curve=_curve(rows, sign),
             importance=self._weighed(trials, at_once) if importance else {},
@@ -184,12 +183,19 @@ def _opened(folder: Folder) -> optuna.Study | None:
         raise
 
 
-def _metric(folder: Folder) -> str:
-    monitor = folder.recipe.training.monitor
-    return monitor if monitor != "auto" else "val/loss"
+def _name(made: Any) -> str:
+    return str(made if isinstance(made, str) else made["name"])
 
 
-def _row(trial: Any, folder: Folder, workers: Sequence[str]) -> Row:
+def _words(axis: Any) -> str:
+    """What a field is searched over: "1e-4 … 0.1 (log)"."""
+    if isinstance(axis, list):
+        return ", ".join(str(named(value)) for value in axis)
+    by = f" by {shown(axis['step'])}" if axis.get("step") else ""
+    return f"{shown(axis['low'])} … {shown(axis['high'])}{by}{' (log)' if axis.get('log') else ''}"
+
+
+def _row(trial: Any, folder: Folder, workers: Sequence[str], smaller: bool) -> Row:
     states = {"COMPLETE": "finished", "PRUNED": "pruned", "FAIL": "failed", "WAITING": "waiting"}
     state = states.get(trial.state.name, "")
     attributes = trial.user_attrs
@@ -198,7 +204,7 @@ def _row(trial: Any, folder: Folder, workers: Sequence[str]) -> Row:
         at_work = attributes.get("worker") in workers
         state = ("running" if run else "waiting") if at_work else "interrupted"
     reported = [value for value in trial.intermediate_values.values() if math.isfinite(value)]
-    best = (min if folder.direction == "minimize" else max)(reported, default=None)
+    best = (min if smaller else max)(reported, default=None)
     value = trial.value if state == "finished" else best
     seconds = None if trial.duration is None else trial.duration.total_seconds()
     return Row(
@@ -219,12 +225,12 @@ def _place(row: Row, sign: int) -> tuple[int, float, int]:
     return order, sign * row.value if row.value is not None else math.inf, row.number
 
 
-def _curve(rows: Sequence[Row], sign: int) -> tuple[tuple[int, float], ...]:
+def _curve(rows: Sequence[Row], sign: int) -> tuple[tuple[int, float, float], ...]:
     points, best = [], math.inf
     for at, row in enumerate((row for row in rows if row.state in ("finished", "pruned", "failed")), 1):
         if row.state == "finished" and row.value is not None:
             best = min(best, sign * row.value)
-            points.append((at, sign * best))
+            points.append((at, row.value, sign * best))
     return tuple(points)
 
 

@@ -36,10 +36,6 @@ class Range:
         count = math.floor((self.high - self.low) / step + 1e-9) + 1
         return [self.low + step * i for i in range(count)]
 
-    def __str__(self) -> str:
-        more = f" by {self.step:g}" if self.step else ""
-        return f"{self.low:g} … {self.high:g}{more}{' (log)' if self.log else ''}"
-
 
 @dataclass(frozen=True, slots=True)
 class Choices:
@@ -55,9 +51,6 @@ class Choices:
     def of(self, name: Any) -> Any:
         """The value of that name."""
         return next(value for value in self.values if named(value) == name)
-
-    def __str__(self) -> str:
-        return ", ".join(map(str, self.points))
 
 
 def named(value: Any) -> Any:

@@ -121,6 +121,7 @@ class Search:
         self._until = math.inf if plan.minutes is None else time.monotonic() + plan.minutes * 60
         with ExitStack() as stack:
             self._begin_work(stack)
+            self._know("limit", plan.limit)
             while not self.control.stopping and (taken := self._take()):
                 self._train(taken)
 
@@ -143,6 +144,11 @@ class Search:
                     self.folder.sign(Process.this())
 
         threading.Thread(target=listen, name="epochal-search", daemon=True).start()
+
+    def _know(self, key: str, value: Any) -> None:
+        """Leave it in the storage, for those who only look."""
+        if self.study.user_attrs.get(key, ...) != value:
+            self.study.set_user_attr(key, value)
 
     def _take(self) -> list[Taken]:
         """What to train next: a trial whose process has died, else as many new ones as are wanted at once."""
@@ -327,6 +333,7 @@ class _Trials(Sweep):
     def _heard(self, member: Member, trainer: Fitting) -> Fitting:
         taken, folder = self.of(member), self._search.folder
         taken.trainer, taken.metric = trainer, trainer.best.monitor
+        self._search._know("metric", taken.metric)
         assert trainer.run is not None
         if taken.run is None:
             _describe(trainer.run, folder.name, taken)

@@ -130,7 +130,7 @@ def test_optuna_finds_what_was_trained(tmp_path: Path) -> None:
         assert trial.params["training.accumulate"] == recipe.training.accumulate
     board = Watch(search.folder).read()
     assert board.best is not None and board.best.number == study.best_trial.number == board.rows[0].number
-    assert board.curve[-1] == (8, study.best_value) and board.state == "finished"
+    assert board.curve[-1] == (8, study.trials[-1].value, study.best_value) and board.state == "finished"
     assert board.importance == pytest.approx(optuna.importance.get_param_importances(study))
     best = search.best
     assert best is not None and best.name == "flowers"

@@ -85,9 +85,10 @@ class SearchScreen(Base):
         try:
             searches = engine.searches()
             path = path or (searches[0] if searches else None)
-            if path is not None and path not in self._watches:
+            again = path in self._watches  # importance needs libraries that take a moment: the table is there before
+            if path is not None and not again:
                 self._watches[path] = engine.watch_search(path)
-            self._found = searches, None if path is None else self._watches[path].read()
+            self._found = searches, None if path is None else self._watches[path].read(importance=again)
             self._failure = ""
         except EpochalError as error:
             self._found, self._failure = ([], None), str(error)
@@ -163,7 +164,7 @@ class SearchScreen(Base):
             self.query_one("#title", Static).update(Content.assemble((" epochal", "bold $primary"), ("  searches", "bold")))
             return
         colour = {"searching": "$text-success", "finished": "$text-muted"}.get(board.state, "$text-warning")
-        state = {"stopped": "stopped: r goes on"}.get(board.state, board.state)
+        state = "stopped: r goes on" if board.state == "stopped" else board.state
         if self._starting is not None:
             state = "is being started …"
         at = (
@@ -175,8 +176,9 @@ class SearchScreen(Base):
             Content.assemble(
                 (" epochal", "bold $primary"),
                 (f"  search {board.name}", "bold"),
-                (f"{at} · {board.summary}", "$text-muted"),
+                (at, "$text-muted"),
                 (f" · {state}", colour),
+                (f" · {board.summary}", "$text-muted"),
             )
         )
 

@@ -12,6 +12,7 @@ if TYPE_CHECKING:
 
 BAR = "█"
 WORST = 0.75  # of the values, by their order: what is worse is drawn at the edge, so that it does not press the rest flat
+WIDE = 5.0  # times the least: from there on a logarithmic axis shows more
 
 
 class BoardPane(Pane):
@@ -43,29 +44,29 @@ class BestPane(BoardPane):
         from tui.widgets.plot import Curve, Mark, draw
 
         board = self._board
-        metric = "" if board is None else f" ── {board.metric.replace('/', ' ')} over trials · dots: each trial"
-        self.set_title(f"Best so far{metric}")
         width, height = self.size
         if board is None or not board.curve or not width:
+            self.set_title("Best so far")
             self.set_rows([[], [(" no trial has come to its end yet", "label")]])
             return
-        ended = [row for row in board.rows if row.state == "finished" and row.value is not None]
-        xs, ys = [float(at) for at, _ in board.curve], [value for _, value in board.curve]
-        order = {row.number: at for at, row in enumerate(sorted(ended, key=lambda row: row.number))}
-        dots = [(xs[order[row.number]], float(row.value)) for row in ended if row.value is not None]
-        values = sorted((value for _, value in dots), reverse=board.direction == "maximize")
-        edge = values[min(len(values) - 1, round(WORST * len(values)))]
+        xs = [float(at) for at, _, _ in board.curve]
+        each, ys = [value for _, value, _ in board.curve], [best for _, _, best in board.curve]
+        values = sorted(each, reverse=board.direction == "maximize")
+        edge = values[int(WORST * (len(values) - 1))]
         low, high = min(values[0], edge, *ys[-1:]), max(values[0], edge, *ys[-1:])
         limits = (low, high) if high > low else None
+        log = low > 0 and high > WIDE * low
+        self.set_title(f"Best so far ── {board.metric.replace('/', ' ')} by trial{' · log y' * log}")
         first = next(x for x, y in zip(xs, ys, strict=True) if y == ys[-1])
         self.set_rows(
             draw(
                 [Curve(xs, ys, "val")],
-                [Curve([x for x, _ in dots], [y for _, y in dots], "faint")],
+                [Curve(xs, each, "faint")],
                 [Mark(first, ys[-1], "★")],
                 width,
                 height,
                 limits=limits,
+                log_y=log,
                 right=float(board.limit or xs[-1]),
                 braille=not self._ascii,
             )
@@ -79,14 +80,16 @@ class WeightsPane(BoardPane):
         from engine.search.board import FEWEST_FOR_IMPORTANCE
         from engine.sweep import shortened
 
-        self.set_title("Importance ── of the values that were tried")
+        self.set_title("Importance")
         board = self._board
         width, height = self.size
         if board is None or not width:
             self.set_rows([])
             return
         if not board.importance:
-            self.set_rows([[], [(f" can be told after {FEWEST_FOR_IMPORTANCE} trials that came to their end", "label")]])
+            told = board.count("finished") >= FEWEST_FOR_IMPORTANCE
+            words = "in a moment …" if told else f"can be told after {FEWEST_FOR_IMPORTANCE} trials that came to their end"
+            self.set_rows([[], [(f" {words}", "label")]])
             return
         names = shortened(board.importance)
         wide = min(max(map(len, names)), width // 2)
