@@ -27,7 +27,7 @@ from tui.widgets.formats import clock, number
 
 if TYPE_CHECKING:
     from engine.search.board import Board, Row
-    from tui.session import Watches
+    from tui.door import Watches
 
 SECONDS = 1.0  # between two readings
 SIGNS = {**SYMBOLS, "waiting": "·", "interrupted": "‖"}
