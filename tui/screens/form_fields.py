@@ -128,6 +128,7 @@ class FormFields(Base):
         self.close_pane()
         self._filter()
         self._draw_title()
+        self._draw_hint()
         self._measure()
 
     def show_problems(self, problems: Sequence[Problem], *, jump: bool = True) -> None:
