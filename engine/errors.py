@@ -13,6 +13,8 @@ from dataclasses import dataclass
 class EpochalError(Exception):
     """Something a person can put right. Its text is one sentence meant for them."""
 
+    status = 2  # of the command that it ends
+
 
 @dataclass(frozen=True, slots=True)
 class Problem:

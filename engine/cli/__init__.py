@@ -7,6 +7,7 @@ import traceback
 
 from engine.cli.output import lasting
 from engine.cli.parser import make_parser
+from engine.distributed.launched import record
 from engine.errors import EpochalError
 
 
@@ -20,6 +21,7 @@ def main(argv: list[str] | None = None, *, prog: str = "epochal") -> int:
         parser = make_parser(prog)
         try:
             arguments = parser.parse_args(argv)
+            arguments.argv = sys.argv[1:] if argv is None else argv
         except SystemExit as exit:  # --help, --version, or a mistake that is told already
             return int(exit.code or 0)
         if arguments.run_command is None:
@@ -30,10 +32,11 @@ def main(argv: list[str] | None = None, *, prog: str = "epochal") -> int:
         except EpochalError as error:
             for sentence in str(error).splitlines():
                 err.line(f"epochal: {sentence}")
-            return 2
+            return error.status
         except KeyboardInterrupt:
             return 130
-        except Exception:
+        except Exception as error:
             traceback.print_exc()
+            record(error)
             return 1
         return status

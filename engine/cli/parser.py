@@ -42,6 +42,7 @@ def make_parser(prog: str) -> Parser:
     group = train.add_mutually_exclusive_group()
     _runs_option(group)
     group.add_argument("--no-run", action="store_true", help="write nothing to disk")
+    _processes_options(train)
     _output_options(train)
     train.add_argument("--background", action="store_true", help=_BACKGROUND)
 
@@ -81,6 +82,7 @@ def make_parser(prog: str) -> Parser:
     longer.add_argument("--epochs", type=_count, metavar="N", help="train until N epochs are done, counted from the beginning")
     longer.add_argument("--steps", type=_count, metavar="N", help="train until N steps are taken, counted from the beginning")
     _runs_option(resume)
+    _processes_options(resume)
     _output_options(resume)
     resume.add_argument("--background", action="store_true", help=_BACKGROUND)
 
@@ -90,6 +92,7 @@ def make_parser(prog: str) -> Parser:
     fork.add_argument("--set", action="append", default=[], metavar="KEY=VALUE", dest="settings", help=_SET)
     fork.add_argument("--name", metavar="N", help="the name of the new recipe, and so of the run")
     _runs_option(fork)
+    _processes_options(fork)
     _output_options(fork)
     fork.add_argument("--background", action="store_true", help=_BACKGROUND)
 
@@ -267,6 +270,8 @@ _AXES = """the recipe (left out: an MLP on the digits), then fields with their v
 optimizer.lr=1e-4..1e-1x16 for 16 values on a logarithmic scale"""
 _BACKGROUND = """train in a process of its own, which outlives this terminal: return when the run has begun, and print where it
 is (with --json one object: run and pid)"""
+_PROCESSES = "so many processes of this machine train together: short for --set training.processes=N"
+_RESTARTS = "with --processes: when one of them dies, begin all again from the last checkpoint, N times at most"
 _STEERING = [
     ("pause", "hold a run after the step under way", ""),
     ("continue", "let a paused run go on", "continue_"),
@@ -330,6 +335,11 @@ def _recipe_options(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--device", metavar="D", help="short for --set training.device=D")
     parser.add_argument("--name", metavar="N", help="the name of the recipe, and so of the run")
     parser.add_argument("--tensorboard", action="store_true", help="short for --set track.tensorboard=true")
+
+
+def _processes_options(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("--processes", metavar="N", type=_count, help=_PROCESSES)
+    parser.add_argument("--restarts", metavar="N", type=_count, default=0, help=_RESTARTS)
 
 
 def _runs_option(parser: Any) -> None:

@@ -30,7 +30,12 @@ def recipe_values(arguments: argparse.Namespace) -> dict[str, Any]:
         stem = re.sub(r"[^A-Za-z0-9_.-]+", "-", Path(arguments.recipe).stem)[:100].lstrip(".")  # as Recipe.load names it
         values = {**({"name": stem} if stem else {}), **read_toml(arguments.recipe)}
     named = [f"{kind}.name={name}" for kind, name in (("data", arguments.data), ("model", arguments.model)) if name is not None]
-    shortcuts = {"training.epochs": arguments.epochs, "training.device": arguments.device, "name": arguments.name}
+    shortcuts = {
+        "training.epochs": arguments.epochs,
+        "training.device": arguments.device,
+        "training.processes": getattr(arguments, "processes", None),
+        "name": arguments.name,
+    }
     settings = [f"{key}={value}" for key, value in shortcuts.items() if value is not None]
     settings += ["track.tensorboard=true"] if arguments.tensorboard else []
     return apply_settings(values, [*named, *arguments.settings, *settings])

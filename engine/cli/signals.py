@@ -5,11 +5,15 @@ from __future__ import annotations
 import contextlib
 import os
 import signal
+import time
 from types import FrameType
 from typing import Any
 
 from engine.control import Control, StopWaiting
+from engine.distributed.launched import LAUNCHER, together
 
+ENDS = "epochal: ends after this step, with a checkpoint; once more ends it at once\n"
+_ECHO_SECONDS = 3.0  # in which a second signal is the first one again: Slurm signals a job's every process, torchrun its own
 _ASKED = {signal.SIGINT: "interrupted (SIGINT)", signal.SIGTERM: "asked to end (SIGTERM)"}
 
 
@@ -26,6 +30,7 @@ class Signals:
         self._control: Control | None = None
         self._pid = os.getpid()
         self._before: dict[int, Any] = {}
+        self._at = 0.0  # when it came
 
     def __enter__(self) -> Signals:
         for number, handle in ((signal.SIGINT, self._stop), (signal.SIGTERM, self._stop), (signal.SIGUSR1, self._save)):
@@ -44,17 +49,20 @@ class Signals:
 
     @property
     def status(self) -> int:
-        """The exit status that says which signal came: 130 or 143; 0 for none."""
-        return 0 if self.received is None else 128 + self.received
+        """The exit status that says which signal came: 130 or 143; 0 for none.
+
+        Also 0 under torch's launcher: it would take a run that was asked to stop for one that failed, and begin it once more.
+        """
+        return 0 if self.received is None or together() else 128 + self.received
 
     def _save(self, number: int, frame: FrameType | None) -> None:
         if os.getpid() != self._pid:
             return
         if self._control is None:
-            _tell("epochal: there is nothing to save yet\n")
+            tell("epochal: there is nothing to save yet\n")
         else:
             self._control.checkpoint()
-            _tell("epochal: writes a checkpoint after this step and goes on\n")
+            tell("epochal: writes a checkpoint after this step and goes on\n")
 
     def _stop(self, number: int, frame: FrameType | None) -> None:
         if os.getpid() != self._pid:  # a forked process (one that loads samples): Ctrl-C reaches it too, its parent ends it
@@ -65,17 +73,24 @@ class Signals:
         self.received = number
         for asked in _ASKED:
             if asked in self._before:
-                signal.signal(asked, signal.SIG_DFL)
+                signal.signal(asked, self._once_more if together() or "SLURM_JOB_ID" in os.environ else signal.SIG_DFL)
+        self._at = time.monotonic()
         if self._control is None:
             # Not by KeyboardInterrupt: raised while torch is imported it may be lost in a callback, or leave a traceback.
-            os._exit(self.status)
+            os._exit(128 + number)
         self._control.stop(_ASKED[signal.Signals(number)])
-        _tell("epochal: ends after this step, with a checkpoint; once more ends it at once\n")
+        if LAUNCHER not in os.environ:
+            tell(ENDS)
         if self._control.waiting:
             raise StopWaiting
 
+    def _once_more(self, number: int, frame: FrameType | None) -> None:
+        if time.monotonic() > self._at + _ECHO_SECONDS or os.getpid() != self._pid:
+            signal.signal(number, signal.SIG_DFL)
+            os.kill(os.getpid(), number)
 
-def _tell(text: str) -> None:
+
+def tell(text: str) -> None:
     """Write to standard error past Python's streams, which the signal may have caught in the middle of a write."""
     with contextlib.suppress(OSError):  # a terminal that has gone
         os.write(2, (("\r\x1b[2K" if os.isatty(2) else "") + text).encode())

@@ -4,23 +4,27 @@ from __future__ import annotations
 
 import argparse
 import shlex
-from collections.abc import Callable
-from contextlib import ExitStack
+import traceback
+from collections.abc import Callable, Mapping
+from contextlib import ExitStack, suppress
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from engine.cli import format
 from engine.cli.background import Background
 from engine.cli.output import Log, Stream
-from engine.cli.recipes import recipe_values
+from engine.cli.recipes import read_recipe, recipe_values
 from engine.cli.signals import Signals
 from engine.cli.telling import telling
+from engine.distributed.launched import blamed, decided, earlier_run, outlive_agent, rank, together
 from engine.errors import EpochalError
 from engine.events import Event, RunStarted
 from engine.notify import Notifier
 from engine.recipe import Recipe
+from engine.run.worker import lead
 
 if TYPE_CHECKING:
+    from engine.run import Run
     from engine.trainer import Trainer
 
 
@@ -28,14 +32,24 @@ def train(arguments: argparse.Namespace, out: Stream, err: Stream) -> int:
     """Train a recipe. Returns the exit status: 0 finished, 1 failed, 130 and 143 stopped by a signal."""
     if arguments.background and arguments.no_run:
         raise EpochalError("--background can't go with --no-run: without a run directory nothing would be left of the run")
+    processes = _processes(arguments, recipe_values(arguments))
+    if processes > 1:
+        from engine.cli.launching import launch
+
+        return launch(arguments, processes, out, err, check=lambda: read_recipe(arguments))
+    outlive_agent()
+    from engine.run import runs_root
+
+    if not arguments.no_run and (earlier := _earlier(runs_root(arguments.runs))):
+        return _resume_earlier(earlier, arguments, out, err)
 
     def build() -> Trainer:
         values = recipe_values(arguments)
         recipe = Recipe.from_dict(values)
-        if values.get("search") is not None:
+        if values.get("search") is not None and not rank():
             what = shlex.quote(str(arguments.recipe))
             err.line(f"epochal: this trains the recipe itself: {arguments.prog} search {what} does what its [search] says")
-        from engine.run import Run, load_history, runs_root
+        from engine.run import Run, load_history
         from engine.trainer import Trainer
 
         trainer = Trainer.from_recipe(recipe, runs=None if arguments.no_run else runs_root(arguments.runs))
@@ -48,6 +62,32 @@ def train(arguments: argparse.Namespace, out: Stream, err: Stream) -> int:
 
 def resume(arguments: argparse.Namespace, out: Stream, err: Stream) -> int:
     """Go on with a run from its last checkpoint. A finished run that nothing is added to is not touched."""
+    outlive_agent()
+    path, sentence = decided(lambda: _to_go_on_with(arguments))
+    if sentence:
+        if not rank():
+            (err if arguments.json else out).line(sentence)
+        return 0
+    if not together():
+        from engine.run import Run
+
+        run = Run(path)
+        processes = _processes(arguments, _recipe_of(run))
+        if processes > 1:
+            from engine.cli.launching import launch
+
+            return launch(arguments, processes, out, err, check=lambda: None, run=run)
+
+    def build() -> Trainer:
+        from engine.trainer import Trainer
+
+        return Trainer.resume(path, epochs=arguments.epochs, max_steps=arguments.steps)
+
+    return follow(build, arguments, out, err)
+
+
+def _to_go_on_with(arguments: argparse.Namespace) -> tuple[Path, str]:
+    """The run, and why there is nothing to do where that is so."""
     from engine.run import Run, load_history, runs_root
 
     run = Run.open(arguments.run, runs_root(arguments.runs))
@@ -55,28 +95,36 @@ def resume(arguments: argparse.Namespace, out: Stream, err: Stream) -> int:
     history = load_history(run)
     ended = history.ended
     longer = ended is None or (arguments.epochs or 0) > ended.epoch or (arguments.steps or 0) > ended.step
-    if ended is not None and ended.state == "finished" and not longer:
-        sentence = f"{run.path} is finished after {format.counted(ended.epoch, 'epoch')}"
-        if history.started is not None and ended.epoch < history.started.epochs:  # early stopping: more epochs don't help
-            sentence += f": {ended.reason}"
-        else:
-            sentence += f"; to train more: {arguments.prog} resume {shlex.quote(str(run.path))} --epochs {2 * ended.epoch}"
-        (err if arguments.json else out).line(sentence)
-        run.conclude()
-        return 0
-    run.refuse_if_training()
+    if ended is None or ended.state != "finished" or longer:
+        run.refuse_if_training()
+        return run.path, ""
+    sentence = f"{run.path} is finished after {format.counted(ended.epoch, 'epoch')}"
+    if history.started is not None and ended.epoch < history.started.epochs:  # early stopping: more epochs don't help
+        sentence += f": {ended.reason}"
+    else:
+        sentence += f"; to train more: {arguments.prog} resume {shlex.quote(str(run.path))} --epochs {2 * ended.epoch}"
+    run.conclude()
+    return run.path, sentence
 
-    def build() -> Trainer:
-        from engine.trainer import Trainer
 
-        return Trainer.resume(run.path, epochs=arguments.epochs, max_steps=arguments.steps)
+def _earlier(root: Path) -> Path | None:
+    """The run of an earlier attempt, which a launcher repeats."""
 
-    return follow(build, arguments, out, err)
+    def find() -> Path | None:
+        run = earlier_run(root)
+        return None if run is None else run.path
+
+    return decided(find)
+
+
+def _resume_earlier(path: Path, arguments: argparse.Namespace, out: Stream, err: Stream) -> int:
+    return resume(argparse.Namespace(**{**vars(arguments), "run": path, "epochs": None, "steps": None}), out, err)
 
 
 def fork(arguments: argparse.Namespace, out: Stream, err: Stream) -> int:
     """Begin a new run at a checkpoint of another."""
     from engine.run import Run, runs_root
+    from engine.settings import apply_settings, read_toml
 
     root = runs_root(arguments.runs)
     run = Run.open(arguments.run, root)
@@ -85,14 +133,26 @@ def fork(arguments: argparse.Namespace, out: Stream, err: Stream) -> int:
         raise EpochalError(f"--step is {step!r} and must be a whole number, last or best")
     if not run.recipe_path.exists():
         raise EpochalError(f"{run.name} has no recipe: it was made by a program, and only that can begin another like it")
+    shortcuts = {"name": arguments.name, "training.processes": arguments.processes}
+    settings = [*arguments.settings, *(f"{key}={value}" for key, value in shortcuts.items() if value is not None)]
+    values = apply_settings(read_toml(run.recipe_path), settings)
+
+    def read() -> Recipe:
+        return Recipe.from_dict(values)
+
+    processes = _processes(arguments, values)
+    if processes > 1:
+        from engine.cli.launching import launch
+
+        return launch(arguments, processes, out, err, check=read, root=root if arguments.runs else run.path.parent)
+    outlive_agent()
+    if earlier := _earlier(root if arguments.runs else run.path.parent):
+        return _resume_earlier(earlier, arguments, out, err)
 
     def build() -> Trainer:
-        from engine.recipe import Recipe
-        from engine.settings import apply_settings, read_toml
+        recipe = read()
         from engine.trainer import Trainer
 
-        settings = [*arguments.settings, *([f"name={arguments.name}"] if arguments.name else [])]
-        recipe = Recipe.from_dict(apply_settings(read_toml(run.recipe_path), settings))
         return Trainer.fork(run.path, recipe, step=step, runs=root if arguments.runs else None)
 
     return follow(build, arguments, out, err)
@@ -100,6 +160,9 @@ def fork(arguments: argparse.Namespace, out: Stream, err: Stream) -> int:
 
 def follow(build: Callable[[], Trainer], arguments: argparse.Namespace, out: Stream, err: Stream) -> int:
     """Train what `build` makes, with its events on `out` and its messages on `err`; or, in the background, begin to."""
+    if together() and (rank() or arguments.background):  # rank 0 tells of the run; in the background its journal does
+        with Signals() as signals:
+            return _fit(build, signals, err, lambda trainer: None, alone=False)
     if arguments.background:
         background = Background(out, err)
         if background.process:
@@ -117,17 +180,52 @@ def follow(build: Callable[[], Trainer], arguments: argparse.Namespace, out: Str
             trainer.on(RunStarted, lambda _: log.open(trainer.run.output_path) if trainer.run else None)
             trainer.on(Event, tell)
 
-        return _fit(build, signals, err, listen)
+        try:
+            return _fit(build, signals, err, listen)
+        except EpochalError:
+            raise
+        except Exception:
+            with suppress(OSError):
+                log.write(traceback.format_exc())  # where it is printed, the run's log is closed already
+            raise
 
 
-def _fit(build: Callable[[], Trainer], signals: Signals, err: Stream, listen: Callable[[Trainer], None]) -> int:
-    trainer = build()
-    listen(trainer)
-    signals.watch(trainer.control)
-    with Notifier.of_user(lambda sentence: err.line(f"epochal: {sentence}")) as notifier:
-        notifier.watch(trainer)
-        result = trainer.fit()
+def _fit(
+    build: Callable[[], Trainer], signals: Signals, err: Stream, listen: Callable[[Trainer], None], alone: bool = True
+) -> int:
+    """Train. `alone`: not one of several that all print into the run's output.log."""
+    try:
+        trainer = build()
+        listen(trainer)
+        log = decided(lambda: trainer.run.output_path if trainer.run else None)
+        if log is not None and not alone:
+            trainer.on(RunStarted, lambda _: lead(log))
+        signals.watch(trainer.control)
+        with ExitStack() as stack:
+            if not rank():
+                stack.enter_context(Notifier.of_user(lambda sentence: err.line(f"epochal: {sentence}"))).watch(trainer)
+            result = trainer.fit()
+    except Exception as error:
+        raise blamed(error) from error.__cause__
     if result.state == "failed":
         err.line(f"epochal: {result.reason}")
         return 1
     return signals.status if result.state == "stopped" else 0
+
+
+def _processes(arguments: argparse.Namespace, values: Mapping[str, Any]) -> int:
+    """How many processes are to be begun; 1 where this one is to train, alone or as one of them."""
+    if together():
+        return 1
+    training = values.get("training")
+    wanted = training.get("processes", 1) if isinstance(training, Mapping) else 1
+    wanted = arguments.processes or (wanted if type(wanted) is int else 1)  # a mistake is for the recipe's check to tell
+    if wanted <= 1 and arguments.restarts:
+        raise EpochalError(f"--restarts is {arguments.restarts} and goes with --processes 2 or more; epochal resume goes on")
+    return wanted
+
+
+def _recipe_of(run: Run) -> Mapping[str, Any]:
+    from engine.settings import read_toml
+
+    return read_toml(run.recipe_path) if run.recipe_path.exists() else {}

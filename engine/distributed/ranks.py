@@ -20,6 +20,7 @@ import torch.distributed as dist
 from torch import Tensor
 
 from engine.data.batches import Batches
+from engine.distributed.attempt import store_of_this_attempt
 from engine.errors import EpochalError, Problem, RecipeError
 
 SILENCE = timedelta(minutes=30)  # after which a process that does not answer is given up
@@ -28,6 +29,8 @@ SEARCH = 3.0  # seconds for which is looked who has died
 
 class RankFailed(EpochalError):
     """Another process of this training has ended; says which and why."""
+
+    status = 1
 
 
 def local_rank() -> int:
@@ -42,7 +45,10 @@ class Ranks:
         if not dist.is_initialized():
             if torch.cuda.is_available():
                 torch.cuda.set_device(local_rank() % torch.cuda.device_count())
-            dist.init_process_group("cpu:gloo,cuda:nccl" if torch.cuda.is_available() else "gloo", timeout=SILENCE)
+            store = store_of_this_attempt(SILENCE)
+            who = {} if store is None else {"rank": int(os.environ["RANK"]), "world_size": int(os.environ["WORLD_SIZE"])}
+            backend = "cpu:gloo,cuda:nccl" if torch.cuda.is_available() else "gloo"
+            dist.init_process_group(backend, timeout=SILENCE, store=store, **who)
             atexit.register(self._leave)
         self.rank, self.count = dist.get_rank(), dist.get_world_size()
         self._group = dist.new_group(backend="gloo", timeout=SILENCE)

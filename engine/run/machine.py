@@ -9,6 +9,8 @@ import sys
 import time
 from typing import Any
 
+from engine.distributed.launched import beginning
+
 
 def environment() -> dict[str, Any]:
     """Versions, machine, command line, the working directory's git commit (if any) and the time, as JSON values.
@@ -23,6 +25,7 @@ def environment() -> dict[str, Any]:
         "command": list(sys.argv),
         "git_commit": _git_commit(),
         "started": time.time(),
+        "launch": beginning() or None,
     }
     return {key: value for key, value in values.items() if value is not None}
 
