@@ -46,9 +46,12 @@ class Ranks:
             if torch.cuda.is_available():
                 torch.cuda.set_device(local_rank() % torch.cuda.device_count())
             store = store_of_this_attempt(SILENCE)
-            who = {} if store is None else {"rank": int(os.environ["RANK"]), "world_size": int(os.environ["WORLD_SIZE"])}
             backend = "cpu:gloo,cuda:nccl" if torch.cuda.is_available() else "gloo"
-            dist.init_process_group(backend, timeout=SILENCE, store=store, **who)
+            if store is None:
+                dist.init_process_group(backend, timeout=SILENCE)
+            else:
+                rank, count = int(os.environ["RANK"]), int(os.environ["WORLD_SIZE"])
+                dist.init_process_group(backend, timeout=SILENCE, store=store, rank=rank, world_size=count)
             atexit.register(self._leave)
         self.rank, self.count = dist.get_rank(), dist.get_world_size()
         self._group = dist.new_group(backend="gloo", timeout=SILENCE)
