@@ -20,6 +20,7 @@ from engine.events import (
     Logged,
     Message,
     Progress,
+    RanksMeasured,
     Rewound,
     RunContinued,
     RunEnded,
@@ -143,6 +144,7 @@ class History:
         self.rewinds: list[Rewound] = []
         self.holds: list[RunPaused | RunContinued | RunStarted] = []  # and starts of later processes
         self.messages: list[Message] = []
+        self.ranks: RanksMeasured | None = None  # how the processes that train together are doing
         self.samples: tuple[Sampled, ...] = ()  # the newest steps that were looked at closely
         self.clock = (
             Series()
@@ -175,6 +177,8 @@ class History:
                 self._logged(event)
             case Sampled():
                 self.samples = (*self.samples[1 - SAMPLES :], event)
+            case RanksMeasured():
+                self.ranks = event
             case EpochEnded():
                 self.epochs = _with(self.epochs, event)
                 self._judged(event)
@@ -194,7 +198,7 @@ class History:
                 self.rewinds.append(event)
             case RunStarted():
                 self.started, self.ended, self.paused = event, None, False
-                self._ticked = event.time
+                self._ticked, self.ranks = event.time, None
                 if event.step:
                     self.holds.append(event)
             case RunPaused():

@@ -73,6 +73,8 @@ class Rows:
         self._saved = event.step > 0
         device = event.device if event.device_name in ("", event.device) else f"{event.device} ({event.device_name})"
         facts = [fact for fact in (event.name, device, event.precision, event.execution) if fact]
+        if event.processes > 1:
+            facts.append(f"{event.processes} processes ({event.strategy})")
         if event.parameters:
             facts.append(format.counted(event.parameters, "parameter"))
         if event.steps_per_epoch is not None:

@@ -11,7 +11,9 @@ from engine.cli import format
 from engine.cli.output import Stream
 from engine.cli.rows import best_place, metric_values
 from engine.cli.show import print_json
-from engine.events import Sampled, to_dict
+from engine.distributed.standing import rate as ranks_rate
+from engine.distributed.standing import straggler
+from engine.events import RanksMeasured, Sampled, to_dict
 from engine.health import words
 from engine.history import History
 from engine.phases import a_step, in_short, phases
@@ -32,11 +34,14 @@ def show(arguments: argparse.Namespace, out: Stream, err: Stream) -> int:
         values: dict[str, Any] = {"run": run.name, "state": history.state, "epoch": len(history.epochs), "best": {}}
         values["best"] = dict(history.best.metrics) if history.best else {}
         values["verdict"] = None if found is None else dataclasses.asdict(found)
+        values["ranks"] = to_dict(history.ranks) if history.ranks else None
         values["sampled"] = to_dict(history.samples[-1]) if history.samples else None
         print_json(out, values)
         return 0
     for line in format.table([(run.name, history.state), *_facts(history), *([("verdict", found.text)] if found else [])]):
         out.line(line)
+    if history.ranks is not None:
+        _print_ranks(history.ranks, out)
     if history.samples:
         _print_phases(history, out)
         _print_layers(history.samples[-1], out)
@@ -53,7 +58,8 @@ def _facts(history: History) -> list[tuple[str, str]]:
     epoch = f"epoch {now.epoch}{of}, " if of or now.epoch else ""
     facts = [("at", f"{epoch}step {now.step:,}{total}")]
     device = f"{started.device} ({started.device_name})" if started.device_name else started.device
-    if on := ", ".join(filter(None, [device, started.precision, started.execution])):
+    several = f"{started.processes} processes ({started.strategy})" if started.processes > 1 else ""
+    if on := ", ".join(filter(None, [device, started.precision, started.execution, several])):
         facts.append(("on", on))
     if history.best is not None:
         best = history.best
@@ -78,6 +84,18 @@ def _print_layers(sample: Sampled, out: Stream) -> None:
         measured = [_measured(column[i]) for column in (sample.gradient, sample.ratio)]
         rows.append((name, sample.kinds[i], f"{sample.sizes[i]:,}", *measured, words(sample, i)))
     for line in format.table(rows, "parameters,gradient,update/weights"):
+        out.line(line)
+
+
+def _print_ranks(measured: RanksMeasured, out: Stream) -> None:
+    out.line("")
+    slowest = straggler(measured)
+    rows: list[tuple[str, ...]] = [("rank", "host", "steps/s alone", "waits", "memory", f"at step {measured.step:,}")]
+    for rank, wait in enumerate(measured.waits):
+        said = "the others wait for it" if rank == slowest else ""
+        memory = f"{measured.memories[rank] / 2**30:.2f} GiB"
+        rows.append((str(rank), measured.hosts[rank], ranks_rate(measured, rank), f"{wait:.0%}", memory, said))
+    for line in format.table(rows, "rank,steps/s alone,waits,memory"):
         out.line(line)
 
 

@@ -9,7 +9,7 @@ from collections.abc import Mapping
 from types import UnionType
 from typing import Any, get_args, get_origin, get_type_hints
 
-from engine.events import Event, Logged, Sampled, Trained, from_dict
+from engine.events import Event, Logged, RanksMeasured, Sampled, Trained, from_dict
 
 _LARGEST = 2**63
 
@@ -36,6 +36,10 @@ def event_from(values: object) -> Event:
             raise ValueError("its points do not fit together")
         if event.best and not math.isfinite(event.best.get("step", math.nan)):
             raise ValueError("its best is of no step")
+    if isinstance(event, RanksMeasured):
+        lengths = {len(column) for column in (event.rates, event.waits, event.memories, event.hosts)}
+        if len(lengths) > 1 or not event.waits:
+            raise ValueError("its ranks do not fit together")
     if isinstance(event, Sampled):
         columns = (event.kinds, event.sizes, event.gradient, event.weight, event.ratio, event.silent)
         if any(len(column) != len(event.layers) for column in columns):
