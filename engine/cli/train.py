@@ -8,7 +8,7 @@ import traceback
 from collections.abc import Callable, Mapping
 from contextlib import ExitStack, suppress
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from engine.cli import format
 from engine.cli.background import Background
@@ -22,9 +22,9 @@ from engine.events import Event, RunStarted
 from engine.notify import Notifier
 from engine.recipe import Recipe
 from engine.run.worker import lead
+from engine.settings import apply_settings, parse_setting, read_toml
 
 if TYPE_CHECKING:
-    from engine.run import Run
     from engine.trainer import Trainer
 
 
@@ -32,7 +32,7 @@ def train(arguments: argparse.Namespace, out: Stream, err: Stream) -> int:
     """Train a recipe. Returns the exit status: 0 finished, 1 failed, 130 and 143 stopped by a signal."""
     if arguments.background and arguments.no_run:
         raise EpochalError("--background can't go with --no-run: without a run directory nothing would be left of the run")
-    processes = _processes(arguments, recipe_values(arguments))
+    processes = _processes(arguments, arguments.recipe)
     if processes > 1:
         from engine.cli.launching import launch
 
@@ -72,7 +72,7 @@ def resume(arguments: argparse.Namespace, out: Stream, err: Stream) -> int:
         from engine.run import Run
 
         run = Run(path)
-        processes = _processes(arguments, _recipe_of(run))
+        processes = _processes(arguments, run.recipe_path)
         if processes > 1:
             from engine.cli.launching import launch
 
@@ -124,7 +124,6 @@ def _resume_earlier(path: Path, arguments: argparse.Namespace, out: Stream, err:
 def fork(arguments: argparse.Namespace, out: Stream, err: Stream) -> int:
     """Begin a new run at a checkpoint of another."""
     from engine.run import Run, runs_root
-    from engine.settings import apply_settings, read_toml
 
     root = runs_root(arguments.runs)
     run = Run.open(arguments.run, root)
@@ -135,12 +134,11 @@ def fork(arguments: argparse.Namespace, out: Stream, err: Stream) -> int:
         raise EpochalError(f"{run.name} has no recipe: it was made by a program, and only that can begin another like it")
     shortcuts = {"name": arguments.name, "training.processes": arguments.processes}
     settings = [*arguments.settings, *(f"{key}={value}" for key, value in shortcuts.items() if value is not None)]
-    values = apply_settings(read_toml(run.recipe_path), settings)
 
     def read() -> Recipe:
-        return Recipe.from_dict(values)
+        return Recipe.from_dict(apply_settings(read_toml(run.recipe_path), settings))
 
-    processes = _processes(arguments, values)
+    processes = _processes(arguments, run.recipe_path)
     if processes > 1:
         from engine.cli.launching import launch
 
@@ -213,19 +211,16 @@ def _fit(
     return signals.status if result.state == "stopped" else 0
 
 
-def _processes(arguments: argparse.Namespace, values: Mapping[str, Any]) -> int:
-    """How many processes are to be begun; 1 where this one is to train, alone or as one of them."""
+def _processes(arguments: argparse.Namespace, recipe: Path | str | None) -> int:
+    """How many processes are to be begun; 1 where this one is to train, alone or as one of them. Own code is not run."""
     if together():
         return 1
+    key = "training.processes"
+    given = [value for name, value in map(parse_setting, getattr(arguments, "settings", ())) if name == key]
+    values = {} if recipe is None or given or arguments.processes else read_toml(recipe)
     training = values.get("training")
-    wanted = training.get("processes", 1) if isinstance(training, Mapping) else 1
-    wanted = arguments.processes or (wanted if type(wanted) is int else 1)  # a mistake is for the recipe's check to tell
+    wanted = arguments.processes or (given[-1] if given else isinstance(training, Mapping) and training.get("processes", 1))
+    wanted = wanted if type(wanted) is int else 1  # a mistake is for the recipe's check to tell
     if wanted <= 1 and arguments.restarts:
         raise EpochalError(f"--restarts is {arguments.restarts} and goes with --processes 2 or more; epochal resume goes on")
     return wanted
-
-
-def _recipe_of(run: Run) -> Mapping[str, Any]:
-    from engine.settings import read_toml
-
-    return read_toml(run.recipe_path) if run.recipe_path.exists() else {}
