@@ -83,8 +83,7 @@ class EpochLog(Pane):
             return
         if before != self._best and before is not None:
             fresh, shown = self._cells(names, before, shown) + fresh, before
-        for i, cells in enumerate(fresh, shown):
-            self.set_row(1 + i, self._row(i, cells))
+        self.set_row(1 + shown, *(self._row(i, cells) for i, cells in enumerate(fresh, shown)))
         if len(self._rows) > 1 + shown + len(fresh):
             self.set_rows(self._rows[: 1 + shown + len(fresh)])
 

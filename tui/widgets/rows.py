@@ -18,6 +18,7 @@ from textual.geometry import Region, Size
 from textual.message import Message
 from textual.scroll_view import ScrollView
 from textual.strip import Strip
+from textual.widget import Widget
 
 from tui.themes import DARK, THEMES
 from tui.widgets.formats import plain, plain_terminal
@@ -171,21 +172,32 @@ class Rows(ScrollView):
             elif old[y] != rows[y]:
                 self._refresh_row(y, *changed(old[y], rows[y]))
 
-    def set_row(self, y: int, row: Row) -> None:
-        """Put one row in the place of another, or after the last."""
-        if y < len(self._rows) and self._rows[y] == row:
-            return
-        span = changed(self._rows[y], row) if y < len(self._rows) else ()
-        self._rows[y : y + 1] = [row]
-        self._widest = max(self._widest, length(row))
+    def set_row(self, y: int, *rows: Row) -> None:
+        """Put rows in the place of those from `y` on, or after the last."""
+        spans: dict[int, tuple[int, ...]] = {}  # of what changed
+        for at, row in enumerate(rows, y):
+            if at >= len(self._rows):
+                spans[at] = ()
+            elif self._rows[at] != row:
+                spans[at] = changed(self._rows[at], row)
+            else:
+                continue
+            self._rows[at : at + 1] = [row]
+            self._widest = max(self._widest, length(row))
         self._resized()
-        self._refresh_row(y, *span)
+        for at, span in spans.items():
+            self._refresh_row(at, *span)
 
     def _resized(self) -> None:
-        size = Size(self._widest, len(self._rows))
-        if size != self.virtual_size:
+        size, before, styles = Size(self._widest, len(self._rows)), self.virtual_size, self.styles
+        if size == before:
+            return
+        if (styles.is_auto_width and size.width != before.width) or (styles.is_auto_height and size.height != before.height):
             self.virtual_size = size
-            self._keep_end()
+        else:  # its place stays as it is: Textual's layout of the whole screen would change nothing
+            self.set_reactive(Widget.virtual_size, size)
+            self._scroll_update(size)
+        self._keep_end()
 
     def _keep_end(self) -> None:
         """Scroll to the end, unless the person scrolled away from it."""
