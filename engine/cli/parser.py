@@ -259,7 +259,7 @@ _SEARCH = """Train a recipe again and again with other values of the fields that
 trial is a run of its own. Ctrl-C stops with checkpoints; the same command goes on from there. Several processes, on several
 hosts with the same disk, may work on one search: --workers, --join, or torchrun, whose ranks are workers."""
 _SEARCHED = """a recipe with a [search], whose search is begun or gone on with; or a search that is there: its folder, its
-name, or a run of one of its trials"""
+name, or a run of one of its trials (left out for --show, --join and --stop: the newest)"""
 _QUEUE = """Jobs are trained one after another by a worker process that needs no terminal. A recipe is frozen when it is
 queued; one that fails does not stop the rest. A job whose process is killed goes on from its last checkpoint when the queue
 is started."""

@@ -34,7 +34,9 @@ def _add(queue: Queue, arguments: argparse.Namespace, out: Stream, err: Stream) 
     jobs = [resuming(Run.open(run, queue.root)) for run in arguments.resume]
     for recipe in [] if jobs else recipes or [None]:
         arguments.recipe = recipe
-        jobs.append(job_of(recipe_values(arguments), axes))
+        jobs.append(job_of(values := recipe_values(arguments), axes))
+        if values.get("search") is not None:
+            err.line(f"epochal: this queues the recipe itself: {arguments.prog} search does what its [search] says")
     for job in queue.add(jobs, first=arguments.first):
         out.line(f"job {job.id}  {job.name}{_runs_of(job)}")
     if not arguments.hold:

@@ -64,6 +64,8 @@ def _folder(arguments: argparse.Namespace) -> Folder:
         del short["workers"]
     arguments.settings += [f"search.{key}={value}" for key, value in short.items() if value is not None]
     looks = arguments.show or arguments.join or arguments.stop
+    if what is None and looks and (there := Folder.all(arguments.runs)):
+        what = str(there[0].path)
     if what is not None and not Path(what).is_file() and not what.endswith(".toml"):
         folder = Folder.open(what, arguments.runs)
         others = [key for key in ("model", "data", "epochs", "device", "name") if getattr(arguments, key) is not None]

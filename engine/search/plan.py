@@ -156,6 +156,9 @@ def plan_of(values: Mapping[str, Any]) -> Plan:
         raise RecipeError(found)
     given = values["search"]
     base = without(values)
+    if (values.get("training") or {}).get("processes", 1) != 1 or "training.processes" in given["space"]:
+        words = "training.processes must be 1 in a search: a trial is one process; search.workers says how many train at a time"
+        raise RecipeError([Problem("training.processes", words)])
     space, only = {}, {}
     for key, item in given["space"].items():
         names = _names_that_know(base, given["space"], key)

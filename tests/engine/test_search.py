@@ -109,6 +109,11 @@ def test_a_recipe_with_a_search_is_a_recipe(tmp_path: Path) -> None:
         plan_of(BASE)
 
 
+def test_a_trial_is_one_process(tmp_path: Path) -> None:
+    with pytest.raises(RecipeError, match=r"training.processes must be 1 in a search: .* search.workers"):
+        Search.create({**values(), "training": {"processes": 2}}, runs=tmp_path)
+
+
 def test_without_optuna_one_sentence_says_what_to_install(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(__import__("sys").modules, "optuna", None)
     with pytest.raises(EpochalError, match=r'pip install "epochal\[search\]"'):
@@ -310,7 +315,7 @@ def test_the_command_searches_goes_on_and_shows(recipe: str, capsys: pytest.Capt
     rows = shown["rows"]
     assert [row["state"] for row in rows] == ["finished"] * 3 and shown["limit"] == 3
     assert shown["best"] == rows[0]["number"] and rows[0]["value"] == min(row["value"] for row in rows)
-    assert main(["search", "--show", rows[1]["run"]]) == 0, "also by the run of a trial"
+    assert main(["search", "--show", rows[1]["run"]]) == main(["search", "--show"]) == 0, "by the run of a trial; the newest"
     assert main(["train", "runs/searches/lilies/best.toml", "--quiet"]) == 0
     assert main(["search", recipe, "--set", "model.hidden=[4]"]) == 2
     assert "holds a search of another recipe, which differs in model.hidden" in capsys.readouterr().err
