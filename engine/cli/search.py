@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 import json
 import os
+import signal
 import subprocess
 import sys
 import time
@@ -125,8 +126,6 @@ class _Team(Control):
 
     def stop(self, reason: str = "stopped by the user") -> None:
         super().stop(reason)
-        import signal
-
         for process in self.processes:
             if process.poll() is None:
                 process.send_signal(signal.SIGINT)
@@ -150,8 +149,10 @@ def _lead(folder: Folder, workers: int, arguments: argparse.Namespace, out: Stre
             if process.returncode not in (0, 130, 143):
                 failed += 1
                 log = team.log(folder, i)
-                last = log.read_text("utf-8", "replace").strip().splitlines()[-1:] or ["it printed nothing"]
-                err.line(f"epochal: worker {i + 1} ended with status {process.returncode}: {last[0].removeprefix('epochal: ')}")
+                code, last = process.returncode, log.read_text("utf-8", "replace").strip().splitlines()[-1:]
+                how = f"was ended by {signal.Signals(-code).name}" if code < 0 else f"ended with status {code}"
+                said = f": {last[0].removeprefix('epochal: ')}" if last else ""
+                err.line(f"epochal: worker {i + 1} {how}{said}; the others go on with its trial, or the next start does")
         return signals.status or (2 if failed == workers else 0)
 
 

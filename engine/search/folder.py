@@ -180,6 +180,12 @@ class Folder:
             files.write_atomically(self.workers_path / f"{name}.json", strict_json.encode(asdict(process)), durable=False)
         return name
 
+    def tidy(self) -> None:
+        """Forget those that were killed."""
+        for path in self.workers_path.glob("*.json"):
+            if not _alive(path):
+                path.unlink(missing_ok=True)
+
     def leave(self, name: str) -> None:
         """That process is at work no more."""
         (self.workers_path / f"{name}.json").unlink(missing_ok=True)

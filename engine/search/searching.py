@@ -129,6 +129,7 @@ class Search:
 
     def _begin_work(self, stack: ExitStack) -> None:
         """Be seen at work, and hear what is asked of the search."""
+        self.folder.tidy()
         self._name = self.folder.sign(Process.this())
         stack.callback(self.folder.leave, self._name)
         inbox = Inbox(self.folder.control_path)
