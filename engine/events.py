@@ -53,6 +53,11 @@ class RunStarted(Event):
         """Whether somebody's own loop logs it: nobody else can go on with it."""
         return not self.execution
 
+    @property
+    def foreign(self) -> bool:
+        """Whether another tool wrote it: it is only looked at."""
+        return not self.execution and not self.device
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Trained(Event):

@@ -14,9 +14,10 @@ Asked = dict[str, str | None]  # recipe, runs, attach
 
 
 def main(argv: list[str] | None = None) -> int:
-    """`epochal [RECIPE.toml]`, `epochal console [RECIPE.toml] [--runs DIR]` and `epochal attach [RUN] [--runs DIR]` open the
-    console; without a terminal, or with `attach --plain`, the same is done with plain rows. `epochal plot RUN…` draws the chart
-    as text, `epochal serve` shows the console in a browser. Everything else is the command line's. Returns the exit status."""
+    """`epochal [RECIPE.toml]`, `epochal console [RECIPE.toml] [--runs DIR]`, `epochal attach [RUN] [--runs DIR]` and
+    `epochal view [DIR]` open the console; without a terminal, or with `attach --plain`, the same is done with plain rows.
+    `epochal plot RUN…` draws the chart as text, `epochal serve` shows the console in a browser. Everything else is the command
+    line's. Returns the exit status."""
     arguments = list(sys.argv[1:] if argv is None else argv)
     if arguments[:1] == ["plot"]:
         from tui.plot_command import main as plot
@@ -30,7 +31,7 @@ def main(argv: list[str] | None = None) -> int:
         _tell_completion()
     terminal = os.isatty(0) and os.isatty(1)
     asked = _attach(arguments) if arguments[:1] == ["attach"] else _console(arguments)
-    if asked is None or ("attach" in asked and not terminal):
+    if asked is None or (("attach" in asked or "view" in asked) and not terminal):
         return _command_line([argument for argument in arguments if arguments[0] != "attach" or argument != "--plain"])
     recipe, runs = asked.get("recipe"), asked.get("runs")
     if recipe is not None and not Path(recipe).is_file():
@@ -53,6 +54,10 @@ def _console(arguments: list[str]) -> Asked | None:
     """What the console is asked for; None when it is not."""
     if arguments[:1] == ["console"]:
         return dict(vars(_console_parser().parse_args(arguments[1:])))
+    if arguments[:1] == ["view"] and (len(arguments) == 1 or (len(arguments) == 2 and not arguments[1].startswith("-"))):
+        return {"view": arguments[1] if len(arguments) == 2 else "."}
+    if len(arguments) == 2 and arguments[0] == "--runs":
+        return {"runs": arguments[1]}
     if not arguments:
         return {}
     if len(arguments) == 1 and arguments[0].endswith(".toml"):

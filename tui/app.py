@@ -66,6 +66,7 @@ class Console(Guest):
         terminal: Terminal | None = None,
         launcher: Launcher | None = None,
         attach: Path | None = None,  # a run to open on
+        lists: bool = False,  # whether to open on the list of runs
         welcome: bool = False,  # whether to begin with the first steps
         preferences: Preferences | None = None,  # None: the defaults, and nothing is kept
     ) -> None:
@@ -86,6 +87,7 @@ class Console(Guest):
         self.ghost_chosen = False  # whether the person said so: a fork is else compared with its parent
         self.form = FormScreen(engine, self.preload, values, source)
         self._opens_on = attach
+        self._lists = lists
         self._welcome = welcome
         self._tour = False  # with the run that is about to be shown
         self._leaving: str | None = None  # set while the app waits for the run's end to close
@@ -118,6 +120,8 @@ class Console(Guest):
         if self._opens_on is not None:
             self.follow(self._opens_on)
             self._opens_on = None
+        elif self._lists:
+            self.action_runs()
         self.set_interval(1.0, self._attend)
         self.call_after_refresh(gc.enable)
         if self._welcome and self.preferences["guide.welcome"]:

@@ -28,8 +28,16 @@ STATUS = {"interrupted": 130, "terminated": 143, "kill": 130, "crash": 1}
 AWAY = ("detach", "hangup", "crash")  # answers after which a run goes on by itself
 
 
-def open_console(launcher: Launcher, *, recipe: str | None = None, runs: str | None = None, attach: str | None = None) -> int:
-    """Open the console with a recipe filled in, or with `attach` (a run's name; "" for the one at work) on a run.
+def open_console(
+    launcher: Launcher,
+    *,
+    recipe: str | None = None,
+    runs: str | None = None,
+    attach: str | None = None,
+    view: str | None = None,
+) -> int:
+    """Open the console with a recipe filled in, or with `attach` (a run's name; "" for the one at work) on a run, or with
+    `view` (a folder of runs, event files or CSV metrics, or one CSV file) on what is there.
 
     When it is left while a run trains, that goes on in this process to its end. Returns the exit status.
     """
@@ -37,11 +45,13 @@ def open_console(launcher: Launcher, *, recipe: str | None = None, runs: str | N
     # A hang-up before there is a screen is seen by the screen; what is started from here on does not die of one either.
     for number in (signal.SIGHUP, signal.SIGUSR1):
         signal.signal(number, signal.SIG_IGN)
-    engine = Engine(Path(runs) if runs else None)
+    root = view or runs
+    engine = Engine(Path(root) if root else None)
     preferences = Preferences.of_user()
     try:
         values = read_values(recipe)
         path = None if attach is None else engine.find(attach)
+        path = engine.only_one(Path(view)) if view else path
     except EpochalError as error:
         print(f"epochal: {error}", file=sys.stderr)
         return 2
@@ -63,8 +73,9 @@ def open_console(launcher: Launcher, *, recipe: str | None = None, runs: str | N
             terminal=terminal,
             launcher=launcher,
             attach=path,
+            lists=view is not None,
             preferences=preferences,
-            welcome=recipe is None and attach is None and not engine.root.is_dir(),
+            welcome=recipe is None and attach is None and view is None and not engine.root.is_dir(),
         )
         app.tell_errors_to(terminal.screen)
         try:

@@ -54,6 +54,9 @@ class Follows(Protocol):
     def poll(self) -> object: ...
 
 
+PATIENCE = 0.2  # seconds that a list may read of what other tools wrote; the rest comes with the next one
+
+
 class Watches(Protocol):
     """What looks at a search."""
 
@@ -183,7 +186,7 @@ class Engine:
         """One RunSummary a run, as `Run.list` gives them."""
         from engine.run import Run
 
-        return Run.list(self.root)
+        return Run.list(self.root, patience=PATIENCE)
 
     @cached_property
     def scores(self) -> Scores:
@@ -233,6 +236,15 @@ class Engine:
             raise RecipeError(found)
         return changed
 
+    def only_one(self, at: Path) -> Path | None:
+        """Of a place with runs of ours or of other tools the one that there is; None of several. RunError where nothing is."""
+        from engine.run.choose import there
+
+        found = there(at)
+        if at.is_file():
+            self.runs = at.parent
+        return found[0] if len(found) == 1 else None
+
     def find(self, which: str) -> Path:
         """The directory of a run by its path, name or a part of it; for "" of the newest at work, else the newest."""
         from engine.run import Run
@@ -264,9 +276,9 @@ class Engine:
     def follower(self, path: Path) -> Follows:
         """What follows a run through its directory."""
         from engine.run import Run
-        from engine.run.follow import Follower
+        from engine.run.follow import following
 
-        return Follower(Run.open(path))
+        return following(Run.open(path))
 
     def place_of(self, path: Path) -> tuple[str, int]:
         """Host and number of the process that trains a run. RunError where its status can't be read."""

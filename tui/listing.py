@@ -14,7 +14,7 @@ from tui.widgets.formats import clock, number
 
 SYMBOLS = {
     "starting": "◌", "running": "●", "paused": "‖", "finished": "✓", "stopped": "■", "failed": "✗", "died": "✗",
-    "pruned": "▽", "unreadable": "?",
+    "pruned": "▽", "unreadable": "?", "recorded": "▪",
 }  # fmt: skip
 LIVE = ("starting", "running", "paused")
 COLUMNS = {"run": "run", "state": "state", "epoch": "epoch", "best": "best", "trained": "time"}  # with what each is sorted by
@@ -116,4 +116,6 @@ def told(run: Any) -> tuple[str, str]:
         f"{clock(run.seconds)} trained" if run.seconds else "",
         elsewhere(run) and f"on {run.host}",
     ]
-    return " · ".join(filter(None, parts)) or run.name, in_short(run.differs) or "the default recipe"
+    return " · ".join(filter(None, parts)) or run.name, in_short(run.differs) or (
+        "the default recipe" if run.recipe else "no recipe"
+    )

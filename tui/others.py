@@ -17,6 +17,7 @@ class Others:
 
     def __init__(self, engine: Engine, paths: Sequence[Path]) -> None:
         self.paths = list(paths)
+        self._names = names_of(self.paths)
         self.histories: dict[str, History] = {}  # by the name of the run
         self.failures: dict[str, str] = {}
         self._engine = engine
@@ -26,12 +27,13 @@ class Others:
     @property
     def name(self) -> str:
         """Of the first."""
-        return self.paths[0].name
+        return self._names[self.paths[0]]
 
     @property
     def named(self) -> tuple[tuple[str, History], ...]:
         """What is known, in order."""
-        return tuple((path.name, self.histories[path.name]) for path in self.paths if path.name in self.histories)
+        named = self._names
+        return tuple((named[path], self.histories[named[path]]) for path in self.paths if named[path] in self.histories)
 
     def close(self) -> None:
         """Read no more."""
@@ -42,16 +44,27 @@ class Others:
         waiting = list(self.paths)
         while waiting and not self._closed.is_set():
             for path in list(waiting):
+                name = self._names[path]
                 try:
-                    if path.name not in followers:
-                        followers[path.name] = self._engine.follower(path)
-                    follower = followers[path.name]
+                    if name not in followers:
+                        followers[name] = self._engine.follower(path)
+                    follower = followers[name]
                     follower.poll()
                 except Exception as error:  # one that can't be read keeps no other from being drawn
-                    self.failures[path.name] = f"{path.name} can't be read: {error}"
+                    self.failures[name] = f"{name} can't be read: {error}"
                     waiting.remove(path)
                     continue
-                self.histories = {**self.histories, path.name: follower.history}
+                self.histories = {**self.histories, name: follower.history}
                 if not follower.alive:
                     waiting.remove(path)
             self._closed.wait(SECONDS)
+
+
+def names_of(paths: Sequence[Path]) -> dict[Path, str]:
+    """The name of each, with so much of where it is as tells them apart."""
+    names = {path: path.name for path in paths}
+    for deep in range(2, 6):
+        if len(set(names.values())) == len(names):
+            break
+        names = {path: "/".join(path.parts[-deep:]) for path in paths}
+    return names

@@ -15,14 +15,14 @@ POLL_SECONDS = 0.25
 def attach(arguments: argparse.Namespace, out: Stream, err: Stream) -> int:
     """Tell a run from its beginning until it ends. Ctrl-C leaves it to itself."""
     from engine.run import Run, runs_root
-    from engine.run.follow import Follower
+    from engine.run.follow import following
 
     run = Run.open(arguments.run, runs_root(arguments.runs))
     # Once its reader has gone (`| head`) this, unlike a training, has nothing left to do.
     before = signal.signal(signal.SIGPIPE, signal.SIG_DFL)
     try:
         with telling(arguments, out, err) as tell:
-            follower = Follower(run, tell)
+            follower = following(run, tell)
             follower.poll()
             while follower.history.ended is None:
                 time.sleep(POLL_SECONDS)

@@ -18,7 +18,9 @@ def value(number: float | None) -> str:
 
 
 def lr(number: float) -> str:
-    """A learning rate: 3.0e-4."""
+    """A learning rate: 3.0e-4; a dash for NaN, which is not known."""
+    if math.isnan(number):
+        return "–"
     if number == 0 or not math.isfinite(number):
         return "0" if number == 0 else value(number)
     return _exponent(f"{number:.1e}")

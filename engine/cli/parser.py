@@ -119,6 +119,9 @@ def make_parser(prog: str) -> Parser:
     runs.add_argument("--reverse", action="store_true", help="the other way round")
     runs.add_argument("--json", action="store_true", help="as one JSON list")
 
+    view = command("view", "engine.cli.show_run", "look at runs, event files of TensorBoard or CSV metrics", _VIEW)
+    view.add_argument("where", metavar="DIR", nargs="?", default=".", help="a folder, or one CSV file; left out: this one")
+
     show = command(
         "show", "engine.cli.show_run", "show one run: where it is, its verdict, its step by phase, its layers", "", "show"
     )
@@ -282,6 +285,8 @@ _STEERING = [
 ]
 _STEER = """The run may be trained by any process that writes to the same directory, on this host or another. Waits some
 seconds to say what came of it. Exit status: 0 done or asked, 1 not done, 2 a mistake, or nobody trains the run."""
+_VIEW = """Look at any folder with runs, TensorBoard's event files or CSV files of metrics (Lightning's, Keras's, any with a
+column of steps or epochs): in a terminal in the console, which follows what grows; else as a list. Nothing is changed."""
 _ATTACH = """Follow a run of another process, or one that has ended: its rows from the beginning, and on a terminal a live
 line below, until it ends. Ctrl-C leaves it to itself. In a terminal epochal attach opens the console, which can also steer."""
 _RESUME = "Go on with a run from its last checkpoint, exactly as if it had never been interrupted. Exit status as for train."

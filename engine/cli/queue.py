@@ -62,6 +62,7 @@ def resuming(run: Run) -> Job:
     """A run that is gone on with from its last checkpoint. RunError where it can't be."""
     from engine.run import Status
 
+    run.refuse_if_foreign()
     status = Status.read(run.status.path)
     run.refuse_if_training()
     if not run.recipe_path.exists():

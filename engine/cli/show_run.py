@@ -5,12 +5,13 @@ from __future__ import annotations
 import argparse
 import dataclasses
 import math
+from pathlib import Path
 from typing import Any
 
 from engine.cli import format
 from engine.cli.output import Stream
 from engine.cli.rows import best_place, metric_values
-from engine.cli.show import print_json
+from engine.cli.show import print_json, runs
 from engine.distributed.standing import rate as ranks_rate
 from engine.distributed.standing import straggler
 from engine.events import RanksMeasured, Sampled, to_dict
@@ -23,10 +24,10 @@ from engine.verdict import verdict
 def show(arguments: argparse.Namespace, out: Stream, err: Stream) -> int:
     """Print where a run is, what its history says of it, and the newest of its samples."""
     from engine.run import Run, runs_root
-    from engine.run.follow import Follower
+    from engine.run.follow import following
 
     run = Run.open(arguments.run, runs_root(arguments.runs))
-    follower = Follower(run)
+    follower = following(run)
     follower.poll()
     history = follower.history
     found = verdict(history)
@@ -46,6 +47,17 @@ def show(arguments: argparse.Namespace, out: Stream, err: Stream) -> int:
         _print_phases(history, out)
         _print_layers(history.samples[-1], out)
     return 0
+
+
+def view(arguments: argparse.Namespace, out: Stream, err: Stream) -> int:
+    """List what is in a folder; show the one run that a file is."""
+    from engine.run.choose import there
+
+    at = Path(arguments.where)
+    found = there(at)
+    if at.is_file():
+        return show(argparse.Namespace(run=str(found[0]), runs=None, json=False), out, err)
+    return runs(argparse.Namespace(runs=str(at), filter="", tag=None, sort=None, reverse=False, json=False), out, err)
 
 
 def _facts(history: History) -> list[tuple[str, str]]:

@@ -129,6 +129,7 @@ class Talk:
 
         self._out, self._err = out, err
         self._run = Run.open(arguments.run, runs_root(arguments.runs))
+        self._run.refuse_if_foreign()
         self._heard: list[Event] = []
         self._follower = Follower(self._run, self._heard.append)
         self._follower.poll()

@@ -31,6 +31,7 @@ class About:
     parent_step: int = 0
     parent_path: str = ""
     differs: Mapping[str, Any] = field(default_factory=dict)
+    recipe: bool = False  # whether there is one
 
 
 def about(path: Path) -> About:
@@ -46,6 +47,7 @@ def about(path: Path) -> About:
         parent_step=step if isinstance(step, int) else 0,
         parent_path=str(parent.get("path", "")),
         differs=_searched(environment) | (_differs(recipe, environment.get("differs")) if recipe else flat(config(path))),
+        recipe=bool(recipe),
     )
 
 

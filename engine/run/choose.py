@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from engine.errors import RunError, nearest
@@ -55,6 +56,20 @@ def arranged(
     if sort not in SORTS:
         raise RunError(f"runs can't be sorted by {sort!r}: there are {', '.join(SORTS)}{nearest(sort, SORTS)}")
     return sorted(chosen, key=SORTS[sort], reverse=reverse)
+
+
+def there(at: Path) -> list[Path]:
+    """The runs, our own and those of other tools, in a folder; or a file that is one. RunError where there is none."""
+    from engine.run.directory import Run
+
+    if Run(at).foreign and at.is_file():
+        return [at]
+    if not at.is_dir():
+        raise RunError(f"{at} is no CSV file of metrics" if at.exists() else f"there is no folder {at}")
+    found = [run.path for run in Run.list(at, patience=0.0)]
+    if not found:
+        raise RunError(f"there is nothing to look at in {at}: no run, no event files, no CSV with a column of steps or epochs")
+    return found
 
 
 def fits(run: RunSummary, text: str) -> bool:

@@ -45,7 +45,8 @@ _FILES = ("status.json", "journal.jsonl", "environment.json")
 @dataclass(frozen=True, slots=True, kw_only=True)
 class RunSummary:
     """A run's line in a list. `state` is "starting", "running", "paused", "finished", "stopped", "failed", "pruned"
-    (stopped by the pruner of a search), "died" (its process is gone) or "unreadable" (with the `reason`)."""
+    (stopped by the pruner of a search), "died" (its process is gone), "recorded" (by another tool, in event files or CSV: see
+    `engine.track.foreign`) or "unreadable" (with the `reason`)."""
 
     name: str  # of the directory
     path: Path
@@ -67,6 +68,7 @@ class RunSummary:
     parent_step: int = 0  # at this step
     parent_path: str = ""
     differs: Mapping[str, Any] = field(default_factory=dict)  # what of its recipe is not as in the default one, by dotted keys
+    recipe: bool = False  # whether it has one
 
 
 class Run:
@@ -152,8 +154,21 @@ class Run:
         if status["state"] in ALIVE and not here:
             raise RunError(f"{self.path} is being trained by process {status['pid']} on {status['host']}")
 
+    @cached_property
+    def foreign(self) -> bool:
+        """Whether another tool wrote it: event files or CSV, which are only looked at."""
+        from engine.track.foreign import is_foreign
+
+        return not any((self.path / name).exists() for name in _FILES) and is_foreign(self.path)
+
+    def refuse_if_foreign(self) -> None:
+        """Raise RunError where another tool wrote it."""
+        if self.foreign:
+            raise RunError(f"{self.name} was written by another tool: it can be looked at, and nothing else")
+
     def refuse_without_recipe(self) -> None:
         """Raise RunError where only the program that made the run can train it."""
+        self.refuse_if_foreign()
         if not self.recipe_path.exists():
             raise RunError(f"{self.name} has no recipe: it was made by a program, and only that can go on with it")
 
@@ -171,6 +186,7 @@ class Run:
 
         RunError, in one sentence, when there is no such process, or it is no request.
         """
+        self.refuse_if_foreign()
         status = self.status.read(self.status.path)
         if status["state"] not in ALIVE:
             raise RunError(f"{self.name} is not being trained: {_WHY_NOT.get(status['state'], status['reason'])}")
@@ -260,14 +276,15 @@ class Run:
         """
         root = runs_root(root)
         if which == "last":
-            runs = Run.list(root)
+            runs = Run.list(root, patience=0.0)
             if not runs:
                 raise RunError(f"there is no run in {root}")
             return Run(max(runs, key=_age).path)
         for path in (Path(which), root / which):
-            if _is_run(path):
+            if _is_run(path) or _is_foreign(path):
                 return Run(path)
         names = [path.name for path in _run_directories(root)]
+        names += [path.relative_to(root).as_posix() for path in _foreign_below(root)]
         found = [name for name in names if str(which) in name]
         if len(found) == 1:
             return Run(root / found[0])
@@ -281,9 +298,17 @@ class Run:
         raise RunError(f"there is no run {str(which)!r} in {root}{nearest(str(which), known)}")
 
     @staticmethod
-    def list(root: Path | str) -> builtins.list[RunSummary]:
-        """The runs below `root`, those at work first, then the newest first; none where there is no such directory."""
-        summaries = [_summary(path) for path in _run_directories(Path(root))]
+    def list(root: Path | str, patience: float = 60.0) -> builtins.list[RunSummary]:
+        """The runs below `root`, those at work first, then the newest first; none where there is no such directory.
+
+        What other tools wrote is read for so many seconds at most, and more of it at the next call.
+        """
+        root = Path(root)
+        summaries = [_summary(path) for path in _run_directories(root)]
+        if theirs := _foreign_below(root):
+            from engine.track.foreign import summaries as of_foreign
+
+            summaries += of_foreign(theirs, root, patience)
         return sorted(summaries, key=lambda summary: (summary.state in ALIVE, *_age(summary)), reverse=True)
 
     def _describe(self, recipe_toml: str | None, environment: Mapping[str, Any] | None) -> None:
@@ -297,6 +322,12 @@ class Run:
 def load_history(run: Run) -> History:
     """What the run's journal tells; a line that can't be read is a warning in it."""
     history = History()
+    if run.foreign:
+        from engine.track.foreign import Foreign
+
+        theirs = Foreign(run.path)
+        theirs.poll()
+        return theirs.history
     events, problems = Journal.read(run.journal.path)
     for event in [*events, *(Message(text=problem, level="warning") for problem in problems)]:
         history.apply(event)
@@ -344,6 +375,21 @@ def _make_unique(root: Path, name: str) -> Path:
 
 def _is_run(path: Path) -> bool:
     return path.is_dir() and (bool(_STAMP.fullmatch(path.name)) or any((path / name).exists() for name in _FILES))
+
+
+def _is_foreign(path: Path) -> bool:
+    from engine.track.foreign import is_foreign
+
+    return path.exists() and is_foreign(path)
+
+
+def _foreign_below(root: Path) -> builtins.list[Path]:
+    """What other tools wrote there."""
+    if not root.is_dir():
+        return []
+    from engine.track.foreign import find
+
+    return [*find(root, _is_run)]
 
 
 def _run_directories(root: Path) -> builtins.list[Path]:

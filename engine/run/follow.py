@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from engine.errors import RunError
 from engine.events import Event, Message, RunEnded
@@ -16,8 +16,20 @@ from engine.run.root import runs_root
 from engine.run.sound import event_from
 from engine.run.status import ALIVE, Status
 
+if TYPE_CHECKING:
+    from engine.track.foreign import Foreign
+
 LONGEST = 1 << 24  # bytes of a line
 TOLD = 20  # problems of a journal that are told one by one
+
+
+def following(run: Run, tell: Callable[[Event], None] = lambda event: None) -> Follower | Foreign:
+    """What follows a run, whoever writes it."""
+    if not run.foreign:
+        return Follower(run, tell)
+    from engine.track.foreign import Foreign
+
+    return Foreign(run.path, tell)
 
 
 class Follower:

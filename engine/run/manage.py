@@ -20,6 +20,7 @@ GONE = ".gone-"  # before the name of a run that is being deleted
 
 def tag(run: Run, text: str) -> None:
     """Keep a line of text with the run; an empty one takes it away. RunError when it is too long or the disk fails."""
+    run.refuse_if_foreign()
     text = plain(" ".join(text.split()))
     if len(text) > LONGEST_TAG:
         raise RunError(f"a tag has at most {LONGEST_TAG} characters, not {len(text)}")
@@ -39,6 +40,7 @@ def rename(run: Run, name: str) -> Run:
     """
     from engine.run.directory import renamed
 
+    run.refuse_if_foreign()
     path = run.path.absolute()
     if path.is_symlink():
         raise RunError(f"{run.name} is a link: its target can be renamed")
@@ -61,6 +63,7 @@ def delete(run: Run) -> None:
 
     RunError while a process is at work on it, and when the disk fails.
     """
+    run.refuse_if_foreign()
     path = run.path.absolute()
     with _at_rest(run):
         aside = path.with_name(f"{GONE}{path.name}-{os.getpid()}")

@@ -29,6 +29,11 @@ class Scores:
         return list(self._found.get(path, ()))
 
     def _read(self, path: Path) -> None:
+        if path.suffix == ".csv" or not (path / "journal.jsonl").exists():
+            from engine.track.foreign import extremes
+
+            self._found[path] = extremes(path)
+            return
         journal = path / "journal.jsonl"
         try:
             with journal.open("rb") as file:

@@ -34,6 +34,7 @@ class Book:
         self._rows: list[Event] = []  # of epochs that ended
         self._fresh_best = False
         self._told = False  # whether epochs are
+        self._shift = 0
         self._began: float | None = None  # when the epoch did
         self._now = 0.0
 
@@ -107,7 +108,9 @@ class Book:
 
     def _turn(self, epoch: float, seconds: float) -> None:
         """The epoch that values are of."""
-        number = self.epoch if not math.isfinite(epoch) else math.ceil(epoch)
+        if not self._told:
+            self._shift = int(epoch == 0)  # some count from 0
+        number = self.epoch if not math.isfinite(epoch) else math.ceil(epoch) + self._shift
         if self._told and number == self.epoch:
             return
         if self._told:

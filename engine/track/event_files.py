@@ -108,14 +108,14 @@ class Reader:
     def __init__(self, path: Path) -> None:
         self.path = path
         self.problem = ""
-        self._offset = 0
+        self.offset = 0
 
     def read(self, most: int = 1 << 24) -> Iterator[Scalars]:
         """At most so many bytes; OSError where the file can't be read."""
         if self.problem:
             return
         with self.path.open("rb") as file:
-            file.seek(self._offset)
+            file.seek(self.offset)
             data = file.read(most)
             at = 0
             while len(data) - at >= 12:
@@ -124,7 +124,7 @@ class Reader:
                     self._damaged(at)
                     break
                 if len(data) - at < 16 + length:
-                    data, at, self._offset = data[at:] + file.read(max(0, 16 + length - (len(data) - at))), 0, self._offset + at
+                    data, at, self.offset = data[at:] + file.read(max(0, 16 + length - (len(data) - at))), 0, self.offset + at
                     if len(data) < 16 + length:
                         break
                 event = data[at + 12 : at + 12 + length]
@@ -138,17 +138,17 @@ class Reader:
                 if found is not None:
                     yield found
                 at += 16 + length
-            self._offset += at
+            self.offset += at
 
     def _damaged(self, at: int) -> None:
-        self.problem = f"{self.path.name} is damaged at byte {self._offset + at:,}: what follows is not read"
+        self.problem = f"{self.path.name} is damaged at byte {self.offset + at:,}: what follows is not read"
 
 
 def _fields(data: bytes) -> Iterator[tuple[int, int, bytes | int]]:
     """(number, wire type, value) of a message."""
     at, end = 0, len(data)
     while at < end:
-        key, at = _read_varint(data, at)
+        key, at = (data[at], at + 1) if data[at] < 0x80 else _read_varint(data, at)
         kind = key & 7
         value: bytes | int
         if kind == 0:
@@ -156,7 +156,7 @@ def _fields(data: bytes) -> Iterator[tuple[int, int, bytes | int]]:
         else:
             size = {1: 8, 5: 4}.get(kind, 0)
             if kind == 2:
-                size, at = _read_varint(data, at)
+                size, at = (data[at], at + 1) if data[at] < 0x80 else _read_varint(data, at)
             elif not size:
                 raise ValueError("no such wire type")
             if at + size > end:

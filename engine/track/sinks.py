@@ -95,7 +95,7 @@ class Points:
                 for k, loss in enumerate(event.loss):
                     more = {"gradient norm": event.norm[k]} if event.norm else {}
                     step = min(event.first + (k + 1) * event.every - 1, event.step)
-                    yield step, {"train/loss": loss, "lr": event.lr[k], **more}
+                    yield step, {"train/loss": loss, "lr": event.lr[k], **more, "epoch": event.epoch}
             case Logged():
                 self._by_step |= event.steps.keys()
                 rows: dict[int, dict[str, float]] = {}
@@ -104,7 +104,7 @@ class Points:
                         rows.setdefault(step, {})[name] = value
                 yield from sorted(rows.items())
             case EpochEnded():
-                fresh = {name: value for name, value in event.metrics.items() if name not in self._by_step}
-                yield event.step, {**fresh, "epoch": event.epoch}
+                if fresh := {name: value for name, value in event.metrics.items() if name not in self._by_step}:
+                    yield event.step, fresh
             case Validated():
                 yield event.step, event.metrics

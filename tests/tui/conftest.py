@@ -225,6 +225,7 @@ def run_summary(name: str, state: str, **values: Any) -> Any:
         "path": Path("runs") / name, "step": 780, "epoch": 2, "epochs": 2, "monitor": "val/loss", "mode": "min",
         "started": 1.79e9, "best": {"epoch": 2, "val/loss": 0.4}, "seconds": 18.0, "reason": "",
         "host": platform.node(), "pid": 4321, "tag": "", "parent": "", "parent_step": 0, "parent_path": "", "differs": {},
+        "recipe": True,
     }  # fmt: skip
     return SimpleNamespace(name=name, state=state, **{**usual, **values})
 

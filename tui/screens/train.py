@@ -373,6 +373,9 @@ class TrainScreen(ChartKeys, Arranging):
         """The run's control, or None, and then the person is told why: where it is over, or, for what only our own loop can
         do, where it is not ours."""
         history = self.shown.history
+        if history.started is not None and history.started.foreign:
+            self.notify("another tool wrote this run: it can be looked at, and nothing else")
+            return None
         if not own_loop and history.started is not None and history.started.own_loop and self.shown.alive:
             self.notify("this run is a loop of its own, which can be paused and stopped")
             return None

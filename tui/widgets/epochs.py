@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping, Sequence
 from typing import ClassVar
 
@@ -160,10 +161,15 @@ def _cells(row: EpochEnded, names: Sequence[str], notes: Sequence[str], differen
         number(row.metrics.get("train/loss")),
         *values,
         *([] if difference is None else [difference]),
-        rate(row.lr),
+        _rate(row.lr),
         took(row.seconds),
         " · ".join(dict.fromkeys([*notes, *row.notes])),
     ]
+
+
+def _rate(lr: float) -> str:
+    """A loop of one's own may not have told it."""
+    return rate(None if math.isnan(lr) else lr)
 
 
 def _without(history: History) -> bool:
@@ -186,4 +192,4 @@ def _live(history: History, metrics: int) -> list[str] | None:
     at = " ".join(filter(None, [_BUSY.get(now.phase, ""), share]))
     note = " · ".join([at, *notes_between(history, history.epochs[-1].step if history.epochs else 0)])
     loss = "…" if now.loss is None else number(now.loss)
-    return [f"▸ {now.epoch}", loss, "…", *[""] * (metrics - 1), rate(now.lr), "", note]
+    return [f"▸ {now.epoch}", loss, "…", *[""] * (metrics - 1), _rate(now.lr), "", note]

@@ -73,7 +73,7 @@ def short(value: float) -> str:
 _PLAIN = {
     **dict.fromkeys(map(ord, "┌┐└┘├┤┬┴┼"), "+"),
     **dict.fromkeys(map(ord, "█▉▊▋▌▍▎▏"), "#"),
-    **{ord(fancy): ascii for fancy, ascii in zip("★●◌‖✓■✗▸…–—·─│•×°²▲┊↑↓◆", "*oo=+#x>~--.-|*xo2^|^vC", strict=True)},
+    **{ord(fancy): ascii for fancy, ascii in zip("★●◌‖✓■✗▸…–—·─│•×°²▲┊↑↓◆▪", "*oo=+#x>~--.-|*xo2^|^vC.", strict=True)},
 }
 
 

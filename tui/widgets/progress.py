@@ -21,6 +21,7 @@ STATES = {
     "stopped": ("■", "warn"),
     "failed": ("✗", "bad"),
     "died": ("✗", "bad"),
+    "recorded": ("▪", "label"),
 }
 _EIGHTHS = " ▏▎▍▌▋▊▉"
 BAR, SHORTEST = 32, 12  # cells of a bar at most, and what pieces beside it must leave

@@ -1,0 +1,69 @@
+"""Event files and CSV in the console."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+import pytest
+from textual.widgets import DataTable
+
+from engine.track import event_files, foreign
+from tui.__main__ import main
+from tui.app import Console
+from tui.door import Engine
+from tui.screens.overlay import OverlayScreen
+from tui.screens.runs import RunsScreen
+from tui.screens.train import TrainScreen
+from tui.widgets.chart import Chart
+from tui.widgets.epochs import EpochLog
+
+
+@pytest.fixture
+def gallery(tmp_path: Path) -> Path:
+    foreign._known.clear()
+    for name, factor in (("one/version_0", 1), ("two/version_0", 2)):
+        (tmp_path / name).mkdir(parents=True)
+        records = [event_files.scalars(1e9 + step, step, {"Loss/train": factor / step}) for step in range(1, 9)]
+        (tmp_path / name / "events.out.tfevents.1").write_bytes(event_files.beginning(1e9, 0) + b"".join(records))
+    (tmp_path / "log.csv").write_text("epoch,loss,val_loss\n0,1.0,1.5\n1,0.5,1.25\n")
+    os.utime(tmp_path / "log.csv", (1e9, 1e9))  # nobody writes to it any more
+    return tmp_path
+
+
+async def test_runs_of_other_tools_are_listed_drawn_and_only_looked_at(gallery: Path) -> None:
+    app = Console(Engine(gallery), {}, lists=True)
+    async with app.run_test(size=(120, 40)) as pilot:
+        await pilot.pause()
+        assert isinstance(app.screen, RunsScreen)
+        table = app.screen.query_one(DataTable)
+        names = [str(table.get_row_at(row)[1]) for row in range(table.row_count)]
+        assert sorted(names) == ["log.csv", "one/version_0", "two/version_0"]
+        for name in ("one/version_0", "two/version_0"):
+            table.move_cursor(row=names.index(name))
+            await pilot.press("space")
+        await pilot.press("v")
+        await pilot.pause(1.2)
+        assert isinstance(app.screen, OverlayScreen)
+        chart = app.screen.query_one(Chart)
+        both = [chart.run, *(name for name, _ in chart.others)]
+        assert sorted(both) == ["one/version_0", "two/version_0"]
+        await pilot.press("escape", "escape")
+        table.move_cursor(row=names.index("log.csv"))
+        await pilot.press("enter")
+        await pilot.pause(1.0)
+        assert isinstance(app.screen, TrainScreen)
+        rows = ["".join(text for text, _ in row) for row in app.screen.query_one(EpochLog)._rows]
+        assert "0.5000" in rows[2] and "1.250" in rows[2] and "best" in rows[2]
+        await pilot.press("space")
+        await pilot.pause()
+        said = [notification.message for notification in app._notifications]
+        assert said[-1:] == ["another tool wrote this run: it can be looked at, and nothing else"]
+
+
+def test_without_a_terminal_they_are_listed(gallery: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["view", str(gallery)]) == 0
+    assert capsys.readouterr().out.count("recorded") == 3
+    assert main(["plot", "log.csv", "--runs", str(gallery), "--height", "10"]) == 0
+    drawn = capsys.readouterr().out
+    assert "train 0.5" in drawn and "val 1.25" in drawn
