@@ -25,6 +25,7 @@ if TYPE_CHECKING:
     from tui.background import Starting
     from tui.dry_run import DryRun
     from tui.evaluating import Evaluating
+    from tui.exporting import Exporting
     from tui.finding import Finding
     from tui.writing import Writing
 
@@ -148,6 +149,12 @@ class Engine:
         from tui.evaluating import Evaluating
 
         return Evaluating(self.evaluate_command, path, checkpoint)
+
+    def export(self, path: Path, file: str, format: str, *, force: bool = False) -> Exporting:
+        """An export of a run's model to a file, started."""
+        from tui.exporting import Exporting
+
+        return Exporting(self.export_command, path, file, format, force=force)
 
     def evaluation_of(self, path: Path) -> Evaluation | None:
         """The last one that the run keeps. Raises RunError where it can't be read."""

@@ -210,6 +210,7 @@ KEYS: tuple[Key, ...] = (
     Key(
         "evaluate", "E", "E", "Evaluate", "confusion matrix, classes, worst samples", ("train", "runs"), "evaluate", "evaluate"
     ),
+    Key("export", "X", "X", "Export the model", "safetensors, ONNX, torch.export, the script", ("train", "runs"), "export"),
     Key("overlay-leave", "escape", "Esc", "Back to the list", "first takes the cursor away", ("overlay",), "leave", "back"),
     # the list of runs
     Key("open", "enter", "Enter", "Look at the run", "attaches to one at work", ("runs",), "open", "look"),

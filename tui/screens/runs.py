@@ -21,6 +21,7 @@ from engine.errors import EpochalError
 from engine.run.about import in_short
 from tui.keys import bindings
 from tui.listing import LIVE, elsewhere, told
+from tui.screens.after import AfterKeys
 from tui.screens.ask import AskFork
 from tui.screens.base import SMALL, KeyLine
 from tui.screens.ordering import Ordering
@@ -30,7 +31,7 @@ SECONDS = 2.0  # between two readings of the directories
 _AGAIN = "torch is being loaded: once more in a moment"
 
 
-class RunsScreen(Ordering):
+class RunsScreen(AfterKeys, Ordering):
     """A table of runs, those at work first, then the newest, until the person sorts it otherwise.
 
     It is read again every two seconds, by a thread: there may be many directories, on a slow file system.
@@ -287,13 +288,6 @@ class RunsScreen(Ordering):
 
         if runs := self._chosen():
             self.app.push_screen(OverlayScreen([run.path for run in runs]))
-
-    def action_evaluate(self) -> None:
-        """How good the model of the run under the cursor is."""
-        from tui.screens.evaluation import EvaluationScreen
-
-        if run := self._run:
-            self.app.push_screen(EvaluationScreen(run.path))
 
     def action_compare(self) -> None:
         """In what the recipes differ: of the marked ones, of one and that under the cursor, or of this one and the default."""

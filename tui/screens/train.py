@@ -25,6 +25,7 @@ from engine.verdict import verdict
 from tui.followed import Followed, Remote
 from tui.keys import bindings
 from tui.others import Others
+from tui.screens.after import AfterKeys
 from tui.screens.arranging import Arranging
 from tui.screens.ask import AskRun
 from tui.screens.base import KeyLine
@@ -60,7 +61,7 @@ LAST = 6  # is there once the run has ended
 BESIDE = (LAST, 7, 8)  # one of them is beside the epochs
 
 
-class TrainScreen(ChartKeys, Arranging):
+class TrainScreen(AfterKeys, ChartKeys, Arranging):
     """One run. Polls, never waits; repaints what changed; stays open at the end with the summary."""
 
     NAME = "train"
@@ -298,14 +299,12 @@ class TrainScreen(ChartKeys, Arranging):
 
         self.app.push_screen(VerdictScreen(found, change, proposal), take)
 
-    def action_evaluate(self) -> None:
-        """How good the run's model is, by its best checkpoint so far."""
-        from tui.screens.evaluation import EvaluationScreen
-
+    @property
+    def run_path(self) -> Path | None:
+        """This run."""
         if self.shown.path is None:
             self.notify("this run has no directory: nothing of it is kept")
-        else:
-            self.app.push_screen(EvaluationScreen(self.shown.path))
+        return self.shown.path
 
     def action_script(self) -> None:
         """Show the plain script of this run, and the command that repeats it."""
