@@ -43,14 +43,15 @@ async def test_a_format_and_a_name_are_chosen_and_what_is_there_is_replaced_only
         await until(lambda: ".onnx" in screen_text(console))
         await pilot.press("enter")
         written = Path("20261122-140312-digits-mlp.onnx")
-        await until(lambda: "checked …" not in screen_text(console) and "is written" in screen_text(console))
+        await until(lambda: "is written:" in screen_text(console))
         assert written.read_text() == "onnx"
         written.write_text("of before")
         await pilot.press("enter")
         await until(lambda: "replaces it" in screen_text(console))
         assert written.read_text() == "of before"
         await pilot.press("enter")
-        await until(lambda: written.read_text() == "onnx")
+        await until(lambda: "is written:" in screen_text(console))
+        assert written.read_text() == "onnx"
         await pilot.press("tab")
         console.screen.query_one(Input).value = "mine.onnx"
         await pilot.press("enter")
