@@ -25,6 +25,7 @@ from textual_serve.server import Server, to_int
 
 SIZE = 65536  # bytes that are read from a terminal at once
 SECONDS = 10.0  # that a console has to end when its page has gone
+LAST = 0.1  # for what was drawn last
 # What stands for another terminal than the page, and what the console need not know.
 _OTHERS = ("TMUX", "TMUX_PANE", "STY", "WINDOW", "VTE_VERSION", "TERM_PROGRAM", "TERM_PROGRAM_VERSION", "COLUMNS", "LINES")
 _HIDDEN = (*_OTHERS, "EPOCHAL_TOKEN")
@@ -169,6 +170,7 @@ class PageTerminal:
         self._process: asyncio.subprocess.Process
         self._reader = asyncio.StreamReader(SIZE)
         self._transport: asyncio.ReadTransport
+        self._watching: asyncio.Task[None]
 
     async def start(self, width: int, height: int) -> None:
         """Start the command in a session of its own, whose terminal this is."""
@@ -191,6 +193,13 @@ class PageTerminal:
         file = os.fdopen(os.dup(self._end), "rb", buffering=0)
         protocol = asyncio.StreamReaderProtocol(self._reader)
         self._transport, _ = await loop.connect_read_pipe(lambda: protocol, file)
+        self._watching = asyncio.create_task(self._watch())
+
+    async def _watch(self) -> None:
+        """The command has ended: what it began may have the terminal open for long, as a training that was detached from."""
+        await self._process.wait()
+        await asyncio.sleep(LAST)
+        self._transport.close()
 
     async def draw(self) -> None:
         """Send what is drawn to the page, no faster than it takes it; close the page when there is no more."""
@@ -201,6 +210,7 @@ class PageTerminal:
 
     async def hang_up(self) -> None:
         """Take the terminal away. The console ends; if it trains, its launcher does, and the training goes on."""
+        self._watching.cancel()
         self._transport.close()
         end, self._end = self._end, -1
         os.close(end)

@@ -115,11 +115,12 @@ async def test_a_page_is_a_terminal_of_its_size_and_hangs_up_when_it_closes(
                 await asyncio.sleep(0.02)
 
 
-async def test_what_ends_closes_its_page() -> None:
-    async with pages(command="echo over") as (url, client):
+@pytest.mark.parametrize("command", ["echo over", "(trap '' HUP; sleep 3) & echo over"])
+async def test_what_ends_closes_its_page(command: str) -> None:
+    async with pages(command=command) as (url, client):
         page = await client.ws_connect(f"{url}/ws", headers={"Origin": url, **cookie()})
         await read_until(page, "over")
-        assert (await page.receive(timeout=20)).type.name == "CLOSE"
+        assert (await page.receive(timeout=2.5)).type.name == "CLOSE"
 
 
 def test_the_page_needs_no_other_host() -> None:
