@@ -130,7 +130,10 @@ class Watch:
         given, trials, known = values["search"], [], {}
         direction = given.get("direction") or "minimize"
         if study is not None:
-            trials, known, direction = study.get_trials(deepcopy=False), study.user_attrs, study.direction.name.lower()
+            try:
+                trials, known, direction = study.get_trials(deepcopy=False), study.user_attrs, study.direction.name.lower()
+            except (OSError, ValueError) as error:
+                raise EpochalError(f"{folder.storage_path} can't be read: {error}") from error
         workers, smaller = folder.at_work(), direction == "minimize"
         rows = [_row(trial, folder, workers, smaller) for trial in trials]
         sign = 1 if smaller else -1

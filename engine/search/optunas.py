@@ -40,6 +40,8 @@ def open_study(path: Path, name: str, direction: str | None = None) -> optuna.St
     from optuna.storages.journal import JournalFileBackend
 
     try:
+        if direction is not None and path.exists():
+            _mend(path)
         storage = JournalStorage(JournalFileBackend(str(path)))
         if direction is None:
             return optuna.load_study(study_name=name, storage=storage)  # type: ignore[no-any-return]
@@ -52,6 +54,21 @@ def open_study(path: Path, name: str, direction: str | None = None) -> optuna.St
         raise EpochalError(f"{path} can't be used: {error.strerror}") from error
     except ValueError as error:
         raise EpochalError(f"{path} is damaged: {error}") from error
+
+
+def _mend(path: Path) -> None:
+    """Cut off a last line that a power cut tore: nobody was told that it is there, and Optuna would read nothing after it."""
+    from optuna.storages.journal import JournalFileSymlinkLock
+
+    lock = JournalFileSymlinkLock(str(path))
+    lock.acquire()  # nobody is in the middle of one
+    try:
+        with path.open("r+b") as file:
+            data = file.read()
+            if data and not data.endswith(b"\n"):
+                file.truncate(data.rfind(b"\n") + 1)
+    finally:
+        lock.release()
 
 
 def sampler_of(plan: Plan, seed: int, number: int) -> BaseSampler:
@@ -134,6 +151,14 @@ def _made(kind: str, name: str, cls: Callable[..., T], arguments: Mapping[str, A
             _refuse(
                 kind, f"search.{kind}.{key} is no argument of {name}{nearest(key, known) or '; it has ' + ', '.join(known)}"
             )
+    needs = [
+        key
+        for key, each in known.items()
+        if each.default is each.empty and key not in arguments and each.kind != each.VAR_KEYWORD
+    ]
+    if needs:
+        table = ", ".join([f'name = "{name}"', *(f"{key} = …" for key in needs)])
+        _refuse(kind, f"search.{kind} {name!r} can't do without {' and '.join(needs)}: {kind} = {{ {table} }}")
     try:
         return cls(**arguments)
     except ModuleNotFoundError as error:

@@ -92,6 +92,7 @@ def test_a_mistake_in_the_space_is_one_sentence(space: dict[str, Any], says: str
         ({"sampler": {"name": "tpe", "startup": 3}}, "search.sampler.startup is no argument of tpe"),
         ({"sampler": "grid"}, "optimizer.lr has no end of values"),
         ({"pruner": {"name": "threshold"}}, "search.pruner 'threshold': Either lower or upper"),
+        ({"pruner": "patient"}, 'can\'t do without patience: pruner = { name = "patient", patience = … }'),
         ({"pruner": "medium"}, "the nearest is 'median'"),
     ],
 )
@@ -183,6 +184,8 @@ def test_who_comes_later_goes_on_with_the_trial_of_a_killed_worker(tmp_path: Pat
     dead = as_optuna_reads_it(search).trials[-1]
     assert (dead.number, dead.state.name) == (2, "RUNNING")
     assert Watch(search.folder).read().count("interrupted") == 1
+    with (search.folder.path / "optuna.journal").open("ab") as journal:
+        journal.write(b'{"op_code":7,"tri')  # and the power went
     begun: list[int] = []
     search.on(RunStarted, lambda taken, event: begun.append(taken.number))
     search.fit()
