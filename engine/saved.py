@@ -12,6 +12,7 @@ from engine.preferences import directory
 from engine.run import files
 from engine.settings import flat, read_toml, to_toml
 
+_SWEPT = "# sweep "
 _NAME = re.compile(r"\w[\w .-]{0,49}")
 
 
@@ -31,12 +32,16 @@ class SavedRecipes:
             raise EpochalError(f"{name!r} can't be a recipe's name: letters, digits, spaces, _, . and -, at most 50 of them")
         return self.where / f"{name}.toml"
 
-    def save(self, name: str, values: Mapping[str, Any]) -> None:
-        """Keep these values under the name, in the place of what was kept under it. EpochalError."""
+    def save(self, name: str, values: Mapping[str, Any], several: Mapping[str, str] | None = None) -> None:
+        """Keep these values under the name, in the place of what was kept under it. EpochalError.
+
+        The fields that have `several` of them stand in comments: to everyone else the file is the recipe of the first.
+        """
         path = self.path(name)
         try:
             self.where.mkdir(parents=True, exist_ok=True)
-            files.write_atomically(path, to_toml(values).encode())
+            axes = "".join(f"{_SWEPT}{key}={text}\n" for key, text in (several or {}).items())
+            files.write_atomically(path, (axes + to_toml(values)).encode())
         except OSError as error:
             raise EpochalError(f"{path} can't be written: {error.strerror}") from error
 
@@ -46,6 +51,15 @@ class SavedRecipes:
         if not path.is_file():
             raise RecipeError([Problem("", f"no recipe is kept as {name!r}{nearest(name, self.names())}")])
         return read_toml(path)
+
+    def several(self, name: str) -> dict[str, str]:
+        """The fields that were kept with several values, as `epochal sweep` takes them. EpochalError."""
+        try:
+            lines = self.path(name).read_text(encoding="utf-8").splitlines()
+        except (OSError, UnicodeError) as error:
+            raise EpochalError(f"{self.path(name)} can't be read: {error}") from error
+        axes = [line.removeprefix(_SWEPT).partition("=") for line in lines if line.startswith(_SWEPT)]
+        return {key.strip(): text.strip() for key, _, text in axes}
 
     def delete(self, name: str) -> None:
         """Keep it no longer. EpochalError."""

@@ -6,10 +6,18 @@ from functools import partial
 from typing import Any
 
 from textual.command import DiscoveryHit, Hit, Hits, Provider
+from textual.content import Content
 
 from tui.keys import actions
 from tui.screens.base import Base
 from tui.themes import THEMES
+
+LABEL = 34  # cells
+
+
+def _line(label: Content, help: str) -> Content:
+    """A command and what it does: many of them are on the screen at once."""
+    return Content.assemble(label, " " * max(2, LABEL - label.cell_length), (help, "$text-muted"))
 
 
 class KeyCommands(Provider):
@@ -17,13 +25,13 @@ class KeyCommands(Provider):
 
     async def discover(self) -> Hits:
         for label, help, act in self._commands():
-            yield DiscoveryHit(label, act, help=help)
+            yield DiscoveryHit(_line(Content(label), help), act, text=label)
 
     async def search(self, query: str) -> Hits:
         matcher = self.matcher(query)
         for label, help, act in self._commands():
             if (score := matcher.match(label)) > 0:
-                yield Hit(score, matcher.highlight(label), act, help=help)
+                yield Hit(score, _line(matcher.highlight(label), help), act, text=label)
 
     def _commands(self) -> list[tuple[str, str, Any]]:
         screen = self.screen

@@ -6,24 +6,34 @@
 from __future__ import annotations
 
 import asyncio
+import math
 import os
 import random
 import time
 from collections.abc import Awaitable, Callable
+from dataclasses import replace
 from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
 
 import pytest
 
 from engine.events import Event
 from engine.history import History
+from engine.run.queue import Job, Part
 from tests.tui import scripted
 from tests.tui.conftest import ScriptedEngine, ScriptedFollower, idle, ready, run_summary, until
+from tui import finding
 from tui.app import Console
+from tui.dry_run import Found
 from tui.form import rail
+from tui.screens.overlay import OverlayScreen
+from tui.screens.queue import QueueScreen
 from tui.screens.train import TrainScreen
 from tui.widgets.device import DevicePane
 from tui.widgets.device_reader import DeviceReader, DeviceReading
 from tui.widgets.progress import TitleLine
+from tui.writing import Written
 
 HERE = Path(__file__).parent / "snapshots"
 WRITE = bool(os.environ.get("EPOCHAL_WRITE_SNAPSHOTS"))
@@ -35,12 +45,15 @@ MACHINE = DeviceReading(
 
 
 @pytest.fixture(autouse=True)
-def _the_same_everywhere(monkeypatch: pytest.MonkeyPatch) -> None:
+def _the_same_everywhere(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     """One clock, one machine, one zone."""
     now = scripted.START + 71.0
     monkeypatch.setattr(TitleLine.__init__, "__kwdefaults__", {**TitleLine.__init__.__kwdefaults__, "clock": lambda: now})
     monkeypatch.setattr(DeviceReader, "read", lambda reader: MACHINE)
     monkeypatch.setattr(rail, "QUIET_SECONDS", 1e6)  # nothing is measured meanwhile
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("EPOCHAL_CONFIG", "config")
+    monkeypatch.setattr(ScriptedEngine, "recipe_of", lambda engine, path: {"name": "digits-mlp", **RECIPES.get(path.name, {})})
     for name in ("NO_COLOR", "EPOCHAL_ASCII", "EPOCHAL_THEME"):
         monkeypatch.delenv(name, raising=False)
     monkeypatch.setenv("TZ", "UTC")
@@ -77,7 +90,7 @@ def over(history: History, *, epochs: int, of: int) -> list[Event]:
     return [scripted.started(of), *whole, history.ended]
 
 
-async def runs(console: Console) -> None:
+async def runs(console: Console, *, shown: bool = True) -> None:
     engine = console.engine
     assert isinstance(engine, ScriptedEngine)
     now = {"epoch": 7, "epochs": 20, "seconds": 61.0, "best": {"epoch": 6, "val/loss": 0.412}}
@@ -86,10 +99,81 @@ async def runs(console: Console) -> None:
         run_summary(NAME, "finished", tag="baseline", differs={"optimizer.lr": 3e-4}),
         run_summary("20261121-140312-iris", "died", best={}, epoch=0, epochs=None),
     ]
+    for name in (NAME, "20261122-151500-digits-mlp"):
+        engine.followers[name] = ScriptedFollower(*over(scripted.finished_history(), epochs=7, of=7))
     await ready(console)
-    console.action_runs()
+    if shown:
+        console.action_runs()
 
 
+class Done(SimpleNamespace):
+    """A process that has ended."""
+
+    seconds = 2.0
+
+    def poll(self) -> Any:
+        return self.result
+
+    def cancel(self) -> None: ...
+
+
+async def tried(console: Console) -> None:
+    """The form, whose helpers have their answers at once."""
+    engine: Any = console.engine
+    dry = Found(
+        seconds=2.0,
+        rows=(("samples", "1,437 training, 360 validation"), ("input", "32 x 64 float32"), ("parameters", "9,610"),
+              ("loss", "2.3391; chance is 2.3026"), ("gradient norm", "0.71"), ("a step", "0.31 ms"), ("the run", "0:01")),
+        warnings=("the loss of the first batch is far from chance",),
+    )  # fmt: skip
+    rates = tuple(10 ** (-6 + k / 10) for k in range(60))
+    losses = tuple(2.3 - 1.2 / (1 + math.exp(4 - k / 6)) + 3 * max(0, k - 50) ** 2 / 100 for k in range(60))
+    suggestions = ((0.012, "steepest descent: where the loss falls most for a growing rate"), (0.03, "a tenth of the lowest"))
+    tested = finding.Tested(
+        rates=rates, losses=losses, smoothed=losses, ended="the loss diverged at 0.8", suggestions=suggestions
+    )
+    text = "import torch\nfrom torch import nn\n\ntorch.manual_seed(0)\nmodel = nn.Sequential(nn.Linear(64, 10))\n"
+    engine.dry_run = lambda values, axes=(): Done(result=dry)
+    engine.find_lr = lambda values: Done(result=tested)
+    engine.script = lambda values: Done(result=Written(text))
+    engine.saved.save("wide net", {"model": {"name": "mlp", "hidden": [512]}, "optimizer": {"lr": 3e-4}})
+    engine.runs_there = [run_summary(NAME, "finished", started=scripted.START)]
+    await ready(console)
+
+
+async def training(console: Console) -> None:
+    """A run of this console."""
+    engine: Any = console.engine
+    engine.events = RUNNING[1:]
+    await ready(console)
+    console.start({"name": "digits-mlp"})
+    await until(lambda: isinstance(console.screen, TrainScreen) and console.screen.shown.history.epochs)
+
+
+async def queued(console: Console) -> None:
+    """Work for the queue: a sweep under way, one that failed, two that wait."""
+    engine: Any = console.engine
+    parts = (
+        Part(label="lr=0.001", state="finished", run=str(engine.root / NAME), how="population of 2"),
+        Part(label="lr=0.01", state="training", run=str(engine.root / "20261122-151500-digits-mlp"), how="population of 2"),
+    )
+    queue = engine.queue
+    queue.add([Job(name="iris"), Job(name="digits-mlp", axes=("optimizer.lr=0.001,0.01",)), Job(name="wine"), Job(name="cnn")])
+    queue.claim(1)
+    queue.conclude(1, "failed", "data.path is missing")
+    queue.claim(2)
+    queue.update(2, lambda job: replace(job, parts=parts))
+    for number in range(1, 5):
+        queue.update(number, lambda job: replace(job, directory="/home/me/digits"))
+    await runs(console, shown=False)
+    console.action_queue()
+    await until(lambda: isinstance(console.screen, QueueScreen) and len(console.screen._shown) >= 4)
+
+
+RECIPES = {
+    NAME: {"optimizer": {"name": "Adam", "lr": 3e-4}, "training": {"epochs": 20}},
+    "20261121-140312-iris": {"data": {"name": "iris"}, "optimizer": {"name": "SGD", "lr": 0.1}, "training": {"epochs": 20}},
+}
 RUNNING = [scripted.started(20), *scripted.running_history_events(7), scripted.sampled()]
 STORIES: dict[str, tuple[Opening, Steps]] = {
     "form": (
@@ -100,8 +184,24 @@ STORIES: dict[str, tuple[Opening, Steps]] = {
             ("form-filter", ("escape", "slash", "e", "p", "o")),
             ("form-wrong", ("escape", *["tab"] * 9, "q", "u", "i", "c", "k", "tab")),
             ("form-choices", ("shift+tab", "shift+tab", "enter")),
+            ("form-palette", ("escape", "escape", "colon", "d", "r", "y")),
+            ("form-colours", ("escape", "T")),
+            ("form-welcome", ("escape", "i")),
         ),
     ),
+    "tried": (
+        tried,
+        (
+            ("form-dry-run", ("P",)),
+            ("form-finder", ("escape", "L")),
+            ("form-script", ("escape", "Y")),
+            ("form-recipes", ("escape", "o")),
+            ("form-save", ("escape", "w")),
+            ("form-sweep", ("escape", "slash", "l", "r", "enter", *"1e-4,3e-4,1e-3", "escape", "escape")),
+        ),
+    ),
+    "training": (training, (("quit", ("q",)), ("tour", ("escape", "i")), ("copy", ("escape", "escape", "escape", "k")))),
+    "queue": (queued, (("queue", ()), ("queue-help", ("question_mark",)))),
     "running": (
         run(RUNNING, alive=True),
         (
@@ -130,7 +230,9 @@ STORIES: dict[str, tuple[Opening, Steps]] = {
             ("runs", ()),
             ("runs-tag", ("g",)),
             ("runs-delete", ("escape", "down", "D")),
-            ("runs-filter", ("escape", "slash", "i", "r", "i", "s")),
+            ("runs-compare", ("escape", "space", "space", "c")),
+            ("runs-overlay", ("escape", "escape", "up", "up", "space", "down", "space", "v")),
+            ("runs-filter", ("escape", "escape", "escape", "slash", "i", "r", "i", "s")),
         ),
     ),
     "no-runs": (form, (("runs-empty", ("a",)),)),
@@ -141,9 +243,11 @@ async def settled(console: Console) -> None:
     """Wait until the screen has stopped changing, and the machine has been read."""
     panes = console.screen.query(DevicePane)
     await until(lambda: all(pane._drawn is not None for pane in panes if pane.is_on_screen))
+    if isinstance(console.screen, OverlayScreen):
+        await until(lambda: "nothing to draw yet" not in scripted.screen_text(console))
     last, now = "", "?"
     while now != last:
-        await asyncio.sleep(0.05)
+        await asyncio.sleep(0.03)
         await idle()
         last, now = now, scripted.screen_text(console)
 
@@ -153,6 +257,7 @@ async def test_each_screen_is_as_it_was_seen_last(story: str, console: Console):
     """Each at both sizes, by a change of the terminal's size."""
     opening, steps = STORIES[story]
     seen: dict[Path, list[str]] = {}
+    sizes = SIZES
     async with console.run_test(size=SIZES[0]) as pilot:
         await opening(console)
         await settled(console)
@@ -161,11 +266,12 @@ async def test_each_screen_is_as_it_was_seen_last(story: str, console: Console):
                 await pilot.press(key)
             await pilot.pause()
             console.clear_notifications()
-            for size in SIZES:
-                await pilot.resize_terminal(*size)
+            for size in sizes:
+                if console.size != size:
+                    await pilot.resize_terminal(*size)
                 await settled(console)
                 seen[path_of(name, size)] = scripted.screen_lines(console)
-            await pilot.resize_terminal(*SIZES[0])
+            sizes = sizes[::-1]
     for path, lines in seen.items():
         if WRITE:
             path.write_text("\n".join(lines) + "\n", encoding="utf-8")

@@ -20,6 +20,7 @@ from tui.form.model import NAMED, FormModel, dotted
 OWN = "own…"
 ABSENT = "none"
 KEY, EDITOR, PATH = 24, 26, 16  # cells, as console.tcss has them
+LEAST = 18  # cells that a note needs
 
 
 class Line(Horizontal):
@@ -45,7 +46,8 @@ class Line(Horizontal):
     def render(self) -> Content:
         focused, wrong = self.has_focus_within, self.has_class("-wrong")
         key = "$text-error" if wrong else self.key_style or ("" if focused else "$text-muted")
-        note = self.note if wrong or not self.screen.has_class("-small") else ""
+        room = self.size.width - KEY - 2 - self.editor_cells
+        note = self.note if wrong or (room >= LEAST and not self.screen.has_class("-small")) else ""
         if not note:
             return Content.styled(self.marked, f"{key} bold" if focused else key)
         return Content.assemble(

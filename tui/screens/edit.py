@@ -33,6 +33,7 @@ class EditScreen(ModalScreen[tuple[Change, ...]]):
         super().__init__()
         self._proposed = proposed
         self._now = now(values, history)
+        self._most = (values.get("training") or {}).get("max_steps")
 
     def compose(self) -> ComposeResult:
         with Vertical(classes="box") as box:
@@ -49,7 +50,8 @@ class EditScreen(ModalScreen[tuple[Change, ...]]):
     def _line(self, field: str) -> Content:
         value = self._now[field]
         shown = "none" if value is None else f"{value:,.0f}" if FIELDS[field].whole else number(value)
-        return Content.assemble(f"{field:<26}", (f"{shown:>9}", "bold"))
+        also = f"   but at most {self._most:,} steps" if field == "training.epochs" and self._most else ""
+        return Content.assemble(f"{field:<26}", (f"{shown:>9}", "bold"), (also, "$text-muted"))
 
     def on_option_list_option_highlighted(self, event: OptionList.OptionHighlighted) -> None:
         """Say what the field is."""

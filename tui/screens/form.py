@@ -107,8 +107,7 @@ class FormScreen(FormTrying):
             self.show_problems(())
         else:
             known = self.source if self.source in self.engine.saved.names() else str(self.model.values.get("name", ""))
-            several = " Of several values the first is kept." if self.model.several else ""
-            said = f"A name for it, kept in {self.engine.saved.where}.{several}"
+            said = f"A name for it, kept in {self.engine.saved.where}"
             self.app.push_screen(AskText("Save this recipe", said, known), self._save)
 
     def _save(self, name: str | None) -> None:
@@ -124,7 +123,7 @@ class FormScreen(FormTrying):
 
     def _saved(self, name: str) -> None:
         try:
-            self.engine.saved.save(name, self.model.values)
+            self.engine.saved.save(name, self.model.values, self.model.several)
         except EpochalError as error:
             self.notify(str(error), severity="error", markup=False)
             return

@@ -163,8 +163,9 @@ class QueueScreen(Base):
             Content.assemble(
                 (" epochal", "bold $primary"),
                 ("  queue", "bold"),
-                (f" · {waiting} waiting · {len(jobs)} in {self.console_app.engine.root}" if jobs else "", "$text-muted"),
+                (f" · {len(jobs)} job{'s' * (len(jobs) > 1)}, {waiting} waiting" if jobs else "", "$text-muted"),
                 (f" · {words}", colour),
+                (f" · in {self.console_app.engine.root}" if jobs else "", "$text-muted"),
             )
         )
 

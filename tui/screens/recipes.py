@@ -55,7 +55,7 @@ class RecipesScreen(ModalScreen[Chosen | None]):
         self._head("saved, in " + str(self._saved.where) if names else "none is saved: w in the form does that")
         for name in names:
             try:
-                words = _words(in_which(self._saved.load(name)))
+                words = _words({**in_which(self._saved.load(name)), **self._saved.several(name)})
             except EpochalError as error:
                 words = str(error)
             choices.add_option(_option(f"saved {name}", name, words))
@@ -94,7 +94,7 @@ class RecipesScreen(ModalScreen[Chosen | None]):
         kind, _, name = str(event.option.id).partition(" ")
         try:
             if kind == "saved":
-                self.dismiss((self._saved.load(name), name, {}))
+                self.dismiss((self._saved.load(name), name, self._saved.several(name)))
             elif kind == "example":
                 example = find_example(name)
                 self.dismiss((example.values(), f"example {name}", example.several))

@@ -154,10 +154,11 @@ class RunsScreen(AfterKeys, Ordering):
             Content.assemble(
                 (" epochal", "bold $primary"),
                 ("  runs", "bold"),
-                (f" · {of} in {self.console_app.engine.root}", "$text-muted"),
+                (f" · {of}", "$text-muted"),
                 (f" · {live} at work" if live else "", "$text-success"),
                 (f" · {len(self._marked)} marked" if self._marked else "", "$text-accent"),
                 (f" · by {listing.order}{', reversed' * listing.reverse}" if listing.order else "", "$text-muted"),
+                (f" · in {self.console_app.engine.root}", "$text-muted"),
             )
         )
         empty = self.query_one("#empty", Static)

@@ -75,9 +75,7 @@ class OutputPane(Pane):
         """Repaint from line `first` on."""
         if not self.is_mounted:
             return
-        size = Size(self._width, len(self._lines) - (not self._lines[-1]))
-        if size != self.virtual_size:
-            self.virtual_size = size
+        self._resized(Size(self._width + 2, len(self._lines) - (not self._lines[-1])))  # a blank on either side
         if all_moved:
             self.refresh(self.size.region)
         else:
@@ -110,4 +108,4 @@ class OutputPane(Pane):
         text.stylize_before(base)
         # A segment without a style breaks NO_COLOR's filter.
         segments = [Segment(part, style or base) for part, style, _ in text.render(self.app.console)]
-        return Strip(segments).crop_extend(left, left + width, base)
+        return Strip([Segment(" ", base), *segments]).crop_extend(left, left + width, base)

@@ -188,8 +188,8 @@ class Rows(ScrollView):
         for at, span in spans.items():
             self._refresh_row(at, *span)
 
-    def _resized(self) -> None:
-        size, before, styles = Size(self._widest, len(self._rows)), self.virtual_size, self.styles
+    def _resized(self, size: Size | None = None) -> None:
+        size, before, styles = size or Size(self._widest, len(self._rows)), self.virtual_size, self.styles
         if size == before:
             return
         if (styles.is_auto_width and size.width != before.width) or (styles.is_auto_height and size.height != before.height):
