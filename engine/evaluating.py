@@ -198,4 +198,4 @@ class _Judge:
 
 
 def _numbers(values: Tensor) -> Any:
-    return values.detach().to("cpu", torch.float64).numpy()
+    return values.detach().cpu().double().numpy()

@@ -50,7 +50,7 @@ class Tally:
         """
         if self._counts is None:
             return [], {}
-        counts = self._counts.double().cpu().numpy()
+        counts = self._counts.cpu().double().numpy()
         right, predicted, there = counts
         scores = {
             "precision": _share(right, predicted),
@@ -107,7 +107,7 @@ def each_loss(loss: Any) -> Callable[[Any, Tensor], Tensor | None]:
 
         def each(output: Any, targets: Tensor) -> Tensor | None:
             found: Tensor = single(output, targets)
-            return found.reshape(len(targets), -1).double().mean(1)
+            return found.reshape(len(targets), -1).cpu().double().mean(1)
 
         return each
 
@@ -117,7 +117,7 @@ def each_loss(loss: Any) -> Callable[[Any, Tensor], Tensor | None]:
         losses = [loss(output[i : i + 1], targets[i : i + 1]) for i in range(len(targets))]
         if any(not isinstance(value, Tensor) or value.ndim for value in losses):
             return None
-        return torch.stack(losses).double()
+        return torch.stack(losses).cpu().double()
 
     return alone
 

@@ -199,15 +199,10 @@ def _of_pictures(path: Path, preprocessing: Preprocessing) -> Inputs:
     pictures = Pictures(files, [0] * len(files), (), open_one=open_file, size=shape[1], grey=shape[0] == 1)
 
     def take(first: int, last: int) -> Tensor:
-        return of_pixels(numpy.stack([pictures.pixels(index) for index in range(first, last)]), preprocessing)
+        return preprocessing.inputs(numpy.stack([pictures.pixels(index) for index in range(first, last)]))
 
     names = tuple(str(file if path.is_file() else file.relative_to(path)) for file in files)
     return Inputs(samples=len(files), take=take, names=names)
-
-
-def of_pixels(pixels: Any, preprocessing: Preprocessing) -> Tensor:
-    """Bytes of pictures; also for a model whose pictures were read one by one."""
-    return preprocessing.inputs(pixels / numpy.float32(255) if preprocessing.as_is else pixels)
 
 
 def _of_text(path: Path, preprocessing: Preprocessing) -> Inputs:

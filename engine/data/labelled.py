@@ -17,7 +17,7 @@ from engine.catalog.own import is_own
 from engine.data import columns
 from engine.data.batches import Batch, described, make_batches
 from engine.data.columns import Column
-from engine.data.inputs import existing, kind_of, of_pixels, of_table, read_table, windows
+from engine.data.inputs import existing, kind_of, of_table, read_table, windows
 from engine.data.own import prepare_own
 from engine.data.prepare import Prepared, with_classes
 from engine.data.preprocessing import Preprocessing
@@ -235,4 +235,4 @@ def _read(pictures: Pictures, numbers: Any, known: Preprocessing, size: int) -> 
     for first in range(0, len(pictures), size):
         last = min(first + size, len(pictures))
         pixels = numpy.stack([pictures.pixels(index) for index in range(first, last)])
-        yield of_pixels(pixels, known), torch.from_numpy(numbers[first:last])
+        yield known.inputs(pixels), torch.from_numpy(numbers[first:last])

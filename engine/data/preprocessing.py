@@ -129,7 +129,9 @@ class Preprocessing:
         array = as_array(values, "inputs")
         if self.as_is:
             self._refuse_shape(array)
-            return torch.tensor(array, dtype=torch.float32 if array.dtype.kind == "f" else None)
+            if self.tokens:
+                return torch.tensor(array)
+            return torch.tensor(numbers(array) if array.dtype == numpy.uint8 else array, dtype=torch.float32)
         array = numbers(array)
         self._refuse_shape(array)
         if self.tokens:

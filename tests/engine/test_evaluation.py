@@ -14,7 +14,7 @@ from sklearn.datasets import load_diabetes, load_iris
 from sklearn.metrics import classification_report, confusion_matrix, mean_absolute_error, r2_score
 from torch import nn
 
-from engine import Evaluation, Recipe, RecipeError, RunError, Trainer, evaluate, load_model
+from engine import Evaluation, Recipe, RecipeError, RunError, Trainer, evaluate, load_model, predict
 from engine.cli import main
 from engine.data.order import split
 from engine.recipe import Loading
@@ -33,6 +33,22 @@ class Labels(Dataset):
     def __getitem__(self, i):
         x = torch.randn(4, generator=torch.Generator().manual_seed(i))
         return x, (x[: self.count] > 0.3).float()
+
+class Pairs(Dataset):
+    def __len__(self):
+        return 80
+
+    def __getitem__(self, i):
+        x = torch.randn(4, generator=torch.Generator().manual_seed(i))
+        return {"left": x[:2], "right": x[2:]}, int(x.sum() > 0)
+
+class Both(torch.nn.Module):
+    def __init__(self):
+        super().__init__()
+        self.layer = torch.nn.Linear(4, 2)
+
+    def forward(self, inputs):
+        return self.layer(torch.cat([inputs["left"], inputs["right"]], 1))
 
 def mean_cube(output, target):
     return (output - target).abs().pow(3).mean()
@@ -135,6 +151,21 @@ def test_a_loss_of_ones_own_has_worst_cases_too() -> None:
     losses = [row["loss"] for row in found.worst]
     assert losses == sorted(losses, reverse=True)
     assert losses[0] == pytest.approx(max(losses)) and losses[0] > found.metrics["loss"]
+
+
+def test_inputs_of_several_tensors() -> None:
+    result = trained(**{"data.name": "my.py:Pairs", "model.name": "my.py:Both"})
+    found = evaluate(result.run, "last", device="cpu")
+    assert found.metrics["loss"] == result.history[-1]["val/loss"]
+    x = torch.stack([torch.randn(4, generator=torch.Generator().manual_seed(i)) for i in range(80)])
+    held = split(80, Loading())[1]
+    with torch.no_grad():
+        output = load_model(result.run, "last")({"left": x[:, :2], "right": x[:, 2:]})
+    predicted, targets = output.argmax(1), (x.sum(1) > 0).long()
+    assert found.confusion == confusion_matrix(targets[held], predicted[held]).tolist()
+    assert evaluate(result.run, "last", data="my.py:Pairs", device="cpu").samples == 80
+    batch = {"left": x[:, :2], "right": x[:, 2:]}
+    assert predict(result.run, batch, "last", device="cpu", batch_size=7).labels == tuple(map(str, predicted.tolist()))
 
 
 def test_class_weights_and_text() -> None:

@@ -15,9 +15,10 @@ from sklearn.impute import MissingIndicator, SimpleImputer
 from sklearn.pipeline import make_pipeline, make_union
 from sklearn.preprocessing import OneHotEncoder, StandardScaler
 
-from engine import EpochalError, Recipe, RecipeError, Trainer, load_model, predict
+from engine import EpochalError, Recipe, RecipeError, Trainer, evaluate, load_model, predict
 from engine.cli import main
 from engine.data.order import split
+from engine.data.sources import pictures
 from engine.recipe import Loading
 
 CSV = {"data.name": "csv", "data.path": "train.csv", "data.target": "kind"}
@@ -176,6 +177,21 @@ def test_pictures(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
         True
     ) > 20
     assert predict(result.run, "train/light/03.png", device="cpu").labels == ("light",)
+    counts = evaluate(result.run, data="train", device="cpu").confusion
+    monkeypatch.setattr(pictures, "LIMIT", 0)  # read one by one, as many as there may be
+    assert evaluate(result.run, data="train", device="cpu").confusion == counts
+    streamed = trained(
+        **{"data.name": "images", "data.path": "train", "data.size": 8, "model.name": "cnn", "data.standardize": False}
+    )
+    files = sorted(Path("train").rglob("*.png"))
+    opened = {"open_one": pictures.open_file, "size": 8, "grey": False}
+    x = torch.stack([sample[0] for sample in pictures.Pictures(files, [0] * 24, (), **opened)])  # type: ignore[arg-type]
+    with torch.no_grad():
+        expected = load_model(streamed.run)(x)
+    assert numpy.allclose(predict(streamed.run, "train", device="cpu").outputs, expected, atol=1e-5)
+    monkeypatch.undo()
+    monkeypatch.chdir(tmp_path)
+    assert evaluate(streamed.run, data="train", device="cpu").samples == 24
 
 
 def test_text_and_reconstruction(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
