@@ -76,7 +76,9 @@ def torchrun(*arguments: str, options: tuple[str, ...] = (), **streams: Any) -> 
         try:
             yield process
         finally:
-            process.kill()
+            with contextlib.suppress(psutil.NoSuchProcess):
+                for each in [*psutil.Process(process.pid).children(recursive=True), process]:
+                    each.kill()
 
 
 def rows(run: Run) -> list[str]:
@@ -208,7 +210,8 @@ def test_torchrun_begins_the_same_run_once_more(there: Path) -> None:
     arguments = [*FEW, "--set", "model.accident=killed"]
     with torchrun(*FEW, "--name", "other", options=("--max-restarts", "1")) as other:
         with torchrun(*arguments, options=("--max-restarts", "1")) as process:
-            status, out, err = ended(process)
+            out, err = process.communicate(timeout=180)
+            status = process.returncode
         assert ended(other)[0] == 0
     assert status == 0, err
     assert out.count("goes on from step") == 1
