@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import signal
 import sys
 import threading
 import traceback
@@ -11,6 +12,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from engine.changes import Change
 from engine.control import Control
 from engine.errors import EpochalError, RunError
 from engine.events import Event, Message, RunEnded, RunStarted
@@ -19,6 +21,7 @@ from engine.run import Run, Status
 from engine.run.control_file import Inbox, deliver
 from engine.run.queue import Job, Part, Queue
 from engine.run.worker import lead
+from engine.settings import read_toml
 
 if TYPE_CHECKING:
     from engine.fitting import Fitting
@@ -69,13 +72,16 @@ class Training:
         from engine.recipe import Recipe
         from engine.trainer import Trainer
 
-        control = Control()
-        self._listen(inbox, control, watch)
         path = Path(job.run) if job.run else None
         if path is not None and not path.is_dir():
             if not job.recipe:
                 raise RunError(f"the run {path} is not there any more")
             path = None
+        values = _values(job) if path is None else read_toml(path / "recipe.toml")
+        if (processes := dict(values.get("training") or {}).get("processes", 1)) > 1:
+            return self._together(processes, job, path, inbox)
+        control = Control()
+        self._listen(inbox, control, watch)
         if path is None:
             recipe = Recipe.from_dict(_values(job))
             trainer = Trainer.from_recipe(recipe, runs=self.queue.root, control=control)
@@ -90,6 +96,36 @@ class Training:
         self._notifier.watch(trainer)
         result = trainer.fit()
         return result.state, result.reason
+
+    def _together(self, processes: int, job: Job, path: Path | None, inbox: Inbox) -> tuple[str, str]:
+        """A run that several processes train; this one begins them, and hands on what is asked."""
+        from engine.distributed.found import Found, complete
+        from engine.distributed.launch import Launch
+
+        if path is not None and (ended := _finished(path)):
+            return ended
+        recipe = self.queue.directory / f"job-{job.id}.toml"
+        if path is None:
+            recipe.write_text(job.recipe, encoding="utf-8")
+        what = ["train", str(recipe), "--runs", str(self.queue.root)] if path is None else ["resume", str(path)]
+        launching = Launch([*what, "--background"], processes)
+        found = Found(launching, None if path is None else Run(path), self.queue.root)
+
+        def begun(run: Run) -> None:
+            self._change(lambda job: replace(job, run=str(run.path)))
+            self._under_way(run)
+
+        self._listen(inbox, HandedOn(found.run), lambda control: None)
+        with found.watching(begun):
+            death = launching.run()
+        recipe.unlink(missing_ok=True)
+        run = found.run()
+        if run is None:
+            raise RunError(death.printed.removeprefix("epochal: ").strip() or str(death) if death else "it was stopped")
+        if death is not None:
+            complete(run, death)
+        status = Status.read(run.status.path)
+        return ("failed" if status["state"] == "died" else status["state"]), status["reason"]
 
     def _sweep(self, job: Job, inbox: Inbox, watch: Callable[[Control], None]) -> tuple[str, str]:
         from engine.sweep import expand
@@ -183,6 +219,43 @@ class Training:
                     print(f"epochal: {problem}", file=sys.stderr)
 
         threading.Thread(target=listen, name="epochal-listen", daemon=True).start()
+
+
+class HandedOn(Control):
+    """What is asked goes into the control file of the run that other processes train; a stop reaches them also before that."""
+
+    def __init__(self, run: Callable[[], Run | None]) -> None:
+        super().__init__()
+        self._run = run
+
+    def pause(self) -> None:
+        self._tell("pause")
+
+    def resume(self) -> None:
+        self._tell("resume")
+
+    def checkpoint(self) -> None:
+        self._tell("checkpoint")
+
+    def validate(self) -> None:
+        self._tell("validate")
+
+    def change(self, change: Change) -> None:
+        self._tell("set", field=change.field, value=change.value, times=change.times)
+
+    def stop(self, reason: str = "stopped by the user") -> None:
+        if not self._tell("stop", reason=reason):
+            os.kill(os.getpid(), signal.SIGTERM)  # which is handed on to whatever is there
+
+    def _tell(self, ask: str, **values: Any) -> bool:
+        run = self._run()
+        try:
+            if run is None:
+                return False
+            run.tell(ask, **values)
+        except RunError:  # it has not begun yet, or is over
+            return False
+        return True
 
 
 def _values(job: Job) -> dict[str, Any]:

@@ -77,6 +77,9 @@ def expand(values: Mapping[str, Any], axes: Sequence[Axis | str]) -> list[Member
         except RecipeError as error:
             problems |= {problem.message: problem for problem in error.problems}
             continue
+        if recipe.training.processes > 1:
+            words = f"training.processes is {recipe.training.processes} and must be 1 in a sweep: a run of it is one process"
+            problems[words] = Problem("training.processes", words)
         member = Member(recipe.replace(name=_named(recipe.name, differs)), differs)
         twin = known.setdefault(repr({**recipe.to_dict(complete=False), "name": ""}), member)
         if twin is not member:

@@ -246,6 +246,20 @@ def test_in_the_background(there: Path) -> None:
     assert kinds.count(RunStarted) == kinds.count(RunEnded) == 1
 
 
+@pytest.mark.slow
+def test_a_job_of_the_queue(there: Path) -> None:
+    from engine.cli import main
+    from engine.run.queue import Queue
+
+    assert main(["queue", "add", *FEW[1:], "--set", "training.processes=2", "--hold"]) == 0
+    with started("queue", "start", "--foreground") as process:
+        status, out, err = ended(process)
+    assert status == 0, out + err
+    (job,) = Queue(Path("runs")).read().jobs
+    assert job.state == "finished" and job.run and only_run(there).name == Path(job.run).name
+    assert '"processes": 2' in only_run(there).journal.path.read_text()
+
+
 # Without processes
 
 
@@ -253,6 +267,14 @@ def test_restarts_are_for_several_processes(there: Path) -> None:
     from engine.cli import main
 
     assert main([*FEW, "--restarts", "2"]) == 2
+
+
+def test_a_sweep_is_for_one_process_each() -> None:
+    from engine.errors import RecipeError
+    from engine.sweep import expand
+
+    with pytest.raises(RecipeError, match=r"training.processes is 2 and must be 1 in a sweep"):
+        expand({"training": {"processes": 2}}, ["seed=0..1"])
 
 
 @pytest.fixture

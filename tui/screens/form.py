@@ -34,11 +34,16 @@ class FormScreen(FormTrying):
         """Check everything; train, or go to the first field that is wrong. Several values are a sweep."""
         if self.console_app.training:
             self.notify("a run is training: t goes back to it, s there stops it; B starts beside it", severity="warning")
-        elif self.model.several or self.searches:
+        elif self.model.several or self.searches or self._together:
             self.action_background()
         elif self._checked(self.action_start):
             self._of, self._edited_since = self.engine.complete(self.model.values), False
             self.console_app.start(self._of)
+
+    @property
+    def _together(self) -> bool:
+        """Whether several processes are to train: those are begun by a process of their own, and attached to."""
+        return bool(dict(self.model.values.get("training") or {}).get("processes", 1) not in (1, None))
 
     def action_background(self) -> None:
         """Check everything; train in a process of its own, and show that run, or the sweep among the queue."""
