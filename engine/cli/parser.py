@@ -96,6 +96,20 @@ def make_parser(prog: str) -> Parser:
     _output_options(fork)
     fork.add_argument("--background", action="store_true", help=_BACKGROUND)
 
+    slurm = command("slurm", "engine.cli.slurm", "print the script of a Slurm job that trains a recipe", _SLURM)
+    slurm.add_argument("recipe", metavar="RECIPE.toml", nargs="?", help=_RECIPE)
+    _recipe_options(slurm)
+    slurm.add_argument("--nodes", type=_count, metavar="N", default=1, help="machines")
+    slurm.add_argument("--gpus", type=_count, metavar="N", help="GPUs of each, and processes; left out: training.processes")
+    slurm.add_argument("--cpus", type=_count, metavar="N", help="CPUs of each")
+    slurm.add_argument("--time", default="4:00:00", help="for how long, as Slurm writes it; left out: 4:00:00")
+    slurm.add_argument("--warning", type=_count, metavar="S", default=120, help="seconds before the end for a checkpoint: 120")
+    slurm.add_argument("--restarts", type=_count, metavar="N", default=3, help="after a process has died, within the job: 3")
+    slurm.add_argument("--partition", metavar="P", help="Slurm's partition")
+    slurm.add_argument("--account", metavar="A", help="Slurm's account")
+    slurm.add_argument("--stop", action="store_true", help="for that script: stop the job's run with a checkpoint")
+    _runs_option(slurm)
+
     attach = command("attach", "engine.cli.attach", "follow a run of another process until it ends", _ATTACH)
     attach.add_argument("run", metavar="RUN", nargs="?", default="last", help=_RUN)
     attach.add_argument("--plain", action="store_true", help="rows also where there is a terminal for the console")
@@ -290,6 +304,8 @@ column of steps or epochs): in a terminal in the console, which follows what gro
 _ATTACH = """Follow a run of another process, or one that has ended: its rows from the beginning, and on a terminal a live
 line below, until it ends. Ctrl-C leaves it to itself. In a terminal epochal attach opens the console, which can also steer."""
 _RESUME = "Go on with a run from its last checkpoint, exactly as if it had never been interrupted. Exit status as for train."
+_SLURM = """Print a script for sbatch: epochal slurm RECIPE.toml --nodes 2 --gpus 4 > job.sh. Warned of the end of its time the
+run stops with a checkpoint, the job goes back into the queue, and the same run goes on when its turn comes."""
 _FORK = """Begin a new run where another was at a checkpoint: with its weights, the state of its optimizer and its place in
 the data where the recipe still allows it, else with its weights alone; a line says which. The other run is not touched. Exit
 status as for train."""

@@ -64,7 +64,7 @@ def there(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 
 
 def only_run(where: Path) -> Run:
-    (path,) = (where / "runs").iterdir()
+    (path,) = (where / "runs").glob("[!.]*")
     return Run(path)
 
 
