@@ -4,7 +4,7 @@ VENV ?= .venv
 BIN = $(VENV)/bin
 INSTALL = $(BIN)/python -m pip install --quiet -c constraints.txt
 
-.PHONY: run test lint format clean torture bench bench-gpu bench-memory bench-start bench-log profile bench-peers bench-peers-here scoreboard scoreboard-here bench-console snapshots screenshots
+.PHONY: run test lint format clean torture bench bench-gpu bench-memory bench-start bench-log bench-processes profile bench-peers bench-peers-here scoreboard scoreboard-here bench-console snapshots screenshots
 
 run: $(VENV)/installed
 	@$(BIN)/epochal
@@ -41,6 +41,10 @@ bench-memory: $(VENV)/installed
 
 bench-start: $(VENV)/installed
 	@$(BIN)/python -m tests.benchmarks.start
+
+# What several processes gain here, and what they tell each other.
+bench-processes: $(VENV)/installed
+	@$(BIN)/python -m tests.benchmarks.processes
 
 # What `run.log` costs somebody's own loop.
 bench-log: $(VENV)/installed

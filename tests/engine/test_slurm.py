@@ -46,7 +46,7 @@ class Cluster:
         environment = {**os.environ, **known, **variables, "PATH": f"{self.where}:{os.environ['PATH']}"}
         environment["PYTHONPATH"] = str(Path(__file__).parents[2])
         pipes: dict[str, Any] = {"stdout": subprocess.PIPE, "stderr": subprocess.STDOUT, "text": True}
-        return subprocess.Popen(["bash", "job.sh"], cwd=self.where, env=environment, preexec_fn=as_from_a_shell, **pipes)
+        return subprocess.Popen(["bash", "job.sh"], cwd=self.where, env=environment, preexec_fn=as_from_a_shell, **pipes)  # noqa: PLW1509
 
     @property
     def requeued(self) -> list[str]:
