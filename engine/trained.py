@@ -128,6 +128,7 @@ def load_trained(
     if isinstance(run, str | Path) and is_weights_file(run):
         return _of_file(Path(run), step, where)
     opened = run if isinstance(run, Run) else Run.open(run, runs_root(runs))
+    opened.refuse_if_foreign()
     if not opened.recipe_path.exists():
         raise RunError(
             f"{opened.name} has no recipe: it trained objects made in Python; load_model(run, model=…) takes one like its model"

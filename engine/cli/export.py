@@ -68,6 +68,7 @@ def _recipe(arguments: argparse.Namespace) -> tuple[Path, str]:
     from engine.run import Run, load_history, runs_root
 
     run = Run.open(arguments.what, runs_root(arguments.runs))
+    run.refuse_if_foreign()
     if not run.recipe_path.exists():
         raise EpochalError(f"{run.path} has no recipe: it trained objects that were made in Python")
     changes = [f"{event.field} after step {event.step}" for event in load_history(run).settings]

@@ -58,6 +58,8 @@ def diff(arguments: argparse.Namespace, out: Stream, err: Stream) -> int:
     from engine.run.about import config, flat
 
     runs = [Run.open(name, runs_root(arguments.runs)) for name in arguments.names]
+    for run in runs:
+        run.refuse_if_foreign()
     without = next((run for run in runs if not run.recipe_path.exists() and (len(runs) == 1 or not run.own_loop)), None)
     if without is not None:
         raise EpochalError(f"{without.name} has no recipe: it was made by a program")

@@ -60,6 +60,7 @@ class Reader:
         self.offset += whole
         separator = _separator(self._head)
         names = _cells(self._head, separator)
+        names = [f"train/{name}" if f"val_{name}" in names else name for name in names]  # as Keras names them
         for line in data[:whole].splitlines():
             self._rows += 1
             if found := _row(names, _cells(line, separator), self._rows):

@@ -82,6 +82,7 @@ def test_keras_counts_epochs_alone(tmp_path: Path) -> None:
     assert [row.metrics["train/loss"] for row in history.epochs] == [1.0, 0.5, 0.25]
     assert [row.epoch for row in history.epochs] == [1, 2, 3] and history.epochs[1].best and not history.epochs[2].best
     assert curve(path, "val/accuracy") == [(1, 0.4), (2, 0.7), (3, 0.6)]
+    assert curve(path, "train/accuracy") == [(1, 0.5), (2, 0.75), (3, 0.9)]
 
 
 def test_any_table_with_steps(tmp_path: Path) -> None:
@@ -217,7 +218,8 @@ def test_it_is_only_looked_at(gallery: Path, act: Callable[[Run], object]) -> No
 
 def test_the_command_line_refuses_as_well(gallery: Path, capsys: pytest.CaptureFixture[str]) -> None:
     for command in (["pause", "one"], ["resume", "one"], ["fork", "one"], ["delete", "one", "--yes"], ["set", "one", "lr=1"],
-                    ["queue", "add", "--resume", "one"], ["export", "one", "--script"], ["diff", "one"]):  # fmt: skip
+                    ["queue", "add", "--resume", "one"], ["export", "one", "--script"], ["diff", "one"],
+                    ["evaluate", "one"], ["predict", "one", str(gallery / "data.csv")]):  # fmt: skip
         assert main([*command, "--runs", str(gallery)]) == 2
         told = capsys.readouterr().err
         assert told.count("\n") == 1 and ("another tool" in told or "no recipe" in told), told
