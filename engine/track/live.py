@@ -296,15 +296,14 @@ def _kept(name: str, value: Any) -> Any:
     """A number as it is; what lies on a device as a copy that can be read late."""
     if isinstance(value, (int, float)):
         return float(value)
-    if not isinstance(value, str):
-        if (device := getattr(value, "device", None)) is not None and getattr(device, "type", "cpu") != "cpu":
-            if value.numel() == 1:
-                return value.detach().clone().reshape(())  # one that is added to later must not change what was logged
-        else:
+    if (item := getattr(value, "item", None)) is not None:  # of torch, numpy and the like
+        if getattr(value, "is_cpu", True):
             try:
-                return float(value.item() if hasattr(value, "item") else value)
-            except (TypeError, ValueError, RuntimeError):  # a tensor of several values raises the last
+                return float(item())
+            except (TypeError, ValueError, RuntimeError):  # several values, or a text
                 pass
+        elif value.numel() == 1:
+            return value.detach().clone().reshape(())  # one that is added to later must not change what was logged
     shown = f"a tensor of {value.numel()} values" if hasattr(value, "numel") else repr(value)[:80]
     raise RunError(plain(f"{name!r} is {shown}: a run logs numbers, such as a float or a tensor of one value"))
 
