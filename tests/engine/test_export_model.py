@@ -34,7 +34,6 @@ CASES: dict[str, dict[str, Any]] = {
     "autoencoder": {"data.reconstruct": True, "loss.name": "MSELoss"},
     "conv_autoencoder": {**IMAGES, "data.reconstruct": True, "loss.name": "MSELoss"},
 }
-EVERY = [pytest.param(name, marks=pytest.mark.slow) for name in CASES]
 
 
 @pytest.fixture(autouse=True)
@@ -65,11 +64,16 @@ def new_inputs(run: Any, count: int) -> torch.Tensor:
     return torch.randn(count, *known.input_shape, generator=generator)
 
 
-@pytest.mark.parametrize("name", ["mlp", *EVERY])
-def test_onnx_by_onnxruntime(name: str) -> None:
-    pytest.importorskip("onnxscript", reason="onnxscript is not installed")
-    onnxruntime = pytest.importorskip("onnxruntime", reason="onnxruntime is not installed")
+@pytest.mark.parametrize("name", ["mlp", *(pytest.param(name, marks=pytest.mark.slow) for name in CASES)])
+def test_every_model_in_every_format(name: str) -> None:
     result = case(name)
+    as_safetensors(name, result)
+    by_torch(name, result)
+    pytest.importorskip("onnxscript", reason="onnxscript is not installed")
+    by_onnxruntime(name, result, pytest.importorskip("onnxruntime", reason="onnxruntime is not installed"))
+
+
+def by_onnxruntime(name: str, result: Any, onnxruntime: Any) -> None:
     export_model(result.run, "model.onnx")
     session = onnxruntime.InferenceSession("model.onnx", providers=["CPUExecutionProvider"])
     model = load_model(result.run)
@@ -84,9 +88,7 @@ def test_onnx_by_onnxruntime(name: str) -> None:
     assert Preprocessing.from_dict(json.loads(metadata["preprocessing"])) == Preprocessing.kept(result.run.path)
 
 
-@pytest.mark.parametrize("name", ["mlp", *EVERY])
-def test_torch_export(name: str) -> None:
-    result = case(name)
+def by_torch(name: str, result: Any) -> None:
     export_model(result.run, "model.pt2")
     extra = {"recipe": "", "classes": ""}
     loaded = torch.export.load("model.pt2", extra_files=extra).module()
@@ -109,9 +111,7 @@ def test_torch_export_needs_no_epochal() -> None:
     assert done.stdout.strip() == "torch.Size([5, 10]) False"
 
 
-@pytest.mark.parametrize("name", ["mlp", *EVERY])
-def test_safetensors_hold_the_recipe_and_can_be_used_as_a_run(name: str) -> None:
-    result = case(name)
+def as_safetensors(name: str, result: Any) -> None:
     export_model(result.run, "model.safetensors")
     model, again = load_model(result.run), load_model("model.safetensors")
     assert type(again) is type(model) and not again.training

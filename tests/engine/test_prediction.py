@@ -85,7 +85,7 @@ def test_a_table_is_preprocessed_as_the_training_was_and_its_columns_go_by_name(
 
 def test_values_come_in_the_units_of_the_target(table: pandas.DataFrame) -> None:
     changes = {"data.columns": ["size"], "data.target": "price", "data.standardize_target": True, "loss.name": "MSELoss"}
-    result = trained(**{**CSV, **changes, "training.epochs": 80})
+    result = trained(**{**CSV, **changes, "training.epochs": 15, "optimizer.lr": 0.02})
     found = predict(result.run, table, device="cpu")
     assert found.labels is None and found.values is not None
     assert numpy.abs(found.values[:, 0] - table["price"]).mean() < 0.2 * table["price"].std()
@@ -198,7 +198,7 @@ def test_text_and_reconstruction(tmp_path: Path, monkeypatch: pytest.MonkeyPatch
     monkeypatch.chdir(tmp_path)
     Path("text.txt").write_text("abcd" * 60)
     gpt = {"model.name": "gpt", "model.layers": 1, "model.dim": 16, "model.heads": 2, "optimizer.lr": 0.03}
-    result = trained(**{"data.name": "text", "data.path": "text.txt", "data.context": 8, **gpt, "training.epochs": 30})
+    result = trained(**{"data.name": "text", "data.path": "text.txt", "data.context": 8, **gpt, "training.epochs": 15})
     found = predict(result.run, "text.txt", device="cpu")
     assert found.labels is not None and len(found) == 29 and found.labels[0] == "bcdabcda"
     Path("other.txt").write_text("abcx" * 9)

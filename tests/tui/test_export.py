@@ -31,11 +31,8 @@ def console(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Console:
     return Console(engine, {})
 
 
-@pytest.mark.parametrize("size", [(80, 24), (120, 40)])
-async def test_a_format_and_a_name_are_chosen_and_what_is_there_is_replaced_only_on_purpose(
-    console: Console, size: tuple[int, int]
-) -> None:
-    async with console.run_test(size=size) as pilot:
+async def test_a_format_and_a_name_are_chosen_and_what_is_there_is_replaced_only_on_purpose(console: Console) -> None:
+    async with console.run_test(size=(80, 24)) as pilot:
         await ready(console)
         console.push_screen(ExportScreen(console.engine, Path("runs/20261122-140312-digits-mlp")))
         await until(lambda: isinstance(console.screen, ExportScreen) and ".safetensors" in screen_text(console))
