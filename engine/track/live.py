@@ -138,6 +138,10 @@ class Live:
         """Keep the values; nothing is written and no device is waited for. Blocks while the run is paused."""
         if not self._begun:
             self.begin()
+        if type(step) is not int or step < 0:
+            step = _whole(step)
+        if epoch is not None and type(epoch) is not int:
+            epoch = _kept("epoch", epoch)
         kept = {name: value if type(value) is float else _kept(name, value) for name, value in values.items()}
         self._pending.append((step, epoch, time.monotonic(), kept))
         if self._control.pending or len(self._pending) >= MOST:
@@ -290,6 +294,17 @@ class Live:
     def _elapsed(self) -> float:
         held = self._held
         return (time.monotonic() if held is None else held) - self._start - self._left_out
+
+
+def _whole(step: Any) -> int:
+    """The step of who counts with numpy or torch."""
+    try:
+        number = int(step)
+    except (TypeError, ValueError, RuntimeError, OverflowError):
+        number = -1
+    if isinstance(step, str) or number < 0:
+        raise RunError(plain(f"the step is {repr(step)[:80]}: a run logs at whole steps of 0 or more"))
+    return number
 
 
 def _kept(name: str, value: Any) -> Any:

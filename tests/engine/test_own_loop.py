@@ -91,6 +91,16 @@ def test_what_is_no_number_is_one_sentence(run: Run, value: object) -> None:
     assert "\n" not in str(error.value)
 
 
+@pytest.mark.parametrize("step", ["7", -1, None, math.nan, torch.zeros(2)], ids=str)
+def test_a_step_is_a_whole_number(run: Run, step: object) -> None:
+    with pytest.raises(RunError, match=r"^the step is .*: a run logs at whole steps of 0 or more$"):
+        run.log(step, {"train/loss": 1.0})  # type: ignore[arg-type]
+    run.log(torch.tensor(3), {"train/loss": 1.0}, epoch=torch.tensor(0.5))  # type: ignore[arg-type]
+    run.finish()
+    history = load_history(run)
+    assert curve(history, "train/loss") == [(3, 1.0)] and history.epochs[0].epoch == 1
+
+
 def test_without_epochs_the_best_is_a_step(tmp_path: Path) -> None:
     with Run.create(tmp_path, "steps", monitor="val/accuracy", steps=30) as run:
         for step, value in ((10, 0.5), (20, 0.9), (30, 0.7)):
