@@ -8,6 +8,7 @@ import math
 import random
 import xml.etree.ElementTree as ET
 from bisect import bisect_left
+from dataclasses import replace
 
 import pytest
 from hypothesis import given, settings
@@ -391,3 +392,14 @@ async def test_the_keys_of_the_chart(console: Console, engine: ScriptedEngine, t
         await pilot.press("w")
         await until(lambda: (tmp_path / "chart-loss.csv").exists() and (tmp_path / "chart-loss.svg").exists())
         assert any("written: chart-loss.csv and chart-loss.svg" in told.message for told in console._notifications)
+
+
+async def test_a_batch_without_any_loss_leaves_the_axis_logarithmic(console: Console, engine: ScriptedEngine):
+    events = scripted.running_history_events(4)
+    last = next(event for event in reversed(events) if isinstance(event, Trained))
+    events[events.index(last)] = replace(last, low=(0.0, *last.low[1:]))
+    engine.events = events
+    async with console.run_test(size=(120, 40)) as pilot:
+        await ready(console)
+        await pilot.press("r")
+        await until(lambda: isinstance(console.screen, TrainScreen) and "log y" in screen_text(console))

@@ -133,3 +133,28 @@ async def test_the_example_of_a_sweep_has_its_several_values(console: Console):
         await until(lambda: console.form.model.values["name"] == "sweep")
         assert console.form.line("optimizer.lr").query_one(Input).value == "1e-3..1x7"
         assert [len(axis.values) for axis in console.form.model.axes] == [7, 2]
+
+
+def test_fields_with_several_values_are_kept_and_the_file_stays_a_recipe(where: Path):
+    kept, values = SavedRecipes(), Recipe().replace(**{"optimizer.lr": 1e-4}).to_dict(complete=False)
+    kept.save("rates", values, {"optimizer.lr": "1e-4, 3e-4", "seed": "0..3"})
+    assert kept.several("rates") == {"optimizer.lr": "1e-4, 3e-4", "seed": "0..3"}
+    assert Recipe.load(where / "rates.toml").replace(name=values["name"]) == Recipe.from_dict(kept.load("rates"))
+    kept.save("one", values)
+    assert kept.several("one") == {}
+
+
+async def test_a_sweep_is_saved_from_the_form_and_loaded_again(console: Console, where: Path):
+    async with console.run_test(size=(80, 24)) as pilot:
+        await ready(console)
+        console.form.line("optimizer.lr").focus_editor()
+        await pilot.press(*"1e-4,3e-4", "escape", "w")
+        await until(lambda: isinstance(console.screen, AskText))
+        await pilot.press("ctrl+u", *"rates", "enter")
+        await until((where / "rates.toml").exists)
+        console.form.line("optimizer.lr").focus_editor()
+        await pilot.press("1", "escape", "o")
+        await until(lambda: isinstance(console.screen, RecipesScreen))
+        assert "lr 1e-4,3e-4" in " ".join(options(console))
+        await pilot.press("enter")
+        await until(lambda: console.form.model.several == {"optimizer.lr": "1e-4,3e-4"})

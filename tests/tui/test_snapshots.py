@@ -27,7 +27,6 @@ from tui import finding
 from tui.app import Console
 from tui.dry_run import Found
 from tui.form import rail
-from tui.screens.overlay import OverlayScreen
 from tui.screens.queue import QueueScreen
 from tui.screens.train import TrainScreen
 from tui.widgets.device import DevicePane
@@ -170,6 +169,7 @@ async def queued(console: Console) -> None:
     await until(lambda: isinstance(console.screen, QueueScreen) and len(console.screen._shown) >= 4)
 
 
+WAITING = ("nothing to draw yet", "of its own …", "growing rate …", "know their shapes …")  # for what comes in a moment
 RECIPES = {
     NAME: {"optimizer": {"name": "Adam", "lr": 3e-4}, "training": {"epochs": 20}},
     "20261121-140312-iris": {"data": {"name": "iris"}, "optimizer": {"name": "SGD", "lr": 0.1}, "training": {"epochs": 20}},
@@ -243,8 +243,7 @@ async def settled(console: Console) -> None:
     """Wait until the screen has stopped changing, and the machine has been read."""
     panes = console.screen.query(DevicePane)
     await until(lambda: all(pane._drawn is not None for pane in panes if pane.is_on_screen))
-    if isinstance(console.screen, OverlayScreen):
-        await until(lambda: "nothing to draw yet" not in scripted.screen_text(console))
+    await until(lambda: not any(text in scripted.screen_text(console) for text in WAITING))
     last, now = "", "?"
     while now != last:
         await asyncio.sleep(0.03)

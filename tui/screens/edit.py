@@ -16,7 +16,7 @@ from textual.widgets.option_list import Option
 from engine.changes import FIELDS, Change, parse_change
 from engine.errors import RecipeError
 from engine.history import History
-from tui.widgets.formats import number
+from tui.widgets.formats import number, rate
 
 HINT = "FIELD=VALUE, several with blanks between them; x0.5 multiplies, none takes a limit away"
 
@@ -49,7 +49,8 @@ class EditScreen(ModalScreen[tuple[Change, ...]]):
 
     def _line(self, field: str) -> Content:
         value = self._now[field]
-        shown = "none" if value is None else f"{value:,.0f}" if FIELDS[field].whole else number(value)
+        said = rate if field == "optimizer.lr" else number
+        shown = "none" if value is None else f"{value:,.0f}" if FIELDS[field].whole else said(value)
         also = f"   but at most {self._most:,} steps" if field == "training.epochs" and self._most else ""
         return Content.assemble(f"{field:<26}", (f"{shown:>9}", "bold"), (also, "$text-muted"))
 

@@ -405,7 +405,10 @@ def one_line(history: History) -> str:
         parts.append("checkpoint not written")
     if history.started is not None and history.progress is not None:
         of, now = history.started.epochs, history.progress
-        parts.append(f"epoch {now.epoch}{f'/{of}' if of else ''}" if of or now.epoch else f"step {now.step}")
+        epoch = history.epochs[-1].epoch if history.ended is not None and history.epochs else now.epoch
+        parts.append(f"epoch {epoch}{f'/{of}' if of else ''}" if of or epoch else f"step {now.step}")
     if history.epochs:
-        parts += [f"{name.replace('/', ' ')} {number(value)}" for name, value in list(history.epochs[-1].metrics.items())[:2]]
+        parts += [
+            f"{name.removesuffix('/loss')} {number(value)}" for name, value in list(history.epochs[-1].metrics.items())[:2]
+        ]
     return " · ".join(parts)

@@ -222,8 +222,11 @@ def compose(
 def _curves(figure: Figure, view: View, count: int) -> None:
     left, right = figure.left, figure.right
     figure.columns = [decimate(trace.x, trace.mean, trace.low, trace.high, left, right, count) for trace in figure.traces]
+    # A loss of exactly 0 in a single batch is no reason for a linear axis, on which all that came before it is flat.
     lows = [low for at in figure.columns for low in at.low if math.isfinite(low)]
-    figure.log_y = view.log.get(figure.metric, figure.metric.rpartition("/")[2] == "loss" and all(low > 0 for low in lows))
+    means = [mean for at in figure.columns for mean in at.mean if math.isfinite(mean)]
+    logarithmic = all(low >= 0 for low in lows) and all(mean > 0 for mean in means)
+    figure.log_y = view.log.get(figure.metric, figure.metric.rpartition("/")[2] == "loss" and logarithmic)
     values: list[float] = []
     for trace, at in zip(figure.traces, figure.columns, strict=True):
         bright = trace.smoothed or trace.mean

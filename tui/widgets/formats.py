@@ -22,7 +22,8 @@ def number(value: float | None) -> str:
         return f"{value:.4f}"
     if 0.99995 <= size < 9999.5:
         return f"{value:#.4g}".rstrip(".")
-    return _scientific(value)
+    mantissa, exponent = f"{value:.2e}".split("e")
+    return f"{mantissa}e{int(exponent)}"
 
 
 def rate(value: float | None) -> str:

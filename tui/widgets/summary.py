@@ -10,7 +10,7 @@ from typing import ClassVar
 from engine.history import History
 from tui.widgets.formats import number, short, took
 from tui.widgets.progress import STATES
-from tui.widgets.rows import Pane, Row
+from tui.widgets.rows import Pane, Row, length
 
 
 class Summary(Pane):
@@ -48,12 +48,15 @@ def summary_rows(history: History, width: int = 0) -> list[Row]:
     epoch = f"  epoch {ended.epoch}{epochs}" if epochs or ended.epoch else ""
     head = len(ended.state) + 5
     first, *others = wrap(ended.reason, max(width - head, 20) if width else 10**6) or [""]
+    after: Row = [(" after ", "label"), (took(ended.seconds), "strong"), (f"{epoch}  step {ended.step}", "label")]
+    over = _rate(history)
+    if over and width and length([*after, *over]) > width:
+        over = [(over[0][0].removesuffix(", val included"), "label")]
     rows: list[Row] = [
         [(f" {symbol} {ended.state}", role), (f"  {first}", "")],
         *([(" " * head + line, "")] for line in others),
-        [(" after ", "label"), (took(ended.seconds), "strong"), (f"{epoch}  step {ended.step}", "label"),
-         *_rate(history)],
-    ]  # fmt: skip
+        [*after, *over],
+    ]
     if ended.proposal:
         said = ", ".join(f"{field} {value}" for field, value in ended.proposal.items())
         rows += [
