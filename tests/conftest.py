@@ -7,6 +7,11 @@ import os
 import zlib
 
 import pytest
+from hypothesis import HealthCheck, settings
+
+# What takes long on a machine that is busy with something else is no fault.
+settings.register_profile("here", deadline=None, suppress_health_check=[HealthCheck.too_slow])
+settings.load_profile("here")
 
 os.environ.setdefault("OMP_NUM_THREADS", "1")  # before torch is imported by any test
 
