@@ -131,3 +131,21 @@ async def test_waiting_for_data_proposes_a_new_run_with_workers(console: Console
         await pilot.press("enter")
         await until(lambda: isinstance(console.screen, FormScreen))
         assert console.form.model.values["data"]["workers"] == 4
+
+
+def test_the_ranks_are_shown_and_the_one_that_is_waited_for() -> None:
+    from engine.events import RanksMeasured
+    from tui.widgets.step import rank_rows
+
+    hosts, memories = ("a",) * 4, (2**30,) * 4
+    measured = RanksMeasured(
+        step=9, rates=(50.0, 50.0, 20.0, math.nan), waits=(0.6, 0.6, 0.02, 0.5), memories=memories, hosts=hosts
+    )
+    text = ["".join(part for part, _ in row) for row in rank_rows(measured, 9)]
+    assert [line.split()[0] for line in text] == ["rank", "0", "1", "2", "3", "rank"]
+    assert text[3].split() == ["2", "20", "2%", "1.00", "GiB"] and "–" in text[4]
+    assert text[-1] == " rank 2 is waited for"
+    few = ["".join(part for part, _ in row) for row in rank_rows(measured, 2)]
+    assert [line.split()[0] for line in few[:-1]] == ["rank", "0", "2"] and few[-1].endswith("2 more")
+    alike = RanksMeasured(step=9, rates=(5.0, 5.0), waits=(0.1, 0.12), memories=(0, 0), hosts=("a", "b"))
+    assert len(rank_rows(alike, 9)) == 3

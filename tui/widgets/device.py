@@ -6,8 +6,6 @@ import threading
 from functools import partial
 from typing import ClassVar
 
-from engine.distributed.standing import rate, straggler, those_to_show
-from engine.events import RanksMeasured
 from engine.history import History
 from tui.widgets.device_reader import DeviceReader, DeviceReading
 from tui.widgets.progress import bar
@@ -34,14 +32,10 @@ class DevicePane(Pane):
         self._drawn: DeviceReading | None = None
         self._thread: threading.Thread | None = None
         self._ticks = 0
-        self._ranks: RanksMeasured | None = None
 
     def show(self, history: History) -> None:
         """Follow the device that the run is on."""
         device = history.started.device if history.started else "cpu"
-        if history.ranks is not self._ranks:
-            self._ranks = history.ranks
-            self._draw()
         if self._own_reader and (device, self.process) != (self.reader.device, self.reader.process):
             self.reader = DeviceReader(device, self.process)
             self.set_class(device.startswith("cuda"), "-gpu")
@@ -67,10 +61,8 @@ class DevicePane(Pane):
 
     def _draw(self) -> None:
         self._drawn = self._reading
-        if self.size.width and (self._drawn is not None or self._ranks is not None):
-            device = [] if self._drawn is None else device_rows(self._drawn, self.size.width)
-            ranks = [] if self._ranks is None else rank_rows(self._ranks, max(2, self.size.height - len(device) - 1))
-            self.set_rows([*device, *ranks])
+        if self._drawn is not None and self.size.width:
+            self.set_rows(device_rows(self._drawn, self.size.width))
 
 
 def device_rows(reading: DeviceReading, width: int) -> list[Row]:
@@ -112,19 +104,6 @@ def device_rows(reading: DeviceReading, width: int) -> list[Row]:
         own.append(f"{reading.process_memory / GIB:.2f} GiB")
     if own:
         rows.append([(" proc  ", "label"), ("  ".join(own), "")])
-    return rows
-
-
-def rank_rows(measured: RanksMeasured, room: int) -> list[Row]:
-    """The processes that train together: how fast each is by itself, its share of waiting for the others, its memory."""
-    slowest, shown = straggler(measured), those_to_show(measured, room)
-    left_out = len(measured.waits) - len(shown)
-    rows: list[Row] = [[(" rank  steps/s waits", "label"), (f"  {left_out} more" if left_out else "", "faint")]]
-    for number in shown:
-        figures = (
-            f" {number:<4} {rate(measured, number):>8} {measured.waits[number]:>5.0%} {_gib(measured.memories[number]):>9}"
-        )
-        rows.append([(figures, ""), (" slow" if number == slowest else "", "warn")])
     return rows
 
 

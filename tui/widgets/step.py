@@ -1,10 +1,11 @@
-"""The step pane: where a step's time goes, phase by phase."""
+"""The step pane: where a step's time goes, phase by phase; of several processes, how each is doing."""
 
 from __future__ import annotations
 
 from typing import ClassVar
 
-from engine.events import Sampled
+from engine.distributed.standing import rate, straggler, those_to_show
+from engine.events import RanksMeasured, Sampled
 from engine.history import History
 from engine.phases import a_step, in_short, phases
 from tui.widgets.progress import bar
@@ -29,10 +30,14 @@ class StepPane(Pane):
     def show(self, history: History) -> None:
         """Draw the samples where there is a new one."""
         self._history = history
-        now = (history.samples[-1] if history.samples else _why_none(history), self.size.width)
+        ranks = history.ranks
+        now = (history.samples[-1] if history.samples else _why_none(history), ranks, self.size)
         if now != self._drawn and self.size.width:
             self._drawn = now
-            self.set_rows(step_rows(history.samples, self.size.width) or [[(_why_none(history), "faint")]])
+            rows = step_rows(history.samples, self.size.width)
+            if ranks is not None:
+                rows += rank_rows(ranks, self.size.height - len(rows) - 2)
+            self.set_rows(rows or [[(_why_none(history), "faint")]])
 
     def on_resize(self) -> None:
         self.show(self._history)
@@ -57,8 +62,24 @@ def step_rows(samples: tuple[Sampled, ...], width: int) -> list[Row]:
     return rows
 
 
+def rank_rows(measured: RanksMeasured, room: int) -> list[Row]:
+    """The processes that train together: how fast each is by itself, its share of waiting for the others, its memory."""
+    slowest, shown = straggler(measured), those_to_show(measured, room)
+    rows: list[Row] = [[(" rank  steps/s  waits     memory", "label")]]
+    for number in shown:
+        memory = f"{measured.memories[number] / 2**30:.2f} GiB"
+        figures = f" {number:>4} {rate(measured, number):>8} {measured.waits[number]:>6.0%} {memory:>10}"
+        rows.append([(figures, "warn" if number == slowest else "")])
+    left_out = len(measured.waits) - len(shown)
+    said = [f"rank {slowest} is waited for"] if slowest is not None else []
+    said += [f"{left_out} more"] if left_out else []
+    return [*rows, [(f" {', '.join(said)}", "warn")]] if said else rows
+
+
 def _why_none(history: History) -> str:
     """What is to be said where no step was looked at."""
     now = history.progress
     early = history.ended is None and (now is None or now.step < EARLY)
+    if history.started is not None and history.started.processes > 1:
+        return " the ranks are measured soon" if early else " the ranks were not measured"
     return " the first is looked at soon" if early else " no step is looked at in this run"
