@@ -19,17 +19,12 @@ CASES: dict[str, dict[str, Any]] = {
     "digits MLP 64-1024-1024-10, batch 512": {"data": {"batch_size": 512}, "model": {"name": "mlp", "hidden": [1024, 1024]}},
 }
 COUNTS = (1, 2, 4)
-# Parameters, forward and backward of the global batch on one GPU in seconds, batch: assumed, as the page says.
 MODELS = {
-    "GPT, 124 M parameters, 512 x 1,024 tokens": (124e6, 1.0),
-    "GPT, 1.3 G parameters, 2,048 x 1,024 tokens": (1.3e9, 42.0),
+    "GPT of 124 M parameters, 64 x 1,024 tokens a GPU": (124e6, 65536),
+    "GPT of 1.3 G, 16 x 1,024 tokens a GPU": (1.3e9, 16384),
 }
-NODE, INSIDE, BETWEEN, LATENCY = (
-    8,
-    300e9,
-    50e9,
-    10e-6,
-)  # GPUs, bytes a second of one GPU in and between nodes, seconds a message
+# Assumed: operations a second of a GPU; GPUs of a node; bytes a second of one GPU in it and to others; seconds of a message.
+SPEED, NODE, INSIDE, BETWEEN, LATENCY = 400e12, 8, 300e9, 50e9, 10e-6
 FAR = (8, 64, 1024)
 
 
@@ -58,11 +53,11 @@ def measured(name: str, count: int, steps: int) -> dict[str, Any]:
     return found
 
 
-def computed(parameters: float, seconds: float, count: int) -> tuple[float, float]:
-    """Seconds of a step's computing on each of so many GPUs, and of its gradients' way round the ring, float32."""
-    held = 4 * parameters
+def computed(parameters: float, tokens: float, count: int) -> tuple[float, float]:
+    """Seconds of a step's forward and backward on each of so many GPUs, and of the gradients' way round the ring in float32."""
     slowest = INSIDE if count <= NODE else BETWEEN
-    return seconds / count, 2 * (count - 1) / count * held / slowest + 2 * (count - 1) * LATENCY
+    round_the_ring = 2 * (count - 1) / count * 4 * parameters / slowest + 2 * (count - 1) * LATENCY
+    return 6 * parameters * tokens / SPEED, round_the_ring
 
 
 def main() -> None:
@@ -82,14 +77,14 @@ def main() -> None:
             share = statistics.median(found[count]["rate"] / found[1]["rate"] for found in rounds)
             buckets = rounds[0][count]["buckets"]
             print(f"  {count} processes  {rate:8,.0f} steps/s  {share:5.2f} of one  gradients in bytes {buckets or '-'}")
-    for name, (parameters, seconds) in MODELS.items():
+    for name, (parameters, tokens) in MODELS.items():
         print(name)
         for count in FAR:
-            computing, talking = computed(parameters, seconds, count)
-            hidden = max(computing, talking)
+            computing, talking = computed(parameters, tokens, count)
+            hidden, beside = computing / max(computing, talking), computing / (computing + talking)
             print(
-                f"  {count:5,} GPUs  computing {1e3 * computing:8.1f} ms  gradients {1e3 * talking:7.1f} ms  "
-                f"{seconds / count / hidden:4.0%} to {seconds / count / (computing + talking):4.0%} of ideal"
+                f"  {count:5,} GPUs  computing {1e3 * computing:6.0f} ms  gradients {1e3 * talking:6.1f} ms  "
+                f"{beside:4.0%} of ideal if nothing overlaps, {hidden:4.0%} if all does"
             )
 
 
