@@ -131,6 +131,7 @@ def test_what_a_process_died_of_is_the_reason(there: Path, accident: str, reason
     assert ("Traceback (most recent call last)" in log and 'raise ValueError("no such luck")' in log) == (accident == "raised")
 
 
+@pytest.mark.slow
 def test_a_mistake_that_only_the_data_show_is_told_once(there: Path) -> None:
     with started(*FEW, "--processes", "2", "--set", "data.batch_size=1000", "--set", "data.drop_last=true") as process:
         status, out, err = ended(process)
