@@ -18,7 +18,9 @@ def test_the_whole_way_by_keyboard(tmux: Tmux, epochal: str):
     tmux.open(epochal)
     tmux.wait("epochal", "default recipe", "ready")
     tmux.run("send-keys", "-t", "s", "-H", "1b", "5b", "4d", "20", "c8", "ff")  # bytes that are no UTF-8
-    tmux.press("Escape", "/")
+    tmux.press("Escape")  # alone: read together with the next key it would be Alt and that key
+    tmux.until(lambda: "First steps" not in tmux.screen(), "the first steps to close")
+    tmux.press("/")
     tmux.wait("part of a key")
     tmux.type("passes over")
     tmux.press("Enter")
