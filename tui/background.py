@@ -25,7 +25,7 @@ class Begun:
 class Starting:
     """The command that starts the run; it ends when the run has begun."""
 
-    def __init__(self, command: Sequence[str], values: Mapping[str, Any], root: Path, *axes: str) -> None:
+    def __init__(self, command: Sequence[str], values: Mapping[str, Any] | None, root: Path, *axes: str) -> None:
         self._job = Job(command, values, *axes, "--runs", str(root), "--background", "--json")
 
     def poll(self) -> Begun | None:

@@ -71,6 +71,7 @@ class Engine:
     find_command: Sequence[str] = (sys.executable, "-P", "-m", "engine", "find-lr")
     export_command: Sequence[str] = (sys.executable, "-P", "-m", "engine", "export")
     evaluate_command: Sequence[str] = (sys.executable, "-P", "-m", "engine", "evaluate")
+    resume_command: Sequence[str] = (sys.executable, "-P", "-m", "engine", "resume")
     train_command: Sequence[str] = (sys.executable, "-P", "-m", "engine", "train")
     search_command: Sequence[str] = (sys.executable, "-P", "-m", "engine", "search")
     sweep_command: Sequence[str] = (sys.executable, "-P", "-m", "engine", "sweep")
@@ -305,6 +306,13 @@ class Engine:
         from tui.background import Starting
 
         return Starting(self.train_command, values, self.root)
+
+    def resume_in_background(self, path: Path, epochs: int | None) -> Starting:
+        """The run in processes of its own, about to go on."""
+        from tui.background import Starting
+
+        longer = [] if epochs is None else ["--epochs", str(epochs)]
+        return Starting(self.resume_command, None, self.root, str(path.resolve()), *longer)
 
     def start_sweep(self, values: Mapping[str, Any], *axes: str) -> Starting:
         """A sweep of these values in a process of its own, about to begin."""

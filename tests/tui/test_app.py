@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 from textual.widgets import DataTable, Input, OptionList, Static
@@ -373,6 +374,22 @@ async def test_an_empty_list_says_how_to_begin(console: Console):
     async with console.run_test(size=SMALL) as pilot:
         await pilot.press("a")
         assert "n opens the form" in str(console.screen.query_one("#empty", Static).render())
+
+
+async def test_several_processes_are_resumed_in_the_background(console: Console, with_runs: ScriptedEngine, monkeypatch):
+    begun: list[tuple[Path, int | None]] = []
+
+    def resume(path: Path, epochs: int | None) -> SimpleNamespace:
+        begun.append((path, epochs))
+        return SimpleNamespace(poll=lambda: SimpleNamespace(path=path, failure=""))
+
+    monkeypatch.setattr(with_runs, "recipe_of", lambda path: {"training": {"epochs": 2, "processes": 4}})
+    monkeypatch.setattr(with_runs, "resume_in_background", resume, raising=False)
+    async with console.run_test(size=WIDE) as pilot:
+        await pilot.press("a", "down", "r")
+        await until(lambda: begun == [(Path("runs/20261121-140312-iris"), None)])
+        await until(lambda: isinstance(console.screen, TrainScreen) and Summary in shown(console.screen))
+        assert not with_runs.resumed
 
 
 async def test_a_resume_that_is_refused_says_why(console: Console, with_runs: ScriptedEngine, monkeypatch):

@@ -19,6 +19,7 @@ from textual.widgets import DataTable, Input, Static
 
 from engine.errors import EpochalError
 from engine.run.about import in_short
+from tui.background import Starting
 from tui.keys import bindings
 from tui.listing import LIVE, elsewhere, told
 from tui.screens.after import AfterKeys
@@ -55,6 +56,7 @@ class RunsScreen(AfterKeys, Ordering):
         self._shown: tuple[list[str], list[list[str]]] | None = None  # heads and cells
         self._found: tuple[Sequence[Any], Mapping[Any, tuple[float, int]], str | None] | None = None  # by the thread
         self._reading: threading.Thread | None = None
+        self._starting: Starting | None = None  # a run that goes on in processes of its own
         self.query_one("#filter").display = bool(self.console_app.listing.text)
         self.query_one(DataTable).focus()
         self.set_interval(SECONDS / 8, self._look)
@@ -97,6 +99,13 @@ class RunsScreen(AfterKeys, Ordering):
 
     def _look(self) -> None:
         if not self.is_current:  # under another one, or about to go
+            return
+        if self._starting is not None and (begun := self._starting.poll()) is not None:
+            self._starting = None
+            if begun.path is None:
+                self.notify(begun.failure, severity="error", markup=False)
+            else:
+                self.console_app.follow(begun.path)
             return
         while self._said:
             text, severity = self._said.popleft()
@@ -340,6 +349,11 @@ class RunsScreen(AfterKeys, Ordering):
             return
         if epochs is not None:
             values.setdefault("training", {})["epochs"] = epochs
+        if values.get("training", {}).get("processes", 1) > 1:  # begun by a process of their own, and attached to
+            if self._starting is None:
+                self._starting = self.console_app.engine.resume_in_background(run.path, epochs)
+                self.notify(f"{run.name} goes on …", markup=False)
+            return
         self.console_app.resume_run(run.path, epochs, values)
 
     def action_fork(self) -> None:
