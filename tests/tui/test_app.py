@@ -383,12 +383,14 @@ async def test_several_processes_are_resumed_in_the_background(console: Console,
         begun.append((path, epochs))
         return SimpleNamespace(poll=lambda: SimpleNamespace(path=path, failure=""))
 
-    monkeypatch.setattr(with_runs, "recipe_of", lambda path: {"training": {"epochs": 2, "processes": 4}})
+    recipe = {"name": "iris", "training": {"epochs": 2, "processes": 4}}
+    monkeypatch.setattr(with_runs, "recipe_of", lambda path: recipe)
     monkeypatch.setattr(with_runs, "resume_in_background", resume, raising=False)
     async with console.run_test(size=WIDE) as pilot:
         await pilot.press("a", "down", "r")
         await until(lambda: begun == [(Path("runs/20261121-140312-iris"), None)])
-        await until(lambda: isinstance(console.screen, TrainScreen) and Summary in shown(console.screen))
+        await until(lambda: isinstance(console.screen, TrainScreen) and bool(console.screen.query(KeyLine)))
+        await pilot.pause()
         assert not with_runs.resumed
 
 
