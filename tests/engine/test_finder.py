@@ -98,4 +98,4 @@ def test_export_from_the_command_line(in_a_shell: object, capsys: pytest.Capture
     assert main(["export", "last", "--script", "-o", "plain.py"]) == 0
     assert main(["export", "last", "--script", "-o", "plain.py"]) == 2
     assert "is there already" in capsys.readouterr().err
-    assert main(["export", "last"]) == 2 and "--script" in capsys.readouterr().err
+    assert main(["export", "last"]) == 2 and "--format" in capsys.readouterr().err

@@ -86,6 +86,7 @@ def rows(run: Run) -> list[str]:
     return [f"{type(e).__name__} {getattr(e, 'epoch', '')}" for e in Journal.read(run.journal.path)[0]]
 
 
+@pytest.mark.slow
 def test_one_of_two_is_killed_and_both_are_begun_once_more(there: Path) -> None:
     with started(*FEW, "--set", "model.accident=killed", "--processes", "2", "--restarts", "1", "--json") as process:
         status, out, err = ended(process)
