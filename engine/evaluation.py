@@ -8,7 +8,6 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from engine.errors import RunError
 from engine.run import strict_json
 
 FILE = "evaluation.json"
@@ -57,12 +56,4 @@ class Evaluation:
     @classmethod
     def kept(cls, directory: Path) -> Evaluation | None:
         """The last one of the run in this directory; None without any. RunError where it can't be read."""
-        path = directory / FILE
-        try:
-            return cls.from_dict(strict_json.decode(path.read_bytes()))
-        except FileNotFoundError:
-            return None
-        except OSError as error:
-            raise RunError(f"{path} can't be read: {error.strerror}") from error
-        except (ValueError, KeyError, TypeError, AttributeError) as error:
-            raise RunError(f"{path} is damaged ({error}): evaluate the run again") from error
+        return strict_json.kept(directory / FILE, cls.from_dict, "evaluate the run again")

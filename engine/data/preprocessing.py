@@ -12,7 +12,6 @@ from numpy.typing import NDArray
 
 from engine.data.columns import Column
 from engine.data.samples import Prepared, Task, as_array, wrong
-from engine.errors import RunError
 from engine.run import files, strict_json
 
 if TYPE_CHECKING:
@@ -104,15 +103,7 @@ class Preprocessing:
     @classmethod
     def kept(cls, directory: Path) -> Preprocessing | None:
         """What `keep` wrote; None where there is nothing. RunError where it can't be read."""
-        path = directory / FILE
-        try:
-            return cls.from_dict(strict_json.decode(path.read_bytes()))
-        except FileNotFoundError:
-            return None
-        except OSError as error:
-            raise RunError(f"{path} can't be read: {error.strerror}") from error
-        except (ValueError, KeyError, TypeError, AttributeError) as error:
-            raise RunError(f"{path} is damaged ({error}): without it the training data are read again") from error
+        return strict_json.kept(directory / FILE, cls.from_dict, "without it the training data are read again")
 
     # Applied to new data
 

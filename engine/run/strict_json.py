@@ -8,7 +8,13 @@ from __future__ import annotations
 
 import json
 import math
-from typing import Any, NoReturn
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any, NoReturn, TypeVar
+
+from engine.errors import RunError
+
+T = TypeVar("T")
 
 _FLOAT, _ITEMS = "__float__", "__items__"
 
@@ -21,6 +27,18 @@ def encode(value: Any, *, indent: int | None = None) -> bytes:
 def decode(data: bytes) -> Any:
     """What `encode` was given. ValueError for anything that is not strict JSON."""
     return _unpacked(parse(data))
+
+
+def kept(path: Path, make: Callable[[Any], T], remedy: str) -> T | None:
+    """What `make` makes of a file that `encode` wrote; None where there is none. RunError where it can't be read."""
+    try:
+        return make(decode(path.read_bytes()))
+    except FileNotFoundError:
+        return None
+    except OSError as error:
+        raise RunError(f"{path} can't be read: {error.strerror}") from error
+    except (ValueError, KeyError, TypeError, AttributeError) as error:
+        raise RunError(f"{path} is damaged ({error}): {remedy}") from error
 
 
 def to_bytes(text: str) -> bytes:

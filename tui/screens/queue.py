@@ -22,7 +22,7 @@ from engine.sweep import Axis, count, shortened
 from tui.keys import bindings
 from tui.listing import SYMBOLS
 from tui.screens.ask import Confirm
-from tui.screens.base import Base, KeyLine
+from tui.screens.base import Base, KeyLine, under_cursor
 from tui.widgets.formats import clock, number
 
 SECONDS = 1.0  # between two readings
@@ -191,8 +191,7 @@ class QueueScreen(Base):
     # what is under the cursor
 
     def _at(self) -> str:
-        table = self.query_one(DataTable)
-        return str(table.coordinate_to_cell_key(table.cursor_coordinate).row_key.value) if table.row_count else ""
+        return under_cursor(self.query_one(DataTable))
 
     def _job(self) -> Job | None:
         number = self._at().partition("/")[0]

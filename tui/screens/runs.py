@@ -24,7 +24,7 @@ from tui.keys import bindings
 from tui.listing import LIVE, elsewhere, told
 from tui.screens.after import AfterKeys
 from tui.screens.ask import AskFork
-from tui.screens.base import SMALL, KeyLine
+from tui.screens.base import SMALL, KeyLine, under_cursor
 from tui.screens.ordering import Ordering
 from tui.screens.quit import AskEpochs
 
@@ -184,10 +184,7 @@ class RunsScreen(AfterKeys, Ordering):
 
     def _at(self) -> str:
         """The path of the run under the cursor."""
-        table = self.query_one(DataTable)
-        if not table.row_count:
-            return ""
-        return str(table.coordinate_to_cell_key(table.cursor_coordinate).row_key.value)
+        return under_cursor(self.query_one(DataTable))
 
     @property
     def _run(self) -> Any:

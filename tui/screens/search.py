@@ -21,7 +21,7 @@ from engine.sweep import shortened
 from tui.background import Starting
 from tui.keys import bindings
 from tui.listing import SYMBOLS
-from tui.screens.base import Base, KeyLine
+from tui.screens.base import Base, KeyLine, under_cursor
 from tui.widgets.board import BestPane, WeightsPane
 from tui.widgets.formats import clock, number
 
@@ -202,8 +202,7 @@ class SearchScreen(Base):
     # what is under the cursor
 
     def _at(self) -> str:
-        table = self.query_one(DataTable)
-        return str(table.coordinate_to_cell_key(table.cursor_coordinate).row_key.value) if table.row_count else ""
+        return under_cursor(self.query_one(DataTable))
 
     def _row(self) -> Row | None:
         at = self._at()
