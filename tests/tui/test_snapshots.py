@@ -241,7 +241,7 @@ STORIES: dict[str, tuple[Opening, Steps]] = {
 
 async def settled(console: Console) -> None:
     """Wait until the screen has stopped changing, and the machine has been read."""
-    panes = console.screen.query(DevicePane)
+    panes = [pane for screen in console.screen_stack for pane in screen.query(DevicePane)]  # also under a dialog
     await until(lambda: all(pane._drawn is not None for pane in panes if pane.is_on_screen))
     await until(lambda: not any(text in scripted.screen_text(console) for text in WAITING))
     last, now = "", "?"
