@@ -167,7 +167,8 @@ def copied(tensors: Mapping[str, Tensor], whole: Callable[[Tensor], Tensor] | No
     seen: dict[tuple[Any, ...], Tensor] = {}
 
     def copy(tensor: Tensor) -> Tensor:
-        tensor = tensor if whole is None else whole(tensor)
+        if whole is not None and (gathered := whole(tensor)) is not tensor:  # the next one may be in the same memory
+            return gathered.detach().to("cpu", copy=True)
         key = (tensor.data_ptr(), tensor.shape, tensor.stride(), tensor.dtype) if tensor.numel() else (id(tensor),)
         if key not in seen:
             seen[key] = tensor.detach().to("cpu", copy=True)

@@ -98,7 +98,8 @@ def accumulated(folder: Path) -> dict[str, Any]:
 
 
 def sharded(folder: Path) -> dict[str, Any]:
-    return fit(Trainer(**parts(model(Blocks), weighted()), train=digits(), accumulate=3, strategy="fsdp", clip_norm=0.5))
+    plan = {"accumulate": 3, "strategy": "fsdp", "clip_norm": 0.5, "run_dir": folder / "sharded"}
+    return fit(Trainer(**parts(model(Blocks), weighted()), train=digits(), **plan))
 
 
 def regression(folder: Path) -> dict[str, Any]:

@@ -18,6 +18,7 @@ from sklearn.metrics import mean_absolute_error, r2_score
 from torch import nn
 
 from engine import Recipe, Trainer
+from engine.run import Run
 from tests.engine import plain, ranks
 
 Seen = list[dict[str, Any]]  # of each rank
@@ -98,7 +99,7 @@ def test_batches_that_make_one_step_count_by_their_targets_on_all_ranks(two: Any
         assert seen["weights"] == close(weights)
 
 
-def test_sharded_weights_are_those_of_one_process(two: Any) -> None:
+def test_sharded_weights_are_those_of_one_process(two: Any, folder: Path) -> None:
     net = ranks.model(ranks.Blocks)
     norm = net.parameters
 
@@ -113,6 +114,11 @@ def test_sharded_weights_are_those_of_one_process(two: Any) -> None:
     for seen in two("sharded"):
         assert seen["losses"] == close(losses)
         assert seen["weights"] == close(weights)
+    saved = Run(folder / "sharded").checkpoints.read("last")  # blocks of one shape are gathered one after another
+    assert torch.cat([saved.tensors["model"][name].flatten() for name in net.state_dict()]).tolist() == close(weights)
+    momentum = {name: optimizer.state[tensor]["momentum_buffer"] for name, tensor in net.named_parameters()}
+    for name, tensor in momentum.items():
+        assert saved.tensors["optimizer"][f"{name}/momentum_buffer"].flatten().tolist() == close(tensor.flatten().tolist())
 
 
 def test_validation_counts_every_sample_once(two: Any) -> None:
