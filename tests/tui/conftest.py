@@ -13,6 +13,7 @@ from types import SimpleNamespace
 from typing import Any
 
 import pytest
+from textual.widgets import DataTable
 
 from engine.catalog.fields import Field, Section
 from engine.control import Control
@@ -291,3 +292,9 @@ async def until(condition: Callable[[], object], seconds: float = 10.0) -> None:
 async def ready(console: Console) -> None:
     """Wait until the form has all its fields."""
     await until(lambda: console.form.complete)
+
+
+def cells(console: Console) -> list[list[str]]:
+    """What the screen's table shows, by row."""
+    table = console.screen.query_one(DataTable)
+    return [[str(cell) for cell in table.get_row_at(row)] for row in range(table.row_count)]

@@ -6,10 +6,10 @@ from pathlib import Path
 from types import SimpleNamespace
 
 import pytest
-from textual.widgets import DataTable, Input, OptionList, Static
+from textual.widgets import Input, OptionList, Static
 
 from engine.errors import Problem
-from tests.tui.conftest import ScriptedEngine, ready, until
+from tests.tui.conftest import ScriptedEngine, cells, ready, until
 from tests.tui.scripted import screen_text
 from tui import keys as table
 from tui.app import Console
@@ -321,11 +321,6 @@ async def test_arrows_choose_in_the_question(console: Console):
 
 
 # runs
-
-
-def cells(console: Console) -> list[list[str]]:
-    table = console.screen.query_one(DataTable)
-    return [[str(cell) for cell in table.get_row_at(row)] for row in range(table.row_count)]
 
 
 async def test_the_list_of_runs(console: Console, with_runs: ScriptedEngine):

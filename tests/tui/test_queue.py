@@ -10,7 +10,7 @@ import pytest
 from textual.widgets import DataTable, Static
 
 from engine.run.queue import Job, Part, Process, Queue
-from tests.tui.conftest import ScriptedEngine, ready, run_summary, until
+from tests.tui.conftest import ScriptedEngine, cells, ready, run_summary, until
 from tui.app import Console
 from tui.screens.overlay import OverlayScreen
 from tui.screens.queue import QueueScreen
@@ -30,7 +30,7 @@ def screen(console: Console) -> QueueScreen:
 
 
 def rows(console: Console) -> list[str]:
-    return [" ".join(" ".join(cells).split()) for _, cells in screen(console)._shown]
+    return [" ".join(" ".join(row).split()) for row in cells(console)]
 
 
 def text(console: Console, which: str) -> str:
@@ -40,7 +40,7 @@ def text(console: Console, which: str) -> str:
 async def opened(console: Console, pilot, count: int) -> None:
     await ready(console)
     await pilot.press("Q")
-    await until(lambda: isinstance(console.screen, QueueScreen) and len(screen(console)._shown) == count)
+    await until(lambda: isinstance(console.screen, QueueScreen) and len(cells(console)) == count)
 
 
 async def test_from_the_form_into_the_queue(console: Console, engine: ScriptedEngine, queue: Queue, monkeypatch):

@@ -13,7 +13,7 @@ from textual.widgets import Static
 
 from engine.errors import RunError
 from engine.search.board import Board, Row
-from tests.tui.conftest import ScriptedEngine, ready, run_summary, until
+from tests.tui.conftest import ScriptedEngine, cells, ready, run_summary, until
 from tui.app import Console
 from tui.background import Begun
 from tui.screens.search import SearchScreen
@@ -63,7 +63,7 @@ def text(console: Console, which: str) -> str:
 
 def rows(console: Console) -> list[str]:
     assert isinstance(console.screen, SearchScreen)
-    return [" ".join(" ".join(cells).split()) for cells in console.screen._rows]
+    return [" ".join(" ".join(row).split()) for row in cells(console)]
 
 
 def lines(pane: BestPane | WeightsPane) -> str:

@@ -166,7 +166,7 @@ async def queued(console: Console) -> None:
         queue.update(number, lambda job: replace(job, directory="/home/me/digits"))
     await runs(console, shown=False)
     console.action_queue()
-    await until(lambda: isinstance(console.screen, QueueScreen) and len(console.screen._shown) >= 4)
+    await until(lambda: isinstance(console.screen, QueueScreen) and len(console.screen._drawn[1]) >= 4)
 
 
 WAITING = ("nothing to draw yet", "of its own …", "growing rate …", "know their shapes …")  # for what comes in a moment

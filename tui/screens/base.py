@@ -16,10 +16,6 @@ from engine.errors import plain
 from tui.keys import footer
 
 if TYPE_CHECKING:
-    from typing import Any
-
-    from textual.widgets import DataTable
-
     from tui.app import Console
 
 SMALL = (100, 30)  # below: tabs instead of panes side by side
@@ -40,11 +36,6 @@ class KeyLine(Widget):
         for key, word in footer(self.of, self.size.width):
             parts += [(f" {key}", "bold $text-accent"), (f" {word} ", "$text-muted")]
         return Content.assemble(*parts)
-
-
-def under_cursor(table: DataTable[Any]) -> str:
-    """The key of the row under the cursor, "" in an empty table."""
-    return str(table.coordinate_to_cell_key(table.cursor_coordinate).row_key.value) if table.row_count else ""
 
 
 class Base(Screen[None]):

@@ -3,9 +3,7 @@
 from __future__ import annotations
 
 import re
-import threading
 from abc import abstractmethod
-from collections import deque
 from collections.abc import Callable, Sequence
 from functools import partial
 from pathlib import Path
@@ -14,16 +12,15 @@ from typing import Any
 from engine.errors import EpochalError
 from tui.listing import LIVE
 from tui.screens.ask import AskText, Confirm
-from tui.screens.base import Base
+from tui.screens.table import TableScreen
 
 
-class Ordering(Base):
+class Ordering(TableScreen):
     """Its actions are for the run under the cursor, or for those that are marked."""
 
     def __init__(self) -> None:
         super().__init__()
         self._marked: set[str] = set()
-        self._said: deque[tuple[str, str]] = deque()  # by threads: what came of it, and how bad that is
 
     @property
     @abstractmethod
@@ -42,13 +39,13 @@ class Ordering(Base):
         """Give it a tag."""
         if run := self._run:
             said = "A line of text that stays with the run; empty takes it away."
-            act = partial(self.console_app.engine.tag, run.path)
+            act = partial(self.engine.tag, run.path)
             self.app.push_screen(AskText(f"Tag {run.name}", said, run.tag), self._then(act))
 
     def action_rename(self) -> None:
         """Give its directory another name."""
         if run := self._run:
-            act = partial(self.console_app.engine.rename, run.path)
+            act = partial(self.engine.rename, run.path)
             said = "Another name for its directory; the time at the beginning stays."
             self.app.push_screen(AskText(f"Rename {run.name}", said, re.sub(r"^\d{8}-\d{6}-", "", run.name)), self._then(act))
 
@@ -78,14 +75,8 @@ class Ordering(Base):
 
     def _delete(self, paths: Sequence[Path]) -> None:
         self._marked.clear()
+        self._do(*(partial(self._deleted, path) for path in paths))
 
-        def work() -> None:
-            for path in paths:
-                try:
-                    self.console_app.engine.delete(path)
-                except EpochalError as error:
-                    self._said.append((str(error), "error"))
-                else:
-                    self._said.append((f"{path.name} is deleted", "information"))
-
-        threading.Thread(target=work, name="epochal-delete", daemon=True).start()
+    def _deleted(self, path: Path) -> str:
+        self.engine.delete(path)
+        return f"{path.name} is deleted"

@@ -2,18 +2,14 @@
 
 from __future__ import annotations
 
-import threading
-from collections import deque
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
+from functools import partial
 from pathlib import Path
 from typing import Any, ClassVar
 
-from rich.text import Text
-from textual import on
 from textual.app import ComposeResult
 from textual.binding import BindingType
 from textual.content import Content
-from textual.coordinate import Coordinate
 from textual.widgets import DataTable, Static
 
 from engine.errors import EpochalError
@@ -22,17 +18,17 @@ from engine.sweep import Axis, count, shortened
 from tui.keys import bindings
 from tui.listing import SYMBOLS
 from tui.screens.ask import Confirm
-from tui.screens.base import Base, KeyLine, under_cursor
+from tui.screens.base import KeyLine
+from tui.screens.table import TableScreen
 from tui.widgets.formats import clock, number
 
-SECONDS = 1.0  # between two readings
-HEADS = ("", "job", "state", "what", "epoch", "best", "trained", "how")
+HEADS = ["", "job", "state", "what", "epoch", "best", "trained", "how"]
 SIGNS = {**SYMBOLS, "waiting": "·", "training": "●"}
 Row = tuple[str, list[str]]  # its key: "3", or "3/0" for the first run of a sweep; and its cells
 
 
-class QueueScreen(Base):
-    """Jobs in their order; a sweep unfolds into its runs. Read again every second, by a thread."""
+class QueueScreen(TableScreen):
+    """Jobs in their order; a sweep unfolds into its runs."""
 
     NAME = "queue"
     BINDINGS: ClassVar[list[BindingType]] = [*bindings("queue")]
@@ -43,10 +39,6 @@ class QueueScreen(Base):
         self._runs: Mapping[str, Any] = {}  # summaries by path
         self._unfolded: set[int] = set() if at is None else {at}
         self._goal = "" if at is None else str(at)  # the row that the cursor is to be on
-        self._shown: list[Row] = []
-        self._found: tuple[Contents, Mapping[str, Any]] | None = None
-        self._said: deque[tuple[str, str]] = deque()  # by threads: what came of it, and how bad that is
-        self._reading: threading.Thread | None = None
 
     def compose(self) -> ComposeResult:
         yield Static(id="title", markup=False)
@@ -59,62 +51,23 @@ class QueueScreen(Base):
         yield Static("", id="about", markup=False)
         yield KeyLine("queue")
 
-    def on_mount(self) -> None:
-        table = self.query_one(DataTable)
-        table.add_columns(*HEADS)
-        table.focus()
-        self.set_interval(SECONDS / 8, self._look)
-        self.set_interval(SECONDS, self._read)
-
     def on_screen_resume(self) -> None:
         self._show()
-        self._read()
 
-    # reading
+    def _read(self) -> tuple[Contents, Mapping[str, Any]]:
+        engine = self.engine
+        return engine.queue.read(), {str(Path(run.path).absolute()): run for run in engine.list_runs()}
 
-    def _read(self) -> None:
-        if self.is_current and (self._reading is None or not self._reading.is_alive()):
-            self._reading = threading.Thread(target=self._list, name="epochal-queue", daemon=True)
-            self._reading.start()
-
-    def _list(self) -> None:
-        engine = self.console_app.engine
-        try:
-            self._found = engine.queue.read(), {str(Path(run.path).absolute()): run for run in engine.list_runs()}
-        except EpochalError as error:
-            self._said.append((str(error), "error"))
-
-    def _look(self) -> None:
-        if not self.is_current:
-            return
-        while self._said:
-            text, severity = self._said.popleft()
-            self.notify(text, severity=severity, markup=False)  # type: ignore[arg-type]
-        if self._found is not None:
-            (self._contents, self._runs), self._found = self._found, None
-            self._show()
+    def _take(self, found: tuple[Contents, Mapping[str, Any]]) -> None:
+        self._contents, self._runs = found
+        self._show()
 
     # showing
 
     def _show(self) -> None:
-        rows = [row for job in self._contents.jobs for row in self._rows(job.shown)]
-        table = self.query_one(DataTable)
-        at = self._goal or self._at()
-        if [key for key, _ in rows] == [key for key, _ in self._shown]:
-            for y, ((_, old), (_, new)) in enumerate(zip(self._shown, rows, strict=True)):
-                for x, cell in enumerate(new):
-                    if cell != old[x]:
-                        table.update_cell_at(Coordinate(y, x), Text(cell), update_width=True)
-        else:
-            table.clear()
-            for key, cells in rows:
-                table.add_row(*map(Text, cells), key=key)
-            places = [key for key, _ in rows]
-            if at in places:
-                table.move_cursor(row=places.index(at))
-                self._goal = ""
-        self._shown = rows
-        table.display, self.query_one("#empty").display = bool(rows), not rows
+        rows = dict(row for job in self._contents.jobs for row in self._rows(job.shown))
+        if self._draw(HEADS, rows, self._goal) and self._goal in rows:
+            self._goal = ""
         self._entitle()
         self._tell()
 
@@ -165,33 +118,22 @@ class QueueScreen(Base):
                 ("  queue", "bold"),
                 (f" · {len(jobs)} job{'s' * (len(jobs) > 1)}, {waiting} waiting" if jobs else "", "$text-muted"),
                 (f" · {words}", colour),
-                (f" · in {self.console_app.engine.root}" if jobs else "", "$text-muted"),
+                (f" · in {self.engine.root}" if jobs else "", "$text-muted"),
             )
         )
 
-    def _tell(self) -> None:
-        """Say of the job under the cursor what has no room in its row."""
+    def _about(self) -> tuple[str, str]:
         job, part = self._job(), self._member()
         if job is None:
-            lines = ["", ""]
-        elif part is not None:
-            lines = [part.reason or part.run or "has not begun", part.how]
-        elif job.axes:
+            return "", ""
+        if part is not None:
+            return part.reason or part.run or "has not begun", part.how
+        if job.axes:
             notes = " · ".join(job.notes) or "what trains together is known when it has begun"
-            lines = [notes, job.reason or "Enter shows its runs, v draws them on one chart, s stops it"]
-        else:
-            lines = [job.reason or job.run or "frozen as it was queued", f"in {job.directory}"]
-        self.query_one("#about", Static).update(Content.assemble((f" {lines[0]}\n", ""), (f" {lines[1]}", "$text-muted")))
-
-    @on(DataTable.RowHighlighted)
-    def _moved(self) -> None:
-        if self.is_current:
-            self._tell()
+            return notes, job.reason or "Enter shows its runs, v draws them on one chart, s stops it"
+        return job.reason or job.run or "frozen as it was queued", f"in {job.directory}"
 
     # what is under the cursor
-
-    def _at(self) -> str:
-        return under_cursor(self.query_one(DataTable))
 
     def _job(self) -> Job | None:
         number = self._at().partition("/")[0]
@@ -201,28 +143,7 @@ class QueueScreen(Base):
         job, place = self._job(), self._at().partition("/")[2]
         return job.parts[int(place)] if job is not None and place and int(place) < len(job.parts) else None
 
-    def action_leave(self) -> None:
-        """Back to where one came from."""
-        self.app.pop_screen()
-
-    def _do(self, act: Callable[[], object], said: str = "") -> None:
-        """In a thread, for a disk may be slow and a worker takes a moment to begin; then the list is read again."""
-
-        def work() -> None:
-            try:
-                words = act()
-                if said or isinstance(words, str):
-                    self._said.append((said or str(words), "information"))
-            except EpochalError as error:
-                self._said.append((str(error), "error"))
-            self._list()
-
-        threading.Thread(target=work, name="epochal-queue", daemon=True).start()
-
     # looking
-
-    def on_data_table_row_selected(self) -> None:
-        self.action_open()
 
     def action_open(self) -> None:
         """Look at the run under the cursor; a sweep unfolds, or folds."""
@@ -259,7 +180,7 @@ class QueueScreen(Base):
             return
         try:
             run = job.run or next((part.run for part in job.parts if part.run), "")
-            values = tomllib.loads(job.recipe) if job.recipe else self.console_app.engine.recipe_of(Path(run))
+            values = tomllib.loads(job.recipe) if job.recipe else self.engine.recipe_of(Path(run))
         except (EpochalError, OSError, ValueError) as error:
             self.notify(f"its recipe can't be read: {error}", severity="error", markup=False)
             return
@@ -269,11 +190,11 @@ class QueueScreen(Base):
 
     def action_start(self) -> None:
         """Have a worker train what waits."""
-        self._do(self.console_app.engine.work_on_queue)
+        self._do(self.engine.work_on_queue)
 
     def action_hold(self) -> None:
         """Begin nothing else; what is under way goes on."""
-        self._do(self.console_app.engine.queue.hold, "held: what is under way goes on, nothing else is begun; r lets it go on")
+        self._do(self.engine.queue.hold, said="held: what is under way goes on, nothing else is begun; r lets it go on")
 
     def action_stop(self) -> None:
         """Stop the job under the cursor, or one run of a sweep, with a checkpoint; the queue goes on with the next."""
@@ -281,16 +202,14 @@ class QueueScreen(Base):
         if job is None:
             return
         if part is not None:
-            engine = self.console_app.engine
-            self._do(
-                lambda: engine.tell(Path(part.run), "stop", reason="stopped by the user"), f"{part.label} is asked to stop"
-            )
+            stop = partial(self.engine.tell, Path(part.run), "stop", reason="stopped by the user")
+            self._do(stop, said=f"{part.label} is asked to stop")
         else:
             self._tell_job(job, "stop", f"job {job.id} is asked to stop", reason="stopped by the user")
 
     def action_stop_all(self) -> None:
         """Stop what is under way, to go on with it at the next start."""
-        self._do(self.console_app.engine.queue.stop, "stopping with a checkpoint, from which r goes on")
+        self._do(self.engine.queue.stop, said="stopping with a checkpoint, from which r goes on")
 
     def action_pause(self) -> None:
         """Pause the job under the cursor, or let it go on."""
@@ -301,7 +220,7 @@ class QueueScreen(Base):
             self._tell_job(job, asked, f"job {job.id} {'goes on' if paused else 'is held after its step'}")
 
     def _tell_job(self, job: Job, ask: str, said: str, **values: Any) -> None:
-        self._do(lambda: self.console_app.engine.queue.tell(job.id, ask, **values), said)
+        self._do(partial(self.engine.queue.tell, job.id, ask, **values), said=said)
 
     # order
 
@@ -309,14 +228,14 @@ class QueueScreen(Base):
         """Begin the job earlier or later."""
         if (job := self._job()) is not None:
             self._goal = str(job.id)
-            self._do(lambda: self.console_app.engine.queue.move(job.id, step))
+            self._do(partial(self.engine.queue.move, job.id, step))
 
     def action_remove(self) -> None:
         """Take the job out; its runs stay."""
         job = self._job()
         if job is None:
             return
-        remove = lambda: self.console_app.engine.queue.remove([job.id])  # noqa: E731
+        remove = partial(self.engine.queue.remove, [job.id])
         if job.state == "waiting":
             title = f"Take job {job.id} out of the queue?"
             lines = [job.name, "", "What it has trained stays."]
@@ -327,18 +246,16 @@ class QueueScreen(Base):
     def action_retry(self) -> None:
         """Have a stopped or failed job wait again."""
         if (job := self._job()) is not None:
-            engine = self.console_app.engine
-
-            def again() -> str:
-                engine.queue.retry([job.id])
-                return engine.work_on_queue(again=False)
-
             self._goal = str(job.id)
-            self._do(again)
+            self._do(partial(self._retry, job.id))
+
+    def _retry(self, job: int) -> str:
+        self.engine.queue.retry([job])
+        return self.engine.work_on_queue(again=False)
 
     def action_clear(self) -> None:
         """Take out all that have ended."""
-        self._do(self.console_app.engine.queue.clear, "what has ended is taken out; the runs stay")
+        self._do(self.engine.queue.clear, said="what has ended is taken out; the runs stay")
 
 
 def _short(job: Job) -> str:

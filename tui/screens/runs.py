@@ -3,42 +3,41 @@
 from __future__ import annotations
 
 import re
-import threading
 from collections.abc import Mapping, Sequence
+from functools import partial
 from pathlib import Path
 from shlex import quote
 from typing import Any, ClassVar
 
-from rich.text import Text
 from textual import events, on
 from textual.app import ComposeResult
 from textual.binding import BindingType
 from textual.content import Content
-from textual.coordinate import Coordinate
 from textual.widgets import DataTable, Input, Static
 
-from engine.errors import EpochalError
+from engine.errors import EpochalError, RunError
 from engine.run.about import in_short
 from tui.background import Starting
 from tui.keys import bindings
 from tui.listing import LIVE, elsewhere, told
 from tui.screens.after import AfterKeys
 from tui.screens.ask import AskFork
-from tui.screens.base import SMALL, KeyLine, under_cursor
+from tui.screens.base import SMALL, KeyLine
 from tui.screens.ordering import Ordering
 from tui.screens.quit import AskEpochs
 
-SECONDS = 2.0  # between two readings of the directories
+Found = tuple[Sequence[Any], Mapping[Any, tuple[float, int]], str | None]  # runs, their best by path, of this metric
 _AGAIN = "torch is being loaded: once more in a moment"
 
 
 class RunsScreen(AfterKeys, Ordering):
     """A table of runs, those at work first, then the newest, until the person sorts it otherwise.
 
-    It is read again every two seconds, by a thread: there may be many directories, on a slow file system.
+    There may be many directories, on a slow file system.
     """
 
     NAME = "runs"
+    SECONDS = 2.0
     BINDINGS: ClassVar[list[BindingType]] = [*bindings("runs")]
 
     def compose(self) -> ComposeResult:
@@ -50,17 +49,12 @@ class RunsScreen(AfterKeys, Ordering):
         yield KeyLine("runs")
 
     def on_mount(self) -> None:
+        self._listing = self.console_app.listing
         self._all: Sequence[Any] = ()
         self._best: Mapping[Any, tuple[float, int]] = {}
         self._runs: dict[str, Any] = {}  # those in the table
-        self._shown: tuple[list[str], list[list[str]]] | None = None  # heads and cells
-        self._found: tuple[Sequence[Any], Mapping[Any, tuple[float, int]], str | None] | None = None  # by the thread
-        self._reading: threading.Thread | None = None
         self._starting: Starting | None = None  # a run that goes on in processes of its own
         self.query_one("#filter").display = bool(self.console_app.listing.text)
-        self.query_one(DataTable).focus()
-        self.set_interval(SECONDS / 8, self._look)
-        self.set_interval(SECONDS, self._read)
 
     def on_screen_resume(self) -> None:
         self.action_reload()
@@ -68,7 +62,7 @@ class RunsScreen(AfterKeys, Ordering):
     def on_resize(self, event: events.Resize) -> None:
         super().on_resize(event)
         self.console_app.listing.narrow = event.size.width < SMALL[0]
-        if self._shown is not None:
+        if self._drawn[0]:
             self._show()
 
     # reading
@@ -76,87 +70,54 @@ class RunsScreen(AfterKeys, Ordering):
     def action_reload(self) -> None:
         """Read the runs' directories again; the cursor stays on its run."""
         try:
-            self._all = self.console_app.engine.list_runs()
+            self._all = self.engine.list_runs()
         except EpochalError as error:
             self.notify(str(error), severity="error", markup=False)
         self._show()
-        self._read()
+        self._begin_reading()
 
-    def _read(self) -> None:
-        if self.is_current and (self._reading is None or not self._reading.is_alive()):
-            self._reading = threading.Thread(target=self._list, name="epochal-runs", daemon=True)
-            self._reading.start()
-
-    def _list(self) -> None:
-        engine, listing = self.console_app.engine, self.console_app.listing
+    def _read(self) -> Found | None:
+        listing = self._listing
         try:
-            runs = engine.list_runs()
+            runs = self.engine.list_runs()
         except EpochalError:  # told where the person asks for it
-            return
+            return None
         metric, smaller = listing.metric, listing.smaller(runs)
-        best = {run.path: engine.scores.best(run.path, metric, smaller=smaller) for run in runs} if metric else {}
-        self._found = runs, {path: value for path, value in best.items() if value is not None}, metric
+        best = {run.path: self.engine.scores.best(run.path, metric, smaller=smaller) for run in runs} if metric else {}
+        return runs, {path: value for path, value in best.items() if value is not None}, metric
 
     def _look(self) -> None:
-        if not self.is_current:  # under another one, or about to go
-            return
-        if self._starting is not None and (begun := self._starting.poll()) is not None:
+        if self.is_current and self._starting is not None and (begun := self._starting.poll()) is not None:
             self._starting = None
             if begun.path is None:
                 self.notify(begun.failure, severity="error", markup=False)
             else:
                 self.console_app.follow(begun.path)
-            return
-        while self._said:
-            text, severity = self._said.popleft()
-            self.notify(text, severity=severity, markup=False)  # type: ignore[arg-type]
-            self.action_reload()
-        if self._found is not None:
-            (self._all, best, metric), self._found = self._found, None
-            if metric == self.console_app.listing.metric:
-                self._best = best
-            else:  # chosen while the thread was at work
-                self._read()
-            self._show()
+        super()._look()
+
+    def _take(self, found: Found) -> None:
+        self._all, best, metric = found
+        if metric == self._listing.metric:
+            self._best = best
+        else:  # chosen while the thread was at work
+            self._begin_reading()
+        self._show()
 
     # showing
 
     def _show(self) -> None:
-        listing = self.console_app.listing
-        at, before = self._at(), list(self._runs)
+        listing = self._listing
         chosen = listing.arranged(self._all, self._best)
         self._runs = {str(run.path): run for run in chosen}
         self._marked &= {str(run.path) for run in self._all}
         ghost = str(self.console_app.ghost.paths[0]) if self.console_app.ghost is not None else ""
-        heads = listing.heads(chosen)
-        rows = [listing.cells(run, chosen, self._best, self._marked, ghost) for run in chosen]
-        if (heads, rows) != self._shown or before != list(self._runs):
-            self._draw(at, before, heads, rows)
-            self._shown = heads, rows
+        rows = {str(run.path): listing.cells(run, chosen, self._best, self._marked, ghost) for run in chosen}
+        self._draw(listing.heads(chosen), rows)
         self._entitle()
         self._tell()
 
-    def _draw(self, at: str, before: list[str], heads: list[str], rows: list[list[str]]) -> None:
-        table = self.query_one(DataTable)
-        old_heads, old_rows = self._shown or ([], [])
-        if before == list(self._runs) and heads == old_heads:
-            for y, (old, new) in enumerate(zip(old_rows, rows, strict=True)):
-                for x, cell in enumerate(new):
-                    if cell != old[x]:
-                        table.update_cell_at(Coordinate(y, x), Text(cell), update_width=True)
-            return
-        top = table.scroll_y
-        table.clear(columns=True)
-        table.add_columns(*heads)
-        for key, cells in zip(self._runs, rows, strict=True):
-            table.add_row(*map(Text, cells), key=key)
-        if at in self._runs:
-            table.move_cursor(row=list(self._runs).index(at), scroll=False)
-            table.scroll_to(y=top, animate=False, force=True)
-            table.call_after_refresh(table.move_cursor, row=list(self._runs).index(at))
-
     def _entitle(self) -> None:
-        listing, count, there = self.console_app.listing, len(self._runs), len(self._all)
+        listing, count, there = self._listing, len(self._runs), len(self._all)
         live = sum(run.state in LIVE for run in self._all)
         of = f"{count} of {there}" if count != there else f"{count}"
         self.query_one("#title", Static).update(
@@ -167,24 +128,15 @@ class RunsScreen(AfterKeys, Ordering):
                 (f" · {live} at work" if live else "", "$text-success"),
                 (f" · {len(self._marked)} marked" if self._marked else "", "$text-accent"),
                 (f" · by {listing.order}{', reversed' * listing.reverse}" if listing.order else "", "$text-muted"),
-                (f" · in {self.console_app.engine.root}", "$text-muted"),
+                (f" · in {self.engine.root}", "$text-muted"),
             )
         )
-        empty = self.query_one("#empty", Static)
-        empty.update(
+        self.query_one("#empty", Static).update(
             "\nNo run fits the filter: Esc takes it away." if there else "\nNo run yet. n opens the form, r there starts one."
         )
-        empty.display, self.query_one(DataTable).display = not count, bool(count)
 
-    def _tell(self) -> None:
-        """Say of the run under the cursor what has no room in its row."""
-        run = self._runs.get(self._at())
-        first, second = told(run) if run is not None else ("", "")
-        self.query_one("#about", Static).update(Content.assemble((f" {first}\n", ""), (f" {second}", "$text-muted")))
-
-    def _at(self) -> str:
-        """The path of the run under the cursor."""
-        return under_cursor(self.query_one(DataTable))
+    def _about(self) -> tuple[str, str]:
+        return told(self._run) if self._run is not None else ("", "")
 
     @property
     def _run(self) -> Any:
@@ -204,7 +156,7 @@ class RunsScreen(AfterKeys, Ordering):
 
     def copies(self) -> list[tuple[str, str]]:
         """Of the marked runs, else of the one under the cursor."""
-        runs, named = self._chosen(), self.console_app.engine.named
+        runs, named = self._chosen(), self.engine.named
         commands = ("attach" if run.state in LIVE else "resume" for run in runs)
         return [
             ("path", "\n".join(str(run.path) for run in runs)),
@@ -217,11 +169,6 @@ class RunsScreen(AfterKeys, Ordering):
             ("reason", "\n".join(run.reason for run in runs if run.reason)),
         ]
 
-    @on(DataTable.RowHighlighted)
-    def _moved(self) -> None:
-        if self.is_current:
-            self._tell()
-
     # the list
 
     def action_filter(self) -> None:
@@ -232,12 +179,12 @@ class RunsScreen(AfterKeys, Ordering):
 
     @on(Input.Changed, "#filter")
     def _filtered(self, event: Input.Changed) -> None:
-        self.console_app.listing.text = event.value
+        self._listing.text = event.value
         self._show()
 
     @on(Input.Submitted, "#filter")
     def _entered(self) -> None:
-        self.query_one("#filter").display = bool(self.console_app.listing.text)
+        self.query_one("#filter").display = bool(self._listing.text)
         self.query_one(DataTable).focus()
 
     def action_leave(self) -> None:
@@ -254,21 +201,21 @@ class RunsScreen(AfterKeys, Ordering):
 
     def action_sort(self) -> None:
         """Sort by the next column."""
-        self.console_app.listing.next_order()
+        self._listing.next_order()
         self._show()
 
     def action_reverse(self) -> None:
         """The other way round."""
-        listing = self.console_app.listing
+        listing = self._listing
         listing.reverse = not listing.reverse
         self._show()
 
     def action_metric(self, step: int) -> None:
         """Show the best of another metric."""
-        self.console_app.listing.next_metric(step, self._all)
+        self._listing.next_metric(step, self._all)
         self._best = {}
         self._show()
-        self._read()
+        self._begin_reading()
 
     def action_mark(self) -> None:
         """Mark the run, or take the mark away, and go on to the next."""
@@ -278,9 +225,6 @@ class RunsScreen(AfterKeys, Ordering):
             self.query_one(DataTable).action_cursor_down()
 
     # looking
-
-    def on_data_table_row_selected(self) -> None:
-        self.action_open()
 
     def action_open(self) -> None:
         """Look at the run under the cursor; at one that is at work, follow it. Marked ones are drawn on one chart."""
@@ -303,7 +247,7 @@ class RunsScreen(AfterKeys, Ordering):
         runs = self._chosen()
         if len(runs) == 1 and self._run is not None and self._run not in runs:
             runs.append(self._run)
-        config_of = self.console_app.engine.config_of
+        config_of = self.engine.config_of
         alone = len(runs) == 1
         recipes = [(run.name, values) for run in runs if (values := (not alone and config_of(run.path)) or self._recipe(run))]
         if len(recipes) < len(runs) or not runs:
@@ -311,7 +255,7 @@ class RunsScreen(AfterKeys, Ordering):
         if len(runs) == 1:
             if not self._loaded():
                 return
-            recipes.insert(0, ("default", self.console_app.engine.complete({})))
+            recipes.insert(0, ("default", self.engine.complete({})))
         self.app.push_screen(DifferencesScreen(recipes))
 
     def action_ghost(self) -> None:
@@ -348,7 +292,7 @@ class RunsScreen(AfterKeys, Ordering):
             values.setdefault("training", {})["epochs"] = epochs
         if values.get("training", {}).get("processes", 1) > 1:  # begun by a process of their own, and attached to
             if self._starting is None:
-                self._starting = self.console_app.engine.resume_in_background(run.path, epochs)
+                self._starting = self.engine.resume_in_background(run.path, epochs)
                 self.notify(f"{run.name} goes on …", markup=False)
             return
         self.console_app.resume_run(run.path, epochs, values)
@@ -358,13 +302,13 @@ class RunsScreen(AfterKeys, Ordering):
         run = self._run
         if run is None or self._busy() or (values := self._recipe(run)) is None or not self._loaded():
             return
-        steps = self.console_app.engine.checkpoints(run.path)
+        steps = self.engine.checkpoints(run.path)
         if not steps:
             self.notify(f"{run.name} has no checkpoint yet", severity="warning", markup=False)
             return
 
         def changed(text: str) -> Mapping[str, Any]:
-            return self.console_app.engine.with_settings(values, settings(text))
+            return self.engine.with_settings(values, settings(text))
 
         def begin(answer: tuple[int, Mapping[str, Any]] | None) -> None:
             if answer is not None:
@@ -374,16 +318,13 @@ class RunsScreen(AfterKeys, Ordering):
 
     def action_queue(self) -> None:
         """Queue the marked runs, or this one, to be gone on with from their last checkpoints."""
-        paths = [run.path for run in self._chosen()]
+        self._do(*(partial(self._enqueue, run.path) for run in self._chosen()))
 
-        def work() -> None:
-            for path in paths:
-                try:
-                    self._said.append((f"{self.console_app.engine.enqueue_run(path)} · Q shows the queue", "information"))
-                except EpochalError as error:
-                    self._said.append((f"{error}: o opens its recipe, A there queues it", "error"))
-
-        threading.Thread(target=work, name="epochal-queue", daemon=True).start()
+    def _enqueue(self, path: Path) -> str:
+        try:
+            return f"{self.engine.enqueue_run(path)} · Q shows the queue"
+        except EpochalError as error:
+            raise RunError(f"{error}: o opens its recipe, A there queues it") from error
 
     async def action_recipe(self) -> None:
         """Open the form with its recipe."""
@@ -406,7 +347,7 @@ class RunsScreen(AfterKeys, Ordering):
     def _recipe(self, run: Any) -> dict[str, Any] | None:
         """Its recipe's values; None, and the person is told, where there is none."""
         try:
-            values = self.console_app.engine.recipe_of(run.path)
+            values = self.engine.recipe_of(run.path)
         except (EpochalError, OSError, ValueError) as error:
             self.notify(f"{run.name} can't be read: {error}", severity="error", markup=False)
             return None
