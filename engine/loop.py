@@ -132,9 +132,7 @@ class Loop:
         if len(window) == 1:
             inputs, targets = window[0]
             count = self.count(targets)
-            loss = self.forward(inputs, targets)
-            self.hands.backward(loss if self.scaler is None else self.scaler.scale(loss))
-            total = loss.detach()
+            total = self.hands.derive(self, inputs, targets)
         else:
             counts = [self.count(targets) for _, targets in window]
             count = summed(counts)

@@ -3,14 +3,18 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import Tensor, nn
 from torch.nn import functional
 from torch.nn.modules import module as hooked
 
+from engine.models.cnn import CNN
 from engine.models.mlp import MLP
+
+if TYPE_CHECKING:
+    from engine.loop import Loop
 
 Call = Callable[..., Any]
 
@@ -18,9 +22,9 @@ Call = Callable[..., Any]
 class Direct:
     """Forward and loss of `model` and `loss`, for as long as `hooks` are all empty. To be made anew for each epoch."""
 
-    def __init__(self, model: nn.Module, loss: Callable[[Any, Tensor], Tensor], layers: list[Call]) -> None:
-        self.model, self.loss = model, loss
-        self._layers = layers
+    def __init__(self, model: nn.Module, loss: Callable[[Any, Tensor], Tensor], layers: list[nn.Module]) -> None:
+        self.model, self.loss, self.layers = model, loss, layers
+        self._calls = [_call(layer) for layer in layers]
         self._loss = _loss(loss)
         parts = [*model.modules(), *(loss.modules() if isinstance(loss, nn.Module) else ())]
         names = ("_forward_hooks", "_forward_pre_hooks", "_backward_hooks", "_backward_pre_hooks")
@@ -33,28 +37,36 @@ class Direct:
         if not isinstance(model, nn.Module) or any("forward" in vars(part) for part in model.modules()):
             return None
         layers = list(_layers(model))
-        known = [layer for layer in layers if layer is not None]
-        return cls(model, loss, known) if len(known) == len(layers) else None
+        known = all(type(layer).__module__.startswith("torch.nn.modules.") for layer in layers)
+        return cls(model, loss, layers) if known else None
+
+    def holds(self, loop: Loop) -> bool:
+        """Whether it does what the loop would."""
+        return self.model is loop.model and self.loss is loop.loss and not any(self.hooks)
 
     def __call__(self, inputs: Any, targets: Tensor) -> Tensor:
-        for layer in self._layers:
-            inputs = layer(inputs)
+        for call in self._calls:
+            inputs = call(inputs)
         return self._loss(inputs, targets)
 
 
-def _layers(module: nn.Module) -> Iterator[Call | None]:
-    """What is called one after another; None among it where that is not known."""
-    kind = type(module)
-    if kind is nn.Sequential or kind is MLP:
-        for part in module.children() if kind is nn.Sequential else (module.layers,):
-            yield from _layers(part)  # type: ignore[arg-type]
-    elif kind is nn.Linear:
-        held = module._parameters
-        yield lambda inputs: functional.linear(inputs, held["weight"], held["bias"])  # type: ignore[arg-type]
-    elif kind is nn.ReLU and not module.inplace:
-        yield torch.relu
+def _layers(module: nn.Module) -> Iterator[nn.Module]:
+    """What is called one after another."""
+    if type(module) in (nn.Sequential, MLP, CNN):  # whose parts are in the order in which they are called
+        for part in module.children():
+            yield from _layers(part)
     else:
-        yield module.forward if kind.__module__.startswith("torch.nn.modules.") else None
+        yield module
+
+
+def _call(layer: nn.Module) -> Call:
+    if type(layer) is nn.Linear:
+        held = layer._parameters
+        return lambda inputs: functional.linear(inputs, held["weight"], held["bias"])  # type: ignore[arg-type]
+    if type(layer) is nn.ReLU and not layer.inplace:
+        return torch.relu
+    forward: Call = layer.forward
+    return forward
 
 
 def _loss(loss: Callable[[Any, Tensor], Tensor]) -> Callable[[Any, Tensor], Tensor]:

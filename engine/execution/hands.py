@@ -20,6 +20,7 @@ from torch import Tensor
 from torch.autograd import Variable
 from torch.optim import SGD, Adam, AdamW, Optimizer
 
+from engine.execution.chain import Chain
 from engine.execution.direct import Direct
 
 if TYPE_CHECKING:
@@ -46,6 +47,16 @@ class Hands:
         with loop.precision():
             output = loop.model(inputs)
             return loop.loss(output, targets)
+
+    def derive(self, loop: Loop, inputs: Any, targets: Tensor) -> Tensor:
+        """Forward, loss and backward of one batch: its loss, without a graph."""
+        loss = loop.forward(inputs, targets)
+        self.backward(loss if loop.scaler is None else loop.scaler.scale(loss))
+        return loss.detach()
+
+    def chain(self, loop: Loop, inputs: Any) -> Chain | None:
+        """What can do this in autograd's place."""
+        return None
 
     def clear(self) -> None:
         self.optimizer.zero_grad()
@@ -79,6 +90,7 @@ class LeanHands(Hands):
         self._gathered: list[list[Tensor]] | None = None
         self._early = True  # before the first step
         self._direct: Direct | None = None
+        self._chain: Chain | None = None
         self._one = torch.ones(())
         self._step = undressed(optimizer)
 
@@ -90,13 +102,28 @@ class LeanHands(Hands):
         return type(optimizer).__module__.startswith("torch.optim.") and device.type == "cpu"
 
     def begin(self, loop: Loop) -> None:
-        self._direct = Direct.of(loop.model, loop.loss) if loop.precision is nullcontext else None
+        self._direct = direct = Direct.of(loop.model, loop.loss) if loop.precision is nullcontext else None
+        chain = Chain.of(direct.model, direct.loss, direct.layers) if direct is not None and loop.scaler is None else None
+        self._chain = chain and chain.follow(self._chain)
 
     def forward(self, loop: Loop, inputs: Any, targets: Tensor) -> Tensor:
         direct = self._direct
-        if direct is None or direct.model is not loop.model or direct.loss is not loop.loss or any(direct.hooks):
-            return super().forward(loop, inputs, targets)
-        return direct(inputs, targets)
+        return super().forward(loop, inputs, targets) if direct is None or not direct.holds(loop) else direct(inputs, targets)
+
+    def chain(self, loop: Loop, inputs: Any) -> Chain | None:
+        chain, direct = self._chain, self._direct
+        return chain if chain is not None and direct is not None and direct.holds(loop) and chain.takes(inputs) else None
+
+    def derive(self, loop: Loop, inputs: Any, targets: Tensor) -> Tensor:
+        chain = self.chain(loop, inputs)
+        if chain is None:
+            return super().derive(loop, inputs, targets)
+        if not chain.proven(inputs, targets):
+            return chain.prove(inputs, targets, lambda: super(LeanHands, self).derive(loop, inputs, targets))
+        with torch.no_grad():
+            loss = chain.criterion(chain.forward(inputs), targets)
+            chain.backward(self._seed(loss))
+        return loss
 
     def settle(self) -> None:
         if self.optimizer.param_groups is not self._groups:
@@ -109,10 +136,14 @@ class LeanHands(Hands):
             parameter.grad = None
 
     def backward(self, loss: Tensor) -> None:
+        Variable._execution_engine.run_backward(
+            (loss,), (self._seed(loss),), False, False, (), allow_unreachable=True, accumulate_grad=True
+        )
+
+    def _seed(self, loss: Tensor) -> Tensor:
+        """The gradient of the loss: a 1."""
         one = self._one
-        if loss.dtype != one.dtype or loss.device != one.device:
-            one = torch.ones_like(loss)
-        Variable._execution_engine.run_backward((loss,), (one,), False, False, (), allow_unreachable=True, accumulate_grad=True)
+        return one if loss.dtype == one.dtype and loss.device == one.device else torch.ones_like(loss)
 
     def finite(self) -> bool:
         """Looks at the squares first, which may overflow: only then at each gradient."""

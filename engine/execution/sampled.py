@@ -16,11 +16,13 @@ import time
 import traceback
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, cast
 
 import torch
+from torch import Tensor
 
 from engine.events import Sampled
+from engine.execution.hands import Hands
 from engine.execution.layers import Layers
 from engine.execution.watch import Watch
 from engine.loop import Loop, Taken, Window
@@ -55,13 +57,28 @@ class Shadow(Loop):
 
 
 class _Hands:
-    """The loop's hands under a watch."""
+    """The hands of `loop` under a watch."""
 
-    def __init__(self, hands: Any, watch: Watch) -> None:
-        self._hands, self._watch = hands, watch
+    def __init__(self, loop: Loop, watch: Watch) -> None:
+        self._loop, self._hands, self._watch = loop, loop.hands, watch
 
     def __getattr__(self, name: str) -> Any:
         return getattr(self._hands, name)
+
+    def derive(self, shadow: Loop, inputs: Any, targets: Tensor) -> Tensor:
+        """By the chain where the loop has one, else by `shadow`, whose model switches the watch itself."""
+        chain, switch = self._hands.chain(self._loop, inputs), self._watch.switch
+        if chain is None or not chain.proven(inputs, targets):
+            return Hands.derive(cast("Hands", self), shadow, inputs, targets)
+        with torch.no_grad():
+            switch("forward")
+            output = chain.forward(inputs)
+            switch("loss")
+            loss = chain.criterion(output, targets)
+            switch("backward")
+            chain.backward(torch.ones_like(loss))
+            switch("clip")
+        return loss
 
     def backward(self, loss: Any) -> None:
         self._watch.switch("backward")
@@ -199,7 +216,7 @@ class Sampler:
 
         values = {item.name: getattr(loop, item.name) for item in dataclasses.fields(Loop) if item.init}
         shadow = Shadow(**{**values, "model": model}, watch=watch, look=look)
-        shadow.hands = _Hands(loop.hands, watch)  # type: ignore[assignment]
+        shadow.hands = _Hands(loop, watch)  # type: ignore[assignment]
         return shadow
 
     def _beside(self, layers: Layers) -> None:

@@ -67,6 +67,7 @@ def tutorial(case: Case, clocks: Clocks) -> Iterator[None]:
 def epochal(case: Case, clocks: Clocks) -> Iterator[None]:
     """The steps of the trainer's own loop, an epoch each time."""
     from engine import Trainer
+    from engine.execution.chain import Chain
     from engine.loop import windows
 
     model, loss, optimizer = case.begin()
@@ -80,13 +81,9 @@ def epochal(case: Case, clocks: Clocks) -> Iterator[None]:
         execution="eager",
     )
     loop, hands = trainer.loop, trainer.loop.hands
-    loop.model, loop.loss = clocks.wrap("forward", model), clocks.wrap("loss", loss)
-    for part, name in (
-        ("clear gradients", "clear"),
-        ("backward", "backward"),
-        ("look for NaN", "finite"),
-        ("optimizer", "update"),
-    ):
+    for part, name in (("forward", "forward"), ("loss", "criterion"), ("backward", "backward")):
+        setattr(Chain, name, clocks.wrap(part, getattr(Chain, name)))  # before one is made
+    for part, name in (("clear gradients", "clear"), ("look for NaN", "finite"), ("optimizer", "update")):
         setattr(hands, name, clocks.wrap(part, getattr(hands, name)))
     epoch = 0
     while True:
