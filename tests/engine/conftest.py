@@ -1,11 +1,14 @@
 from __future__ import annotations
 
+import time
 from pathlib import Path
 
 import pytest
 import torch
 from sklearn.datasets import load_digits
 from torch import Tensor
+
+from engine.pace import Pace
 
 
 @pytest.fixture(scope="session")
@@ -23,3 +26,25 @@ def in_a_shell(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     monkeypatch.setenv("PYTHONIOENCODING", "utf-8")
     monkeypatch.setenv("OMP_NUM_THREADS", "1")  # beside a busy process more threads are many times slower
     return tmp_path
+
+
+class Clock:
+    """Stands still, but for what is slept by it."""
+
+    def __init__(self) -> None:
+        self.now = 100.0
+
+    def __call__(self) -> float:
+        return self.now
+
+    def sleep(self, seconds: float) -> None:
+        self.now += seconds
+
+
+@pytest.fixture
+def clock(monkeypatch: pytest.MonkeyPatch) -> Clock:
+    """What a run measures is measured by it: how busy the machine is makes no difference."""
+    clock = Clock()
+    monkeypatch.setattr(time, "perf_counter", clock)
+    monkeypatch.setattr(Pace.__init__, "__defaults__", (0.0, clock))
+    return clock

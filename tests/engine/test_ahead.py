@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import Any
 
@@ -103,14 +102,14 @@ def test_the_training_stream_waits_for_the_copy_and_owns_what_it_reads(monkeypat
 
 
 class Squares(Dataset):
-    def __init__(self, length: int, seconds: float = 0.0) -> None:
-        self.length, self.seconds = length, seconds
+    def __init__(self, length: int, load: Callable[[], None] = lambda: None) -> None:
+        self.length, self.load = length, load
 
     def __len__(self) -> int:
         return self.length
 
     def __getitem__(self, index: int) -> tuple[Tensor, Tensor]:
-        time.sleep(self.seconds)
+        self.load()
         return torch.tensor([float(index)]), torch.tensor([float(index) ** 2])
 
 
@@ -178,10 +177,10 @@ def fitted(dataset: Dataset, **plan: Any) -> tuple[list[Any], RunEnded]:
     return heard[:-1], heard[-1]
 
 
-def test_a_run_that_waited_ends_with_a_word_and_a_proposal(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_run_that_waited_ends_with_a_word_and_a_proposal(monkeypatch: pytest.MonkeyPatch, clock: Any) -> None:
     monkeypatch.setattr(fitting, "WORTH_A_WORD", 0.0)
     monkeypatch.setattr("engine.data.workers.available_cpus", lambda: 6)
-    heard, ended = fitted(Squares(64, seconds=0.005))
+    heard, ended = fitted(Squares(64, load=lambda: clock.sleep(0.005)))
     assert ended.proposal == {"data.workers": 6}
     texts = [event.text for event in heard if isinstance(event, Message)]
     assert len(texts) == 1 and "went to waiting for samples: data.workers = 6" in texts[0]

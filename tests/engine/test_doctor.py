@@ -215,7 +215,7 @@ def test_the_terminal_itself_is_asked_how_wide_braille_is(
     answer: bytes, width: int | None, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     mine, theirs = pty.openpty()
-    monkeypatch.setattr(terminal, "SECONDS", 5.0 if answer else 0.05)
+    monkeypatch.setattr(terminal, "SECONDS", 60.0 if answer else 0.05)
     monkeypatch.setattr(sys, "stdin", io.TextIOWrapper(os.fdopen(os.dup(theirs), "rb")))
     monkeypatch.setattr(sys, "stdout", io.TextIOWrapper(os.fdopen(theirs, "wb"), encoding="utf-8"))
 

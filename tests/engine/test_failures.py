@@ -194,7 +194,7 @@ def held(monkeypatch: pytest.MonkeyPatch) -> Iterator[threading.Event]:
     real = files.fill
 
     def slow(*arguments: Any) -> None:
-        assert go.wait(30)
+        assert go.wait(60)
         real(*arguments)
 
     monkeypatch.setattr(files, "fill", slow)

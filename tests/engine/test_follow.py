@@ -7,6 +7,7 @@ import subprocess
 import sys
 import time
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -273,17 +274,19 @@ def test_the_sentence_says_what_can_be_done(run: Run, monkeypatch: pytest.Monkey
     assert follower.history.ended is not None and follower.history.ended.reason == "its process is gone"
 
 
-def test_silence_on_another_host_and_its_end(run: Run) -> None:
+def test_silence_on_another_host_and_its_end(run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
     write(run, started(), saved(10))
-    change(run, host="node7", pid=gone(), heartbeat=time.time() - 119)
+    now = time.time()
+    monkeypatch.setattr("engine.run.status.time", SimpleNamespace(time=lambda: now))
+    change(run, host="node7", pid=gone(), heartbeat=now - 119)
     follower = Follower(run)
     follower.poll()
     assert follower.alive
-    change(run, heartbeat=time.time() - 130)
+    change(run, heartbeat=now - 130)
     follower.poll()
     assert not follower.alive and follower.history.ended is not None
     assert follower.history.ended.reason.startswith("no sign of life from node7 for 130 s; epochal resume")
-    change(run, heartbeat=time.time())  # the network is back; nobody resumed anything
+    change(run, heartbeat=now)  # the network is back; nobody resumed anything
     follower.poll()
     assert follower.alive and follower.history.ended is None and len(follower.history.checkpoints) == 1
 

@@ -30,7 +30,7 @@ from engine.errors import RecipeError
 from engine.settings import apply_settings, to_toml
 
 WANTED = int(os.environ.get("EPOCHAL_FUZZ", "0"))
-SECONDS = 30  # nothing this small takes so long: it hangs
+SECONDS = 100  # nothing this small takes so long: it hangs
 STEPS = 12  # then a run is stopped: it does train
 SECTIONS = ("data", "model", "loss", "optimizer", "scheduler", "training", "checkpoint")
 
@@ -60,7 +60,7 @@ def watchdog(seconds: int = SECONDS) -> Iterator[None]:
 
     before = signal.signal(signal.SIGALRM, bark)
     signal.alarm(seconds)
-    faulthandler.dump_traceback_later(4 * seconds, exit=True)
+    faulthandler.dump_traceback_later(2 * seconds, exit=True)
     try:
         yield
     finally:

@@ -164,7 +164,7 @@ def test_a_second_signal_ends_all_at_once(there: Path) -> None:
         for child in children:
             child.suspend()  # they can't stop by themselves
         process.send_signal(signal.SIGTERM)
-        time.sleep(0.2)
+        assert process.stderr is not None and "once more ends it at once" in process.stderr.readline()
         process.send_signal(signal.SIGTERM)
         status, _, _ = ended(process)
     assert status == 143
@@ -201,7 +201,7 @@ def test_a_hang_up_ends_the_users_torchrun_and_not_the_training(there: Path) -> 
         run = only_run(there)
         trainer = Status.read(run.status.path)["pid"]
         os.close(ours)
-        process.wait(20)
+        process.wait(60)
     assert _lives(psutil.Process(trainer))
     until(lambda: Status.read(run.status.path)["state"] == "finished", "the training is done")
 
@@ -352,18 +352,20 @@ def test_a_new_attempt_does_not_meet_the_dead(monkeypatch: pytest.MonkeyPatch) -
     agent.set("epochal/here/1", "one that has died")
     found: dict[int, Any] = {}
 
+    class Environment(dict[str, str]):
+        """Each thread is a rank."""
+
+        def __getitem__(self, name: str) -> str:
+            return threading.current_thread().name if name == "RANK" else super().__getitem__(name)
+
     def join(rank: int) -> None:
-        found[rank] = store_of_this_attempt(timedelta(seconds=20))
+        found[rank] = store_of_this_attempt(timedelta(seconds=60))
 
     variables = {"TORCHELASTIC_USE_AGENT_STORE": "True", "MASTER_ADDR": "localhost", "MASTER_PORT": str(agent.port)}
-    environment = {**variables, "WORLD_SIZE": "2", "RANK": "0"}
-    monkeypatch.setattr(os, "environ", environment)
-    threads = []
-    for rank in (0, 1):
-        environment["RANK"] = str(rank)
-        threads.append(threading.Thread(target=join, args=(rank,)))
-        threads[-1].start()
-        time.sleep(0.2)  # it has read its rank
+    monkeypatch.setattr(os, "environ", Environment(**variables, WORLD_SIZE="2"))
+    threads = [threading.Thread(target=join, args=(rank,), name=str(rank)) for rank in (0, 1)]
+    for thread in threads:
+        thread.start()
     for thread in threads:
         thread.join()
     found[0].set("address", "here")

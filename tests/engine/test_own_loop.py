@@ -36,7 +36,7 @@ def run(tmp_path: Path) -> Iterator[Run]:
     made.finish()
 
 
-def wait_for(what: Callable[[], object], seconds: float = 20.0) -> None:
+def wait_for(what: Callable[[], object], seconds: float = 60.0) -> None:
     until = time.monotonic() + seconds
     while not what():
         assert time.monotonic() < until, "it never came"
@@ -165,7 +165,7 @@ def test_pause_blocks_the_loop_and_stop_ends_it(run: Run) -> None:
     other.tell("resume")
     wait_for(lambda: len(logged) > count + 3)
     other.tell("stop", reason="enough")
-    thread.join(20)
+    thread.join(60)
     assert not thread.is_alive()
     ended = load_history(run).ended
     assert ended is not None and (ended.state, ended.reason, ended.step) == ("stopped", "enough", logged[-1])

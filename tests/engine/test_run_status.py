@@ -10,6 +10,7 @@ import subprocess
 import sys
 import time
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -78,15 +79,17 @@ def test_nothing_is_known_of_processes_of_another_host(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("state", ["starting", "running", "paused"])
-def test_long_silence_on_another_host_is_death(tmp_path: Path, state: str) -> None:
+def test_long_silence_on_another_host_is_death(tmp_path: Path, state: str, monkeypatch: pytest.MonkeyPatch) -> None:
     path = tmp_path / "status.json"
     Status(path).write(state)
-    change(path, host="node7", heartbeat=time.time() - 100)
+    now = time.time()
+    monkeypatch.setattr("engine.run.status.time", SimpleNamespace(time=lambda: now))
+    change(path, host="node7", heartbeat=now - 119)
     assert Status.read(path)["state"] == state
-    change(path, heartbeat=time.time() - 150)
+    change(path, heartbeat=now - 130)
     values = Status.read(path)
     assert values["state"] == "died"
-    assert values["reason"] in {f"no sign of life from node7 for {seconds} s" for seconds in range(150, 160)}
+    assert values["reason"] == "no sign of life from node7 for 130 s"
     change(path, host=platform.node())  # here the process itself is asked, and it is this one
     assert Status.read(path)["state"] == state
 
@@ -210,7 +213,7 @@ def test_a_killed_process_that_nobody_waited_for_is_gone(tmp_path: Path) -> None
         assert process.stdout is not None and process.stdout.readline() == b"written\n"
         assert Status.read(path)["state"] == "running"
         process.kill()
-        deadline = time.monotonic() + 30
+        deadline = time.monotonic() + 60
         while Status.read(path)["state"] != "died":  # a zombie by now: this process has not waited for it
             assert time.monotonic() < deadline
             time.sleep(0.01)

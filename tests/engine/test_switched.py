@@ -134,14 +134,14 @@ def test_a_thread_that_compiles_leaves_the_generators_to_the_training() -> None:
     def compiles() -> None:
         with whole._generators_alone(), preserve_rng_state():
             begun.set()
-            drawn.wait(10)
+            drawn.wait(60)
 
     torch.manual_seed(5)
     expected = torch.rand(4).tolist()
     torch.manual_seed(5)
     thread = threading.Thread(target=compiles)
     thread.start()
-    begun.wait(10)
+    begun.wait(60)
     found = torch.rand(2).tolist()
     drawn.set()
     thread.join()

@@ -134,7 +134,7 @@ def ended(name: str) -> None:
     """Wait for a thread."""
     for thread in threading.enumerate():
         if thread.name == name:
-            thread.join(20)
+            thread.join(60)
 
 
 class Tool:
@@ -174,7 +174,7 @@ def test_a_tool_that_hangs_is_left_alone(monkeypatch: pytest.MonkeyPatch, capsys
     monkeypatch.setattr(sinks, "WAITING", 3)
     free, told = threading.Event(), list[Event]()
     tool = Tool()
-    tool.begin = lambda started: free.wait(20) and None  # type: ignore[method-assign]
+    tool.begin = lambda started: free.wait(60) and None  # type: ignore[method-assign]
     sink = Sink("Theirs", tool, told.append)
     sink.take(RunStarted(
         name="n", path=None, device="cpu", device_name="", precision="", execution="", epochs=1, steps_per_epoch=None,

@@ -219,11 +219,11 @@ def test_pause_holds_and_resume_goes_on(digits: Data) -> None:
     control.pause()
     thread = threading.Thread(target=trainer.fit)
     thread.start()
-    assert paused.wait(30)
+    assert paused.wait(60)
     held = trainer.step
     assert trainer.history.state == "paused" and held == 1
     control.resume()
-    thread.join(30)
+    thread.join(60)
     assert trainer.history.state == "finished" and trainer.step == 30
 
 

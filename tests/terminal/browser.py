@@ -21,12 +21,13 @@ FLAGS = ("--headless", "--no-sandbox", "--disable-gpu", "--no-first-run", "--dis
 
 
 class Tab:
-    """One page. `urls` are those that it asked for."""
+    """One page. `urls` are those that it asked for, `drawn` is what its terminal got since the last key."""
 
     def __init__(self, socket: aiohttp.ClientWebSocketResponse) -> None:
         self._socket = socket
         self._numbers = itertools.count(1)
         self.urls: list[str] = []
+        self.drawn = b""
 
     async def call(self, method: str, **parameters: Any) -> dict[str, Any]:
         number = next(self._numbers)
@@ -35,6 +36,8 @@ class Tab:
             told = await self._socket.receive_json(timeout=60)
             if told.get("method") == "Network.requestWillBeSent":
                 self.urls.append(told["params"]["request"]["url"])
+            if told.get("method") == "Network.webSocketFrameReceived" and told["params"]["response"]["opcode"] == 2:
+                self.drawn += base64.b64decode(told["params"]["response"]["payloadData"])
             if told.get("id") == number:
                 assert "error" not in told, told
                 return dict(told["result"])
@@ -49,6 +52,7 @@ class Tab:
 
     async def press(self, text: str) -> None:
         """Characters, each a key."""
+        self.drawn = b""
         for character in text:
             await self.call("Input.dispatchKeyEvent", type="keyDown", text=character, key=character)
             await self.call("Input.dispatchKeyEvent", type="keyUp", key=character)
@@ -59,6 +63,14 @@ class Tab:
         while not await self.evaluate(code):
             assert time.monotonic() < deadline, f"waited in vain for {code}"
             await asyncio.sleep(0.1)
+
+    async def wait(self, text: str, seconds: float = 60.0) -> None:
+        """Wait until the terminal has got this text, as a whole."""
+        deadline = time.monotonic() + seconds
+        while text.encode() not in self.drawn:
+            await self.evaluate("1")  # what the page has got comes with the answer
+            assert time.monotonic() < deadline, f"waited in vain for {text}\n{self.drawn[-3000:]!r}"
+            await asyncio.sleep(0.05)
 
     async def picture(self, path: Path) -> None:
         told = await self.call("Page.captureScreenshot", format="png")
@@ -85,7 +97,7 @@ async def chromium(where: Path, width: int = 1200, height: int = 800) -> AsyncIt
             process.terminate()
 
 
-async def _port(path: Path, seconds: float = 30.0) -> int:
+async def _port(path: Path, seconds: float = 60.0) -> int:
     deadline = time.monotonic() + seconds
     while not (path.is_file() and (lines := path.read_text().split())):
         assert time.monotonic() < deadline, "Chromium does not start"

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import shlex
 import shutil
@@ -50,7 +51,7 @@ class Tmux:
 
     def run(self, *arguments: str) -> str:
         command = ["tmux", "-f", os.devnull, "-S", str(self._socket), *arguments]
-        return subprocess.run(command, check=True, capture_output=True, text=True, timeout=30).stdout
+        return subprocess.run(command, check=True, capture_output=True, text=True, timeout=60).stdout
 
     def open(self, command: str, width: int = 80, height: int = 24, name: str = "s") -> None:
         """Run a command; when it ends, its exit status is printed and the window stays. Keys go to the newest window."""
@@ -142,7 +143,8 @@ def _nothing_stays(tmp_path: Path) -> Iterator[None]:
     yield
     for run in Run.list(tmp_path / "runs"):
         if run.state in ALIVE:
-            os.kill(trainer_of(Run.open(run.path)), signal.SIGKILL)
+            with contextlib.suppress(ProcessLookupError):  # it has just ended
+                os.kill(trainer_of(Run.open(run.path)), signal.SIGKILL)
 
 
 @pytest.fixture

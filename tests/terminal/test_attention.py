@@ -30,7 +30,7 @@ def test_the_end_rings_and_notifies(at_pty: Callable[..., Pty], tmp_path: Path):
     terminal.wait("ready")
     terminal.type("r")
     terminal.wait("\x1b]9;quick finished: all 2 epochs done; best val/loss ", "\x07\x07")
-    deadline = time.monotonic() + 30
+    deadline = time.monotonic() + 60
     while not (tmp_path / "told").exists():
         assert time.monotonic() < deadline
         time.sleep(0.05)

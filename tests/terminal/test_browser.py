@@ -47,10 +47,11 @@ async def test_a_page_trains_and_closing_it_leaves_the_training_alone(tmp_path: 
                 await tab.go(link)
                 await tab.until(shown)
                 assert await tab.evaluate("location.href") == home  # no token in it
-                await tab.press("o")  # the recipes; Enter takes the first, r trains it
-                await asyncio.sleep(1.5)
-                await tab.press("\r")
-                await asyncio.sleep(1.5)
+                await tab.wait("ready")
+                await tab.press("o")
+                await tab.wait("Recipes")
+                await tab.press("\r")  # the first
+                await tab.wait("from the defaults")
                 await tab.press("r")
                 await until(lambda: Run.list(runs) and Run.list(runs)[0].state == "running", "the run")
                 await tab.picture(tmp_path / "page.png")
@@ -59,9 +60,10 @@ async def test_a_page_trains_and_closing_it_leaves_the_training_alone(tmp_path: 
                 await until(lambda: b"console" not in _children(serving.pid), "the console to leave its page")
                 step = Run.list(runs)[0].step
                 await until(lambda: Run.list(runs)[0].step > step, "the training to go on")
+                tab.drawn = b""
                 await tab.go(home)
                 await tab.until(shown)
-                await asyncio.sleep(1.5)
+                await tab.wait("running")
                 await tab.press(" ")
                 await until(lambda: Run.list(runs)[0].state == "paused", "the run to be paused from the page")
                 await tab.picture(tmp_path / "again.png")

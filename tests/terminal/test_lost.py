@@ -165,7 +165,7 @@ def sshd(tmp_path: Path) -> Iterator[Server]:
     server = subprocess.Popen([SSHD, "-D", "-e", "-f", str(keys / "config")], stderr=subprocess.PIPE)
     options = ["StrictHostKeyChecking=no", "BatchMode=yes", f"UserKnownHostsFile={keys}/known", "LogLevel=ERROR"]
     client = ["ssh", "-F", "none", "-i", f"{keys}/user", "-p", str(port), *(f"-o{option}" for option in options), "127.0.0.1"]
-    deadline = time.monotonic() + 10
+    deadline = time.monotonic() + 60
     while (tried := subprocess.run([*client, "true"], check=False, capture_output=True, text=True)).returncode:
         if server.poll() is not None or time.monotonic() > deadline:
             server.kill()
@@ -196,7 +196,7 @@ def test_f3_an_ssh_connection_is_cut(sshd: Server, at_pty: Callable[..., Pty], t
             serving = subprocess.run(["pgrep", "-P", child], check=False, capture_output=True, text=True).stdout.split()
             for process in [child, *serving]:
                 os.kill(int(process), signal.SIGKILL)
-    terminal.process.wait(30)
+    terminal.process.wait(60)
     tmux.open(f"{epochal} attach {shlex.quote(run.name)}")
     tmux.wait("● running", f"attached to process {trainer}")
     tmux.until(lambda: os.getsid(trainer) == trainer, "the trainer to be in a session of its own")

@@ -241,19 +241,20 @@ def _at_once(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 async def idle(_: float = 0.0, max_sleep: float = 1.0) -> None:
-    """Wait until the event loop has nothing to do, and no timer of a frame is running.
+    """Wait until the event loop has nothing to do, and no timer of a frame is running; for so many frames where one always is.
 
     Textual's own waits until the process has computed little for a while, which a busy thread beside it delays by a second.
     """
     loop: Any = asyncio.get_running_loop()
-    end = loop.time() + max_sleep
-    while loop.time() < end:
+    end, frames = loop.time() + 60.0, 0.0
+    while frames < max_sleep / FRAME and loop.time() < end:  # frames and not seconds: those of a busy machine are nothing
         await asyncio.sleep(0)
         if not loop._ready:
             soon = [timer.when() for timer in loop._scheduled if not timer.cancelled()]
             wait = min(soon, default=end) - loop.time()
             if wait > FRAME:
                 return
+            frames += 1
             await asyncio.sleep(max(0.0, wait))
 
 
@@ -281,7 +282,7 @@ def with_runs(engine: ScriptedEngine) -> ScriptedEngine:
     return engine
 
 
-async def until(condition: Callable[[], object], seconds: float = 10.0) -> None:
+async def until(condition: Callable[[], object], seconds: float = 60.0) -> None:
     """Wait until it holds."""
     deadline = time.monotonic() + seconds
     while not condition():

@@ -194,7 +194,7 @@ async def test_what_comes_of_starting(tmp_path: Path, code: str, begun: Begun):
 
     starting = Starting([sys.executable, "-c", code], {"name": "x"}, tmp_path)
     found: list[Begun] = []
-    await until(lambda: found.append(result) or True if (result := starting.poll()) is not None else False, 30)
+    await until(lambda: found.append(result) or True if (result := starting.poll()) is not None else False)
     assert (found[0].path, found[0].failure) == (begun.path, begun.failure)
     if begun.printed:
         assert found[0].printed == begun.printed

@@ -144,7 +144,7 @@ async def test_the_rail_measures_what_is_typed(console: Console, measured: Path)
         await pilot.pause(0.2)
         assert len(measured.read_text().splitlines()) == count, "a name costs nothing"
         await pilot.press("escape", "P")
-        await until(lambda: not beside.region.width, 10)
+        await until(lambda: not beside.region.width)
         await pilot.press("escape")
         await until(lambda: beside.region.width)
 

@@ -37,7 +37,7 @@ def there(path: Path) -> str:
     return until(path.exists) and path.read_text()
 
 
-def until(condition: Callable[[], bool], seconds: float = 20.0) -> bool:
+def until(condition: Callable[[], bool], seconds: float = 60.0) -> bool:
     deadline = time.monotonic() + seconds
     while not condition():
         assert time.monotonic() < deadline
@@ -58,7 +58,7 @@ def alive(process: int) -> bool:
 )
 def test_the_status_is_the_childs(tmp_path: Path, code: str, status: int):
     process = launched(code, tmp_path)
-    out, err = process.communicate(timeout=30)
+    out, err = process.communicate(timeout=60)
     assert process.returncode == status and out == ""
     assert err == ("epochal: ended by SIGKILL\n" if status == 137 else "")
 
@@ -75,7 +75,7 @@ def test_a_child_that_leaves_lets_the_launcher_end_with_its_word(tmp_path: Path)
         % (tmp_path / "go"),
         tmp_path,
     )
-    out, _ = process.communicate(timeout=30)
+    out, _ = process.communicate(timeout=60)
     assert (out, process.returncode) == ("it goes on\n", 5)
     assert alive(int(there(tmp_path / "pid"))) and not (tmp_path / "end").exists()
     (tmp_path / "go").touch()
@@ -96,14 +96,14 @@ def test_a_signal_to_the_launcher_alone_is_passed_on(tmp_path: Path, number: int
     )
     there(tmp_path / "ready")
     process.send_signal(number)
-    assert process.wait(30) == 41
+    assert process.wait(60) == 41
 
 
 def test_before_there_is_anything_to_save_a_signal_ends_both(tmp_path: Path):
     process = launched("tell('ready'); time.sleep(60)", tmp_path)
     there(tmp_path / "ready")
     process.send_signal(signal.SIGINT)
-    assert process.wait(30) == 130 and "Traceback" not in process.stderr.read()
+    assert process.wait(60) == 130 and "Traceback" not in process.stderr.read()
 
 
 def test_a_child_outlives_a_launcher_that_is_killed(tmp_path: Path):
@@ -132,6 +132,8 @@ def test_two_signals_at_once_are_one_and_a_later_one_ends_at_once(tmp_path: Path
         stops = after.Stops(SimpleNamespace(control=control))
         after.TOGETHER = 60.0
         tell("ready", os.getpid())
+        while not asked: time.sleep(0.01)
+        tell("passed-on")
         while len(asked) < 2: time.sleep(0.01)
         tell("asked", __import__("json").dumps(asked))
         after.TOGETHER = 0.0
@@ -142,6 +144,7 @@ def test_two_signals_at_once_are_one_and_a_later_one_ends_at_once(tmp_path: Path
     )
     child = int(there(tmp_path / "ready"))
     process.send_signal(signal.SIGTERM)
+    there(tmp_path / "passed-on")
     os.kill(child, signal.SIGTERM)
     os.kill(child, signal.SIGHUP)
     os.kill(child, signal.SIGTERM)
@@ -150,4 +153,4 @@ def test_two_signals_at_once_are_one_and_a_later_one_ends_at_once(tmp_path: Path
     assert sorted(json.loads((tmp_path / "asked").read_text())) == ["checkpoint", "terminated (SIGTERM)"]
     there(tmp_path / "later")
     process.send_signal(signal.SIGTERM)
-    assert process.wait(30) == 143
+    assert process.wait(60) == 143
