@@ -2,9 +2,13 @@
 
 from __future__ import annotations
 
-import pytest
+import asyncio
 
-from tests.tui.conftest import ScriptedEngine, ready
+import pytest
+from textual._compositor import Compositor
+
+from tests.tui.conftest import FRAME, ScriptedEngine, ready
+from tests.tui.test_app import WIDE, training
 from tui.app import Console
 from tui.pacing import FAST, SLOW, pace
 from tui.widgets.rows import Row, changed
@@ -43,6 +47,24 @@ async def test_a_console_over_ssh_goes_slowly(engine: ScriptedEngine, monkeypatc
     async with console.run_test():
         await ready(console)
         assert console.pace is SLOW
+
+
+@pytest.mark.parametrize("key", ["q", "question_mark", "k"])
+async def test_under_a_dialog_nothing_is_painted_when_nothing_is_new(console: Console, monkeypatch, key: str):
+    painted: list[Compositor] = []
+    paint = Compositor.render_update
+    monkeypatch.setattr(Compositor, "render_update", lambda self, **how: (painted.append(self), paint(self, **how))[1])
+
+    async def still() -> bool:
+        before = len(painted)
+        await asyncio.sleep(8 * FRAME)
+        return len(painted) == before
+
+    async with console.run_test(size=WIDE) as pilot:
+        await training(console, pilot)
+        await pilot.press(key)
+        assert len(console.screen_stack) > 2
+        assert any([await still() for _ in range(20)])
 
 
 @pytest.mark.parametrize(

@@ -10,14 +10,14 @@ from textual.app import ComposeResult
 from textual.binding import Binding, BindingType
 from textual.containers import Vertical
 from textual.content import Content
-from textual.screen import ModalScreen
 from textual.widgets import Input, OptionList, Static
 from textual.widgets.option_list import Option
 
 from engine.errors import EpochalError
+from tui.screens.base import Dialog
 
 
-class AskText(ModalScreen[str | None]):
+class AskText(Dialog[str | None]):
     """One line of text; None to leave all as it is."""
 
     BINDINGS: ClassVar[list[BindingType]] = [Binding("escape", "dismiss(None)", "cancel")]
@@ -40,7 +40,7 @@ class AskText(ModalScreen[str | None]):
         self.dismiss(self.query_one(Input).value.strip())
 
 
-class Confirm(ModalScreen[bool]):
+class Confirm(Dialog[bool]):
     """Whether something that can't be taken back is to be done. Enter alone does not do it."""
 
     BINDINGS: ClassVar[list[BindingType]] = [
@@ -59,7 +59,7 @@ class Confirm(ModalScreen[bool]):
             yield Static("\n".join(self._lines), markup=False)
 
 
-class AskFork(ModalScreen[tuple[int, Mapping[str, Any]] | None]):
+class AskFork(Dialog[tuple[int, Mapping[str, Any]] | None]):
     """From which checkpoint, and what is to be otherwise: the step and the new recipe's values."""
 
     BINDINGS: ClassVar[list[BindingType]] = [
@@ -110,7 +110,7 @@ class AskFork(ModalScreen[tuple[int, Mapping[str, Any]] | None]):
         self.dismiss((self._step, values))
 
 
-class AskRun(ModalScreen[Path | str | None]):
+class AskRun(Dialog[Path | str | None]):
     """Which run is to be compared with: its path, "" for none, None to leave it as it is."""
 
     BINDINGS: ClassVar[list[BindingType]] = [Binding("escape,q", "dismiss(None)", "cancel")]

@@ -9,7 +9,7 @@ from textual.app import RenderResult
 from textual.binding import BindingType
 from textual.content import Content
 from textual.reactive import reactive
-from textual.screen import Screen
+from textual.screen import ModalScreen, Screen, ScreenResultType
 from textual.widget import Widget
 
 from engine.errors import plain
@@ -38,7 +38,20 @@ class KeyLine(Widget):
         return Content.assemble(*parts)
 
 
-class Base(Screen[None]):
+class Still(Screen[ScreenResultType]):
+    """Is painted under a dialog when something of it has changed, and not for ever: Textual marks it anew each time."""
+
+    def _compositor_refresh(self) -> None:
+        super()._compositor_refresh()
+        if self is not self.app.screen:
+            self._repaint_required = False
+
+
+class Dialog(ModalScreen[ScreenResultType], Still[ScreenResultType]):
+    """Stands on another screen and answers."""
+
+
+class Base(Still[None]):
     """A screen that knows its room: `-small` and `-tiny` are set by its size."""
 
     NAME: ClassVar[str] = ""

@@ -9,14 +9,14 @@ from textual.app import ComposeResult
 from textual.binding import Binding, BindingType
 from textual.containers import Vertical
 from textual.content import Content
-from textual.screen import ModalScreen
 from textual.widgets import OptionList
 from textual.widgets.option_list import Option
 
 from engine.errors import plain
+from tui.screens.base import Dialog
 
 
-class CopyScreen(ModalScreen[str | None]):
+class CopyScreen(Dialog[str | None]):
     """Answers the text that is chosen."""
 
     BINDINGS: ClassVar[list[BindingType]] = [Binding("escape,q,k", "dismiss(None)", "leave it")]

@@ -9,14 +9,14 @@ from textual.app import ComposeResult
 from textual.binding import Binding, BindingType
 from textual.containers import Vertical, VerticalScroll
 from textual.content import Content
-from textual.screen import ModalScreen
 from textual.widgets import Static
 
 from engine.run.about import shown
 from engine.settings import flat
+from tui.screens.base import Dialog
 
 
-class DifferencesScreen(ModalScreen[None]):
+class DifferencesScreen(Dialog[None]):
     """A row for each field that is not the same in all of them."""
 
     BINDINGS: ClassVar[list[BindingType]] = [

@@ -9,19 +9,19 @@ from textual.app import ComposeResult
 from textual.binding import Binding, BindingType
 from textual.containers import Vertical
 from textual.content import Content
-from textual.screen import ModalScreen
 from textual.widgets import Input, OptionList, Static
 from textual.widgets.option_list import Option
 
 from engine.changes import FIELDS, Change, parse_change
 from engine.errors import RecipeError
 from engine.history import History
+from tui.screens.base import Dialog
 from tui.widgets.formats import number, rate
 
 HINT = "FIELD=VALUE, several with blanks between them; x0.5 multiplies, none takes a limit away"
 
 
-class EditScreen(ModalScreen[tuple[Change, ...]]):
+class EditScreen(Dialog[tuple[Change, ...]]):
     """Answers the changes that are asked for, none when it is left."""
 
     BINDINGS: ClassVar[list[BindingType]] = [

@@ -10,13 +10,13 @@ from textual.app import ComposeResult
 from textual.binding import Binding, BindingType
 from textual.containers import Vertical
 from textual.content import Content
-from textual.screen import ModalScreen
 from textual.widgets import Input, OptionList, Static
 from textual.widgets.option_list import Option
 
 from engine.export import FORMATS
 from tui.door import Engine
 from tui.exporting import Exporting
+from tui.screens.base import Dialog
 
 WORDS = {
     "safetensors": "weights with the recipe inside: load_model takes it",
@@ -27,7 +27,7 @@ WORDS = {
 SECONDS = 0.2  # between two looks at the process
 
 
-class ExportScreen(ModalScreen[None]):
+class ExportScreen(Dialog[None]):
     """Choose a format, change the file's name where that is wanted, Enter writes it. It says what came of it and stays."""
 
     BINDINGS: ClassVar[list[BindingType]] = [

@@ -9,10 +9,10 @@ from textual.app import ComposeResult
 from textual.binding import Binding, BindingType
 from textual.containers import VerticalScroll
 from textual.content import Content
-from textual.screen import ModalScreen
 from textual.widgets import Static
 
 from tui.keys import KEYS, keys
+from tui.screens.base import Dialog
 
 LABEL = 23  # columns
 TITLES = {
@@ -21,7 +21,7 @@ TITLES = {
 }  # fmt: skip
 
 
-class HelpScreen(ModalScreen[None]):
+class HelpScreen(Dialog[None]):
     """All keys, those of the present screen first."""
 
     BINDINGS: ClassVar[list[BindingType]] = [

@@ -7,9 +7,10 @@ from typing import ClassVar
 from textual.app import ComposeResult
 from textual.binding import Binding, BindingType
 from textual.containers import Vertical
-from textual.screen import ModalScreen
 from textual.widgets import Input, OptionList, Static
 from textual.widgets.option_list import Option
+
+from tui.screens.base import Dialog
 
 CHOICES = {
     "s": ("stop", "stop and save", "finishes the step, then writes a checkpoint"),
@@ -19,7 +20,7 @@ CHOICES = {
 }
 
 
-class QuitScreen(ModalScreen[str]):
+class QuitScreen(Dialog[str]):
     """Answers "stop", "detach", "kill" or "cancel"."""
 
     BINDINGS: ClassVar[list[BindingType]] = [
@@ -55,7 +56,7 @@ class QuitScreen(ModalScreen[str]):
         self.dismiss(answer)
 
 
-class AskEpochs(ModalScreen[int | None]):
+class AskEpochs(Dialog[int | None]):
     """How many epochs a finished run is to have when it goes on; None to leave it."""
 
     BINDINGS: ClassVar[list[BindingType]] = [Binding("escape", "dismiss(None)", "cancel")]

@@ -9,7 +9,6 @@ from textual.app import ComposeResult
 from textual.binding import Binding, BindingType
 from textual.containers import Vertical
 from textual.content import Content
-from textual.screen import ModalScreen
 from textual.widgets import OptionList, Static
 from textual.widgets.option_list import Option
 
@@ -19,12 +18,13 @@ from engine.run.about import in_short
 from engine.saved import SavedRecipes, in_which
 from tui.door import Engine
 from tui.screens.ask import Confirm
+from tui.screens.base import Dialog
 
 MOST = 30  # recipes of runs
 Chosen = tuple[Mapping[str, Any], str, Mapping[str, str]]  # values, where they are from, fields with several values
 
 
-class RecipesScreen(ModalScreen[Chosen | None]):
+class RecipesScreen(Dialog[Chosen | None]):
     """Answers what was chosen; None where the form stays as it is."""
 
     BINDINGS: ClassVar[list[BindingType]] = [

@@ -11,7 +11,6 @@ from typing import Any, ClassVar
 from textual.app import ComposeResult
 from textual.binding import Binding, BindingType
 from textual.containers import ScrollableContainer, Vertical
-from textual.screen import ModalScreen
 from textual.timer import Timer
 from textual.widgets import Static
 
@@ -19,6 +18,7 @@ from engine.errors import EpochalError
 from engine.export import write
 from engine.recipe import Recipe
 from tui.door import Engine
+from tui.screens.base import Dialog
 from tui.writing import Writing, Written
 
 
@@ -50,7 +50,7 @@ def _quoted(value: Any) -> str:
     return json.dumps(value) if isinstance(value, str) else _inline(value)
 
 
-class ScriptScreen(ModalScreen[None]):
+class ScriptScreen(Dialog[None]):
     """Waits for the script, shows it, and writes it where `where` says."""
 
     BINDINGS: ClassVar[list[BindingType]] = [

@@ -8,14 +8,14 @@ from textual.app import ComposeResult
 from textual.binding import Binding, BindingType
 from textual.containers import Vertical
 from textual.content import Content
-from textual.screen import ModalScreen
 from textual.widgets import OptionList
 from textual.widgets.option_list import Option
 
+from tui.screens.base import Dialog
 from tui.themes import THEMES
 
 
-class ThemeScreen(ModalScreen[str | None]):
+class ThemeScreen(Dialog[str | None]):
     """Answers the name of a theme; None where all stays as before."""
 
     BINDINGS: ClassVar[list[BindingType]] = [Binding("escape,q,T", "leave", "as before")]

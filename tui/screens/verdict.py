@@ -8,13 +8,13 @@ from typing import Any, ClassVar
 from textual.app import ComposeResult
 from textual.binding import Binding, BindingType
 from textual.containers import Vertical
-from textual.screen import ModalScreen
 from textual.widgets import Static
 
 from engine.verdict import Verdict
+from tui.screens.base import Dialog
 
 
-class VerdictScreen(ModalScreen[bool]):
+class VerdictScreen(Dialog[bool]):
     """Answers whether the proposed change is to be made ready."""
 
     BINDINGS: ClassVar[list[BindingType]] = [

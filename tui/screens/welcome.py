@@ -9,9 +9,10 @@ from textual.app import ComposeResult
 from textual.binding import Binding, BindingType
 from textual.containers import Vertical
 from textual.content import Content
-from textual.screen import ModalScreen
 from textual.widgets import OptionList, Static
 from textual.widgets.option_list import Option
+
+from tui.screens.base import Dialog
 
 if TYPE_CHECKING:
     from tui.app import Console
@@ -52,7 +53,7 @@ CARDS = (
 )  # fmt: skip
 
 
-class WelcomeScreen(ModalScreen[Mapping[str, Any] | None]):
+class WelcomeScreen(Dialog[Mapping[str, Any] | None]):
     """Answers the recipe that is to be trained; None for the form."""
 
     BINDINGS: ClassVar[list[BindingType]] = [
@@ -86,7 +87,7 @@ class WelcomeScreen(ModalScreen[Mapping[str, Any] | None]):
         self.dismiss(EXPERIMENTS[at][2])
 
 
-class TourScreen(ModalScreen[None]):
+class TourScreen(Dialog[None]):
     """Goes from pane to pane of the training screen below, which trains on."""
 
     BINDINGS: ClassVar[list[BindingType]] = [
