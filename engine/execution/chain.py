@@ -16,6 +16,8 @@ from torch.nn import functional
 
 Back = Callable[[Tensor], Tensor]  # from the gradient of the output to that of the input; leaves gradients at parameters
 Link = Callable[[Tensor], tuple[Tensor, Back]]
+Criterion = Callable[[Any, Tensor, Tensor], tuple[Tensor, Back]]
+MEAN = 1  # torch's number for that reduction
 aten = torch.ops.aten
 
 
@@ -118,7 +120,7 @@ def _usual(layer: nn.Module) -> bool:
             return layer.padding_mode == "zeros" and not isinstance(layer.padding, str)
         case nn.MaxPool2d():
             return not layer.return_indices
-        case nn.MSELoss():
+        case nn.MSELoss() | nn.L1Loss() | nn.SmoothL1Loss() | nn.HuberLoss():
             return layer.reduction == "mean"
         case nn.CrossEntropyLoss():
             return layer.reduction == "mean" and layer.label_smoothing == 0
@@ -198,7 +200,7 @@ def _of(derivative: Callable[[Any, Tensor, Tensor, Tensor], Tensor]) -> Callable
 
 
 def _cross_entropy(loss: Any, output: Tensor, targets: Tensor) -> tuple[Tensor, Back]:
-    logs, rest = torch.log_softmax(output, 1), (loss.weight, 1, loss.ignore_index)  # 1: the mean
+    logs, rest = torch.log_softmax(output, 1), (loss.weight, MEAN, loss.ignore_index)
     value, total = aten.nll_loss_forward.default(logs, targets, *rest)
 
     def back(gradient: Tensor) -> Tensor:
@@ -208,9 +210,11 @@ def _cross_entropy(loss: Any, output: Tensor, targets: Tensor) -> tuple[Tensor, 
     return value, back
 
 
-def _squares(loss: Any, output: Tensor, targets: Tensor) -> tuple[Tensor, Back]:
-    value = aten.mse_loss.default(output, targets, 1)
-    return value, lambda gradient: aten.mse_loss_backward.default(gradient, output, targets, 1)
+def _of_numbers(
+    value: Callable[[Any, Tensor, Tensor], Tensor], derivative: Callable[[Any, Tensor, Tensor, Tensor], Tensor]
+) -> Criterion:
+    """A loss of numbers, and the gradient of its output: a function of loss, gradient, output and targets."""
+    return lambda loss, output, targets: (value(loss, output, targets), lambda g: derivative(loss, g, output, targets))
 
 
 LINKS: dict[type[nn.Module], Callable[[Any, bool], Link]] = {
@@ -230,7 +234,22 @@ LINKS: dict[type[nn.Module], Callable[[Any, bool], Link]] = {
     nn.Tanh: _of(lambda layer, g, x, y: aten.tanh_backward.default(g, y)),
     nn.Sigmoid: _of(lambda layer, g, x, y: aten.sigmoid_backward.default(g, y)),
 }
-LOSSES: dict[type[nn.Module], Callable[[Any, Tensor, Tensor], tuple[Tensor, Back]]] = {
+LOSSES: dict[type[nn.Module], Criterion] = {
     nn.CrossEntropyLoss: _cross_entropy,
-    nn.MSELoss: _squares,
+    nn.MSELoss: _of_numbers(
+        lambda loss, x, y: aten.mse_loss.default(x, y, MEAN),
+        lambda loss, g, x, y: aten.mse_loss_backward.default(g, x, y, MEAN),
+    ),
+    nn.L1Loss: _of_numbers(
+        lambda loss, x, y: (x - y).abs().mean(),
+        lambda loss, g, x, y: (g.expand_as(x) / x.numel()) * (x - y).sgn(),
+    ),
+    nn.SmoothL1Loss: _of_numbers(
+        lambda loss, x, y: loss.forward(x, y),
+        lambda loss, g, x, y: aten.smooth_l1_loss_backward.default(g, x, y, MEAN, loss.beta),
+    ),
+    nn.HuberLoss: _of_numbers(
+        lambda loss, x, y: loss.forward(x, y),
+        lambda loss, g, x, y: aten.huber_loss_backward.default(g, x, y, MEAN, loss.delta),
+    ),
 }

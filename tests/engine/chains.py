@@ -48,6 +48,9 @@ LOSSES = {
     "cross entropy": nn.CrossEntropyLoss(),
     "weighted": nn.CrossEntropyLoss(torch.tensor([0.2, 1.0, 3.0]), ignore_index=1),
     "squares": nn.MSELoss(),
+    "distances": nn.L1Loss(),
+    "smooth": nn.SmoothL1Loss(beta=0.7),
+    "Huber": nn.HuberLoss(delta=0.6),
 }
 
 
