@@ -321,8 +321,9 @@ class Epochs(Standing):
             self._state_points()
         if self.sampler is not None and (sampled := self.sampler.report(self.step, self.pace)) is not None:
             self.reporter.state(sampled)
-        if self.together is not None and (ranks := self.together.measured(self.step, self.pace.steps_per_second)) is not None:
-            self.reporter.state(ranks)
+        if self.together is not None:
+            ranks = self.together.measured(self.step, self.pace.steps_per_second, self.sampler)
+            self.reporter.state(*([] if ranks is None else [ranks]))
         self._progress("train", self.batch, self.parts.train.length, None if read is None else read.loss)
         decided = any(change.field == "training.execution" for _, _, change in self._due)  # before it was interrupted
         if (

@@ -118,8 +118,8 @@ class RanksMeasured(Event):
 class Sampled(Event):
     """One step, looked at closely: its time by phase, and the health of each layer that has parameters, in their order.
 
-    `seconds` has what is known of "data", "forward", "loss", "backward", "clip", "step", "other" and "validation": those of
-    this step, and for "data", "validation" and "other" means over the steps since the sample before.
+    `seconds` has what is known of "data", "forward", "loss", "backward", "all-reduce", "clip", "step", "other" and
+    "validation": those of this step, and for "data", "validation" and "other" means over the steps since the sample before.
     A layer is a module with its own parameters: `gradient` and `weight` are their norms (the gradient's before clipping),
     `ratio` is the norm of what the step changed over that of what there was, `silent` the share of its units whose weights
     had no gradient in any of the last samples. NaN: not known, or it has no such thing.

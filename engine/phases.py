@@ -15,6 +15,7 @@ WORDS = {
     "forward": "the model: inputs to outputs",
     "loss": "outputs against targets",
     "backward": "the gradients of all weights",
+    "all-reduce": "gradients of the other processes",
     "clip": "gradients: finite? too large?",
     "step": "the optimizer moves the weights",
     "other": "reports, the screen, other programs",

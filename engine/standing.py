@@ -90,7 +90,7 @@ class Standing:
         if self.together is not None:
             self.together.join(self.loop, parts)
         self.sampler: Sampler | None = None
-        if plan.health and self.together is None:
+        if plan.health:
             self.sampler = Sampler(
                 self.loop, self.whole, parts.device, lambda text: self.reporter.messages([text], "warning"), parts.train
             )

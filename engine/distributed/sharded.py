@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator, Mapping
 from typing import Any
 
@@ -22,6 +23,7 @@ from engine.data.batches import LoaderBatches
 from engine.distributed.ranks import Ranks
 from engine.errors import Problem, RecipeError
 from engine.execution.hands import Hands
+from engine.execution.layers import Layers
 from engine.loop import Loop
 from engine.parts import Parts
 from engine.recipe import Training
@@ -134,6 +136,28 @@ class ShardedHands(Hands):
         held = (p.grad for group in self.optimizer.param_groups for p in group["params"] if p.grad is not None)
         local = [part.to_local() if isinstance(part, DTensor) else part for part in held]
         return self._ranks.everywhere(all(bool(part.isfinite().all()) for part in local))
+
+
+class ShardedLayers(Layers):
+    """Layers of whose parameters each rank holds some rows."""
+
+    def __init__(self, module: nn.Module, ranks: Ranks) -> None:
+        super().__init__(module)
+        self._ranks = ranks
+        self._with_units = [(i, p, turned) for i, p, turned in self._with_units if not turned]  # whose units are columns
+
+    def _here(self, tensor: Tensor) -> Tensor:
+        return super()._here(tensor.to_local() if isinstance(tensor, DTensor) else tensor)
+
+    def finish(self) -> None:
+        """Sum over all ranks. Where one could not look it says so, as a number that is none: nobody waits in vain."""
+        names, unknown = ("gradient", "weight", "change", "silent"), torch.full((len(self.names),), math.nan)
+        device = self._parameters[0].device
+        held = torch.stack([self._found.get(name, unknown).to(device, torch.float64) for name in names])
+        held[:3].square_()
+        self._ranks.summing(held)()
+        held[:3].sqrt_()
+        self._found = dict(zip(names, held, strict=True))
 
 
 def whole(tensor: Tensor) -> Tensor:

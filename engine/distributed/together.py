@@ -11,7 +11,7 @@ from typing import Any, cast
 
 import psutil
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from engine.control import Control
 from engine.data.share import Share
@@ -20,6 +20,8 @@ from engine.distributed.agreed import Agreed
 from engine.distributed.elsewhere import Elsewhere
 from engine.distributed.ranks import Ranks
 from engine.events import RanksMeasured
+from engine.execution.layers import Layers
+from engine.execution.sampled import Sampler, Shadow
 from engine.loop import Count, Loop, Taken, Window, summed
 from engine.parts import Parts
 from engine.recipe import Checkpoint, Training
@@ -50,7 +52,7 @@ class Together:
 
     def join(self, loop: Loop, parts: Parts) -> None:
         """Let the loop's steps be taken together. The weights are those of rank 0 from now on, the draws each rank's own."""
-        loop.model = sharded.shared(loop, parts, self.strategy, self.ranks)
+        loop.model = self._model = sharded.shared(loop, parts, self.strategy, self.ranks)
         loop.together = self
         if self.strategy == "fsdp":
             loop.hands = sharded.ShardedHands(parts.optimizer, self.ranks)
@@ -66,14 +68,17 @@ class Together:
         batch is their sum, so each is multiplied by their number.
         """
         shares, ranks = cast("Sequence[Share]", window), self.ranks.count
+        _talk(loop)
         counts: list[Count] = [loop.count(share[1]) if share.mine else 0 for share in shares]
         everywhere = self._everywhere(loop, shares, counts)
         total = torch.zeros((), device=shares[0][1].device)
         for i, ((inputs, targets), part) in enumerate(zip(shares, counts, strict=True)):
             last = i + 1 == len(shares)
-            with nullcontext() if last else self._quiet(loop.model):
+            with nullcontext() if last else self._quiet():
                 loss = _counted(loop.forward(inputs, targets), part) * (part / everywhere)
                 total = total + loss.detach()
+                if last:
+                    _talk(loop)
                 hear = self._say(total) if last else None
                 loss = loss * ranks
                 loop.hands.backward(loss if loop.scaler is None else loop.scaler.scale(loss))
@@ -124,16 +129,33 @@ class Together:
         self._waits.append(time.perf_counter() - began)
         return lambda: None
 
-    def _quiet(self, model: Any) -> AbstractContextManager[Any]:
+    def _quiet(self) -> AbstractContextManager[Any]:
         """Without an exchange of gradients, which all but the last batch of a window do without."""
+        model: Any = self._model
         return sharded.Held(model) if self.strategy == "fsdp" else cast("AbstractContextManager[Any]", model.no_sync())
 
     # What it reports
 
-    def measured(self, step: int, steps_per_second: float | None) -> RanksMeasured | None:
-        """How each rank is doing; None before it is time, which it is ever more seldom. All ranks must ask."""
+    @property
+    def apart(self) -> bool:
+        """Whether what the processes tell each other of a step has a time of its own. Shards come and go in all of it."""
+        return self.strategy == "ddp"
+
+    def layers(self, module: nn.Module) -> Layers:
+        """What looks at the layers of a step."""
+        return sharded.ShardedLayers(module, self.ranks) if self.strategy == "fsdp" else Layers(module)
+
+    def measured(self, step: int, steps_per_second: float | None, sampler: Sampler | None) -> RanksMeasured | None:
+        """How each rank is doing; None before it is time, which it is ever more seldom. All ranks must ask.
+
+        Where it is time for it all begin to look at a step with their `sampler`, too.
+        """
         now = time.monotonic()
-        if not self.ranks.first(now >= self._measure_at and steps_per_second is not None and bool(self._waits)):
+        due = now >= self._measure_at and steps_per_second is not None and bool(self._waits)
+        due, look = self.ranks.first((due, sampler is not None and sampler.due(step)))
+        if look and sampler is not None:
+            sampler.begin(step)
+        if not due:
             return None
         self._measure_at = now + max(MEASURED, (now - self._began) / 100)
         waits, self._waits = self._waits, []
@@ -167,6 +189,12 @@ class Together:
     def loaders(self) -> Any:
         """What loads whole tensors into the model and its optimizer; None twice where these are whole themselves."""
         return (sharded.load_model, sharded.load_optimizer) if self.strategy == "fsdp" else (None, None)
+
+
+def _talk(loop: Loop) -> None:
+    """From here on the processes tell each other something: that is to be seen where this step is looked at."""
+    if isinstance(loop, Shadow):
+        loop.watch.switch(loop.talk)
 
 
 def _counted(loss: Tensor, part: Count) -> Tensor:

@@ -40,16 +40,17 @@ class Layers:
             if p.dim() > 1 and not isinstance(kinds[name], _NO_UNITS)
         ]
         self._silent: deque[Tensor] = deque(maxlen=REMEMBERED)  # for each sample, which units had no gradient
+        self._units = [0] * len(self.names)  # that were looked at
         self._before: list[Tensor] = []
         self._found: dict[str, Tensor] = {}
 
     def gradients(self, gradients: list[Tensor | None]) -> None:
         """Look at these, one for each parameter."""
-        there = [(i, _dense(g)) for i, g in enumerate(gradients) if g is not None]
-        self._found = {
-            "gradient": self._joined([(i, n) for (i, _), n in zip(there, _norms([g for _, g in there]), strict=True)])
-        }
-        self._units({id(self._parameters[i]): g for i, g in there})
+        self._found = {}
+        there = [(i, self._here(g)) for i, g in enumerate(gradients) if g is not None]
+        norms = _norms([g for _, g in there])
+        self._found["gradient"] = self._joined([(i, norm) for (i, _), norm in zip(there, norms, strict=True)])
+        self._count_silent({id(self._parameters[i]): g for i, g in there})
 
     def look(self) -> None:
         """Before a step: look at the gradients that stand in the parameters, and remember the weights."""
@@ -64,17 +65,21 @@ class Layers:
 
     def before(self) -> None:
         """Remember the weights as they are before a step."""
-        self._before = [_some(p).clone() for p in self._parameters]
+        self._before = [_some(self._here(p)).clone() for p in self._parameters]
 
     def after(self) -> None:
         """Compare them with what they are after it."""
-        now, old = [_some(p) for p in self._parameters], self._before
-        every = [p.numel() / max(1, len(some)) for p, some in zip(self._parameters, now, strict=True)]
+        here = [self._here(p) for p in self._parameters]
+        now, old = [_some(p) for p in here], self._before
+        every = [p.numel() / max(1, len(some)) for p, some in zip(here, now, strict=True)]
         changes = [after - before for after, before in zip(now, old, strict=True)]
         for name, parts in (("weight", old), ("change", changes)):
             norms = [norm * math.sqrt(each) for norm, each in zip(_norms(parts), every, strict=True)]
             self._found[name] = self._joined(list(enumerate(norms)))
         self._before = []
+
+    def finish(self) -> None:
+        """After the step, whatever became of looking at it: put together what several processes have found."""
 
     def read(self) -> dict[str, tuple[float, ...]]:
         """The columns of a sample. Waits for the device."""
@@ -84,8 +89,13 @@ class Layers:
         unknown = [math.nan] * len(self.names)
         weight, change = rows.get("weight", unknown), rows.get("change", unknown)
         ratio = [c / w if w else math.inf if c else math.nan for c, w in zip(change, weight, strict=True)]
-        columns = {"gradient": rows["gradient"], "weight": weight, "ratio": ratio, "silent": rows.get("silent", unknown)}
+        silent = [n / of if of else math.nan for n, of in zip(rows.get("silent", unknown), self._units, strict=True)]
+        columns = {"gradient": rows["gradient"], "weight": weight, "ratio": ratio, "silent": silent}
         return {name: tuple(_short(value) for value in values) for name, values in columns.items()}
+
+    def _here(self, tensor: Tensor) -> Tensor:
+        """Of a parameter or a gradient what this process holds, without its graph."""
+        return tensor.coalesce()._values() if tensor.is_sparse else tensor.detach()
 
     def _joined(self, norms: list[tuple[int, Tensor]]) -> Tensor:
         """From the norms of single parameters those of the layers; NaN where there is none."""
@@ -97,33 +107,29 @@ class Layers:
             [missing if not few else few[0].float() if len(few) == 1 else torch.stack(few).float().norm() for few in of]
         )
 
-    def _units(self, gradients: dict[int, Tensor]) -> None:
-        """Which share of a layer's units has had no gradient in the last samples. A unit is a row of the weights."""
-        there = [(i, gradients[id(p)], turned) for i, p, turned in self._with_units if id(p) in gradients]
+    def _count_silent(self, gradients: dict[int, Tensor]) -> None:
+        """How many of a layer's units have had no gradient in the last samples. A unit is a row of the weights."""
+        there = [(i, p, turned) for i, p, turned in self._with_units if id(p) in gradients]
+        self._units = [0] * len(self.names)
         if not there:
             return
-        rows = [(gradient.transpose(0, 1) if turned else gradient).flatten(1) for _, gradient, turned in there]
+        found = [(gradients[id(p)], turned) for _, p, turned in there]
+        rows = [(gradient.transpose(0, 1) if turned else gradient).flatten(1) for gradient, turned in found]
         silent = torch.cat([torch.linalg.vector_norm(row, math.inf, dim=1) == 0 for row in rows])
         if self._silent and len(self._silent[0]) != len(silent):
             self._silent.clear()  # other layers are trained than before
         self._silent.append(silent)
         always = torch.stack(tuple(self._silent)).all(0)
-        shares = torch.full((len(self.names),), math.nan, device=silent.device)
-        held: dict[int, list[Tensor]] = {}
-        for (i, _, _), part in zip(there, always.split([len(row) for row in rows]), strict=True):
-            held.setdefault(i, []).append(part)
-        for i, parts in held.items():
-            shares[i] = torch.cat(parts).float().mean()
-        self._found["silent"] = shares
+        counts = torch.zeros(len(self.names), device=silent.device)
+        for (i, p, turned), part in zip(there, always.split([len(row) for row in rows]), strict=True):
+            counts[i] += part.sum()
+            self._units[i] += p.shape[int(turned)]
+        self._found["silent"] = counts
 
 
-def _dense(gradient: Tensor) -> Tensor:
-    return gradient.coalesce()._values() if gradient.is_sparse else gradient.detach()
-
-
-def _some(parameter: Tensor) -> Tensor:
-    """Equally spaced elements of a parameter, as many as are to be compared; all, where they are few."""
-    flat = parameter.detach().reshape(-1)
+def _some(tensor: Tensor) -> Tensor:
+    """Equally spaced elements of a tensor, as many as are to be compared; all, where they are few."""
+    flat = tensor.reshape(-1)
     return flat[:: -(-len(flat) // ELEMENTS)] if len(flat) > ELEMENTS else flat
 
 

@@ -4,7 +4,8 @@ What is looked at is a step of the training itself, taken by `Shadow`: the very 
 and a look at gradients and weights. So the run is the same to the last bit, looked at or not. Where a compiled function takes
 whole steps there is nothing to stand between: there a batch is put through the model once more, beside the training.
 
-A look is taken at most once in 16 steps, and so seldom that looking costs at most a hundredth of the time.
+A look is taken at most once in 16 steps, and so seldom that looking costs at most a hundredth of the time. Where several
+processes train, all look at the same step, when the first one's clock has come to it.
 """
 
 from __future__ import annotations
@@ -37,6 +38,7 @@ SECONDS = 0.5  # likewise
 SHARE = 0.01  # of the time that looking may take
 FIRST = 4  # steps before the first look: in them memory is taken and state is made
 SETTLE = 3  # steps between a look at the world, for which the device was waited for, and one at a step
+OF_A_STEP = ("forward", "loss", "backward", "all-reduce", "clip", "step")  # the phases that are seen in one
 GROWTH = 1.05  # of the run between two samples that are for the journal: some 150 in ten hours
 
 
@@ -46,6 +48,7 @@ class Shadow(Loop):
 
     watch: Watch
     look: Callable[[], None]  # at the gradients, and at the weights before the step
+    talk: str  # the phase in which several processes tell each other what they found
 
     def clip(self, taken: Taken) -> None:
         self.watch.switch("look")
@@ -59,8 +62,8 @@ class Shadow(Loop):
 class _Hands:
     """The hands of `loop` under a watch."""
 
-    def __init__(self, loop: Loop, watch: Watch) -> None:
-        self._loop, self._hands, self._watch = loop, loop.hands, watch
+    def __init__(self, loop: Loop, watch: Watch, after: str) -> None:
+        self._loop, self._hands, self._watch, self._after = loop, loop.hands, watch, after
 
     def __getattr__(self, name: str) -> Any:
         return getattr(self._hands, name)
@@ -83,7 +86,7 @@ class _Hands:
     def backward(self, loss: Any) -> None:
         self._watch.switch("backward")
         self._hands.backward(loss)
-        self._watch.switch("clip")
+        self._watch.switch(self._after)
 
     def update(self) -> None:
         self._watch.switch("step")
@@ -93,7 +96,8 @@ class _Hands:
 class Sampler:
     """Looks at a step of `loop` where one is due. `train` is what it trains on.
 
-    `report` is to be asked between steps; `halt` is the step after which it is to be asked at once.
+    `report` is to be asked between steps; `halt` is the step after which it is to be asked at once. Of several processes all
+    are to `begin` a look at the same step, where it is `due` on the first one.
     """
 
     def __init__(
@@ -106,6 +110,7 @@ class Sampler:
     ) -> None:
         self.loop, self._whole, self._device, self._say, self._train = loop, whole, device, say, train
         self.halt = math.inf
+        self._made = Layers if loop.together is None else loop.together.layers
         self._layers: Layers | None = None
         self._blind = False  # whether looking at layers has failed
         self._plain = FIRST  # steps to be taken before the one that is looked at
@@ -132,13 +137,21 @@ class Sampler:
             return taken
         began = time.perf_counter()
         watch = self._watch = self._watch or Watch(self._device)
+        shadow = self._shadow(watch)
         watch.switch("step")
-        taken = take(self._shadow(watch), window)
+        hooks = self._last_gradient(watch) if shadow.talk == "all-reduce" else []
+        try:
+            taken = take(shadow, window)
+        finally:
+            for hook in hooks:
+                hook.remove()
         watch.switch("look")
         if taken.refused:  # it changed nothing: another one
             self._arm()
             return taken
         self._try(lambda layers: layers.after())
+        if self._layers is not None:
+            self._layers.finish()
         watch.switch("end")
         self._taken = True
         of_step = sum(seconds for phase, seconds in watch.of_host().items() if phase not in ("data", "look"))
@@ -156,16 +169,25 @@ class Sampler:
             if whole:
                 self.loop.sampled = None
         found = self._told(step, pace) if self._taken else None
-        idle = not self._taken and self.loop.sampled is None and self.halt == math.inf
-        if idle and step >= self._from and time.perf_counter() >= self._next:
-            if not whole:
-                self._arm()
-            elif self._whole is not None and self._whole.latest is not None:
-                self._cost, self._watch, self.halt = 0.0, None, step + 1
-                self._timed(self._beside)
+        if self.loop.together is None and self.due(step):
+            self.begin(step)
         return found
 
+    def due(self, step: int) -> bool:
+        """Whether it is time for another look, after `step` steps."""
+        idle = not self._taken and self.loop.sampled is None and self.halt == math.inf
+        return idle and step >= self._from and time.perf_counter() >= self._next
+
+    def begin(self, step: int) -> None:
+        """Make the next look ready."""
+        if self._whole is None or not self._whole.active:
+            self._arm()
+        elif self._whole.latest is not None:
+            self._cost, self._watch, self.halt = 0.0, None, step + 1
+            self._timed(self._beside)
+
     def _arm(self) -> None:
+        self._taken = False  # one that nobody has told of yet, as the device is still at it, is left out
         self._plain, self._watch, self.loop.sampled = SETTLE, None, self.step
 
     def _told(self, step: int, pace: Pace) -> Sampled | None:
@@ -184,7 +206,7 @@ class Sampler:
         if self._watch is None:
             seconds["step"] = max(0.0, each - loading)
         else:
-            seconds |= {name: parts[name] for name in ("forward", "loss", "backward", "clip", "step") if name in parts}
+            seconds |= {name: parts[name] for name in OF_A_STEP if name in parts}
             seconds["other"] = max(0.0, each - sum(seconds.values()))
         if pace.validating_seconds:
             seconds["validation"] = pace.validating_seconds / max(1, pace.train_steps)
@@ -200,7 +222,7 @@ class Sampler:
         return Sampled(step=step, each=each, seconds=seconds, whole=self._watch is None, cost=cost, kept=kept, **columns)
 
     def _shadow(self, watch: Watch) -> Shadow:
-        loop, looked = self.loop, False
+        loop, looked, together = self.loop, False, self.loop.together
 
         def model(inputs: Any) -> Any:
             watch.switch("forward")
@@ -215,9 +237,19 @@ class Sampler:
                 self._try(Layers.look)
 
         values = {item.name: getattr(loop, item.name) for item in dataclasses.fields(Loop) if item.init}
-        shadow = Shadow(**{**values, "model": model}, watch=watch, look=look)
-        shadow.hands = _Hands(loop, watch)  # type: ignore[assignment]
+        apart = together is not None and together.apart
+        shadow = Shadow(**{**values, "model": model}, watch=watch, look=look, talk="all-reduce" if apart else "clip")
+        shadow.hands = _Hands(loop, watch, shadow.talk)  # type: ignore[assignment]
         return shadow
+
+    def _last_gradient(self, watch: Watch) -> list[Any]:
+        """When the last gradient is there, backward only waits for those of the other processes."""
+
+        def there(_: Tensor) -> None:
+            watch.switch_anew("all-reduce")
+
+        asked = (p for p in self.loop.module.parameters() if p.requires_grad)
+        return [p.register_post_accumulate_grad_hook(there) for p in asked]
 
     def _beside(self, layers: Layers) -> None:
         """Forward and backward once more, of a batch that the compiled function has seen; nothing of it stays."""
@@ -246,7 +278,7 @@ class Sampler:
         if self._blind:
             return
         try:
-            self._layers = self._layers or Layers(self.loop.module)
+            self._layers = self._layers or self._made(self.loop.module)
             look(self._layers)
         except Exception as error:
             self._blind = True

@@ -27,6 +27,12 @@ class Watch:
             torch.mps.synchronize()
         self._marks.append((phase, time.perf_counter(), mark))
 
+    def switch_anew(self, phase: str) -> None:
+        """From here on it is this phase, and what was said of it just before does not count: the last time it is said does."""
+        if self._marks and self._marks[-1][0] == phase:
+            self._marks.pop()
+        self.switch(phase)
+
     def seconds(self) -> dict[str, float] | None:
         """By phase, the last one left out: it ends nowhere. None while the device is still at it."""
         if self._marks and self._marks[-1][2] is not None and not self._marks[-1][2].query():

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import faulthandler
 import json
+import math
 import os
 import sys
 from pathlib import Path
@@ -19,7 +20,8 @@ from torch.utils.data import DataLoader, TensorDataset
 
 from engine import EpochEnded, Progress, Recipe, Trainer
 from engine.changes import Change
-from engine.events import RunPaused, SettingChanged, Trained, Validated
+from engine.events import RunPaused, Sampled, SettingChanged, Trained, Validated, to_dict
+from engine.execution import sampled
 
 Data = tuple[Tensor, Tensor]
 DEVICE = os.environ.get("EPOCHAL_TEST_DEVICE", "cpu")  # "cuda": each rank has a GPU of its own
@@ -74,6 +76,8 @@ def fit(trainer: Trainer) -> dict[str, Any]:
     """Losses of all steps, each epoch's row, how it ended and the weights."""
     losses: list[float] = []
     seen: list[Any] = []
+    looked: list[Sampled] = []
+    trainer.on(Sampled, looked.append)
     trainer.on(Trained, lambda event: losses.extend(event.loss))
     trainer.on(RunPaused, lambda event: seen.append(["paused", event.step]))
     trainer.on(Validated, lambda event: seen.append(["validated", event.step, event.metrics["val/loss"]]))
@@ -86,11 +90,26 @@ def fit(trainer: Trainer) -> dict[str, Any]:
     weights = torch.cat([tensor.flatten() for tensor in held.values()]).tolist()
     rows = [{key: value for key, value in row.items() if key != "seconds"} for row in result.history]
     ended = {"state": result.state, "reason": result.reason, "step": trainer.step}
-    return {**ended, "losses": losses, "rows": rows, "weights": weights, "seen": seen, "draw": torch.rand(()).item()}
+    looks = {"looked": [event.step for event in looked], "look": to_dict(looked[0]) if looked else {}}
+    return {**ended, **looks, "losses": losses, "rows": rows, "weights": weights, "seen": seen, "draw": torch.rand(()).item()}
 
 
 def classes(folder: Path) -> dict[str, Any]:
     return fit(Trainer(**parts(model(), weighted()), train=digits()))
+
+
+def unlooked(folder: Path) -> dict[str, Any]:
+    return fit(Trainer(**parts(model(), weighted()), train=digits(), health=False))
+
+
+def looked(folder: Path) -> dict[str, Any]:
+    """Looks whenever anybody asks, which is at each epoch's end at least."""
+    usual = {name: getattr(sampled, name) for name in ("STEPS", "SECONDS", "SHARE", "SETTLE")}
+    try:
+        vars(sampled).update(STEPS=1, SECONDS=0.0, SHARE=math.inf, SETTLE=1)
+        return classes(folder)
+    finally:
+        vars(sampled).update(usual)
 
 
 def accumulated(folder: Path) -> dict[str, Any]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 import os
 import re
 import shutil
@@ -24,6 +25,8 @@ from tests.engine import plain, ranks
 Seen = list[dict[str, Any]]  # of each rank
 TWO = (
     "classes",
+    "looked",
+    "unlooked",
     "accumulated",
     "sharded",
     "regression",
@@ -119,6 +122,56 @@ def test_sharded_weights_are_those_of_one_process(two: Any, folder: Path) -> Non
     momentum = {name: optimizer.state[tensor]["momentum_buffer"] for name, tensor in net.named_parameters()}
     for name, tensor in momentum.items():
         assert saved.tensors["optimizer"][f"{name}/momentum_buffer"].flatten().tolist() == close(tensor.flatten().tolist())
+
+
+class Looked(torch.optim.SGD):
+    """Notes at its fifth step what there is to be seen of each layer."""
+
+    def __init__(self, net: nn.Module, clip: float = math.inf) -> None:
+        super().__init__(net.parameters(), lr=0.1, momentum=0.9)
+        self.net, self.clip, self.steps = net, clip, 0
+        self.found: dict[str, Any] = {}
+
+    def step(self, closure: Any = None) -> None:  # type: ignore[override]
+        layers: list[Any] = [part for part in self.net.modules() if isinstance(part, nn.Linear)]
+
+        def norms(tensors: Callable[[nn.Module], list[torch.Tensor]]) -> list[float]:
+            return [float(torch.cat([tensor.flatten() for tensor in tensors(layer)]).norm()) for layer in layers]
+
+        gradients = norms(lambda layer: [p.grad for p in layer.parameters() if p.grad is not None])
+        silent = [float((layer.weight.grad == 0).all(1).double().mean()) for layer in layers]
+        old = {id(p): p.detach().clone() for p in self.net.parameters()}
+        nn.utils.clip_grad_norm_(self.net.parameters(), self.clip)
+        super().step()
+        self.steps += 1
+        if self.steps == 5:
+            weights = norms(lambda layer: [old[id(p)] for p in layer.parameters()])
+            changes = norms(lambda layer: [p.detach() - old[id(p)] for p in layer.parameters()])
+            ratios = [change / weight for change, weight in zip(changes, weights, strict=True)]
+            self.found = {"gradient": gradients, "weight": weights, "ratio": ratios, "silent": silent}
+
+
+@pytest.mark.parametrize(("case", "kind", "clip"), [("accumulated", nn.Sequential, math.inf), ("sharded", ranks.Blocks, 0.5)])
+def test_layers_are_looked_at_as_those_of_one_process(two: Any, case: str, kind: type[nn.Module], clip: float) -> None:
+    net = ranks.model(kind)
+    optimizer = Looked(net, clip)
+    plain.train(net, ranks.weighted(), optimizer, ranks.digits(), epochs=2, batch_size=3 * ranks.BATCH)
+    assert any(0 < share < 1 for share in optimizer.found["silent"])
+    for seen in two(case):
+        look = seen["look"]
+        for name, column in optimizer.found.items():
+            assert look[name] == pytest.approx(column, rel=1e-3), name
+        assert look["sizes"] == [sum(p.numel() for p in part.parameters()) for part in net.modules() if type(part) is nn.Linear]
+        assert {"forward", "loss", "backward", "clip", "step"} <= look["seconds"].keys()
+        assert ("all-reduce" in look["seconds"]) == (case == "accumulated")  # shards come and go in all phases
+
+
+def test_all_look_at_the_same_steps_and_change_nothing(two: Any) -> None:
+    first, second = two("looked")
+    assert len(first["looked"]) >= 2 and first["looked"] == second["looked"]
+    for looked, unlooked in zip(two("looked"), two("unlooked"), strict=True):
+        assert not unlooked["looked"]
+        assert looked["losses"] == unlooked["losses"] and looked["weights"] == unlooked["weights"]  # to the last bit
 
 
 def test_validation_counts_every_sample_once(two: Any) -> None:

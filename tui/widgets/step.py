@@ -80,6 +80,4 @@ def _why_none(history: History) -> str:
     """What is to be said where no step was looked at."""
     now = history.progress
     early = history.ended is None and (now is None or now.step < EARLY)
-    if history.started is not None and history.started.processes > 1:
-        return " the ranks are measured soon" if early else " the ranks were not measured"
     return " the first is looked at soon" if early else " no step is looked at in this run"
