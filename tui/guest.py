@@ -7,9 +7,8 @@ import os
 import signal
 from typing import TYPE_CHECKING
 
-from textual.app import App
-
 from tui.driver import LastingDriver
+from tui.in_order import InOrder
 from tui.launch import SCREEN, Launcher
 from tui.terminal import Terminal
 
@@ -17,7 +16,7 @@ if TYPE_CHECKING:
     from tui.session import Session
 
 
-class Guest(App[str]):
+class Guest(InOrder):
     """Leaves on a hang-up or a signal, after which the training goes on or stops; gives the shell the screen by Ctrl-Z."""
 
     def __init__(self, terminal: Terminal | None, launcher: Launcher | None) -> None:

@@ -79,15 +79,15 @@ KEYS: tuple[Key, ...] = (
     Key("field-previous", "up", "↑", "Previous field", "", ("form",), "app.focus_previous", palette=False),
     Key(
         "group-next",
-        "right_square_bracket",
+        "right_square_bracket,pagedown",
         "] [",
         "Next, previous group",
-        "from Data to Model to Loss …",
+        "from Data to Model …; in a text PgDn PgUp",
         ("form",),
         "group(1)",
         palette=False,
     ),
-    Key("group-previous", "left_square_bracket", "[", "Previous group", "", ("form",), "group(-1)", palette=False),
+    Key("group-previous", "left_square_bracket,pageup", "[", "Previous group", "", ("form",), "group(-1)", palette=False),
     Key("default", "backspace", "⌫", "Back to the default", "outside text fields", ("form",), "default", palette=False),
     Key(
         "leave",

@@ -48,6 +48,17 @@ async def test_a_mistake_is_a_sentence_and_nothing_is_asked(engine: ScriptedEngi
         assert console.session is not None and console.session.control.take_changes() == ()
 
 
+async def test_what_is_confirmed_after_the_end_is_not_promised(engine: ScriptedEngine, console: Console):
+    async with console.run_test(size=(80, 24)) as pilot:
+        await opened(console, pilot)
+        assert console.session is not None
+        engine.finish.set()
+        await until(lambda: console.session.history.ended is not None)
+        await pilot.press("enter")
+        await until(lambda: any("nothing was changed" in note.message for note in console._notifications))
+        assert not console.session.control.take_changes()
+
+
 async def test_a_field_of_the_list_comes_with_its_value(engine: ScriptedEngine, console: Console):
     async with console.run_test(size=(80, 24)) as pilot:
         screen = await opened(console, pilot)

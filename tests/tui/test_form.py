@@ -173,8 +173,18 @@ async def test_the_filter_leaves_matching_rows(console: Console):
 async def test_the_filter_says_when_nothing_matches(console: Console):
     async with console.run_test(size=(80, 24)) as pilot:
         await ready(console)
-        await pilot.press("slash", *"zzz")
+        await pilot.press("slash")
+        place = console.form.query_one("#filter").region
+        await pilot.press(*"zzz")
         assert "'zzz'" in banner(console)
+        assert console.form.query_one("#filter").region == place, "what is typed stays where it is"
+
+
+async def test_enter_in_the_filter_goes_to_a_group_that_matches(console: Console):
+    async with console.run_test(size=(80, 24)) as pilot:
+        await ready(console)
+        await pilot.press("slash", *"optimizer.n", "enter")
+        assert console.form.line("optimizer.name").has_focus_within
 
 
 async def test_arrows_and_brackets_go_through_the_form(console: Console):
@@ -188,6 +198,9 @@ async def test_arrows_and_brackets_go_through_the_form(console: Console):
         assert console.form.line("model.name").has_focus_within
         await pilot.press("left_square_bracket", "up")
         assert console.form.line("seed").has_focus_within
+        await pilot.press("pagedown")
+        assert console.form.line("data.name").has_focus_within, "out of a text, which would take a bracket"
+        assert console.form.model.values.get("seed", 0) == 0
 
 
 async def test_yes_and_no_and_back_to_the_default(console: Console):

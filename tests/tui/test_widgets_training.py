@@ -1,8 +1,10 @@
 """The panes of a run, drawn from scripted histories and read from the screen."""
 
+import contextlib
 import math
 
 import pytest
+from textual.actions import SkipAction
 from textual.app import App, ComposeResult
 from textual.containers import Vertical
 
@@ -348,6 +350,28 @@ class TestEpochLog:
             await pilot.press("end")
             await grow(26, 27)
             assert " 27 " in screen_lines(app)[-2]
+
+    @pytest.mark.parametrize("laid_out", [True, False])
+    async def test_home_holds_where_an_epoch_comes_in_before_the_next_frame(self, laid_out):
+        app = self.app()
+        async with app.run_test(size=(80, 10)) as pilot:
+            log, history = app.query_one(EpochLog), scripted.history_of(scripted.started(40))
+            if not laid_out:  # a tab that was not looked at yet
+                await log.remove()
+                log = EpochLog()
+                log.display = False
+                await app.mount(log)
+                log.display = True
+            for epoch in range(1, 31):
+                for event in scripted.epoch_events(epoch, scripted.random.Random(1)):
+                    history.apply(event)
+                if epoch == 25:
+                    log.show(history)
+                    with contextlib.suppress(SkipAction):
+                        log.action_scroll_home()
+            log.show(history)
+            await pilot.pause()
+            assert " 1 " in screen_lines(app)[2]
 
     async def test_another_history_begins_anew(self):
         app = self.app()

@@ -351,5 +351,5 @@ class Group(Vertical):
             await each
         if refocus:
             self.heading.focus_editor()
-        elif keep and focused in self.rows and not self.rows[focused].has_focus_within:
+        elif keep and focused in self.rows and self.rows[focused] is not old[focused]:  # else the person may have gone on
             self.rows[focused].focus_editor()

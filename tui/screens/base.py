@@ -57,6 +57,7 @@ class Base(Still[None]):
     NAME: ClassVar[str] = ""
     AUTO_FOCUS = ""
     BINDINGS: ClassVar[list[BindingType]] = []
+    takes_keys = True  # False: they wait
 
     @property
     def console_app(self) -> Console:

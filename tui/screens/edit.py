@@ -50,7 +50,7 @@ class EditScreen(Dialog[tuple[Change, ...]]):
     def _line(self, field: str) -> Content:
         value = self._now[field]
         said = rate if field == "optimizer.lr" else number
-        shown = "none" if value is None else f"{value:,.0f}" if FIELDS[field].whole else said(value)
+        shown = "none" if value is None else f"{value:,.0f}" if FIELDS[field].whole or not value else said(value)
         also = f"   but at most {self._most:,} steps" if field == "training.epochs" and self._most else ""
         return Content.assemble(f"{field:<26}", (f"{shown:>9}", "bold"), (also, "$text-muted"))
 

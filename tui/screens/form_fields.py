@@ -44,11 +44,12 @@ class FormFields(Base):
         self._edited_since = False  # since a run was started with it or its recipe was filled in
         self._of: Mapping[str, Any] = {}  # the recipe of that run
         self.complete = False  # whether all fields are there
+        self.takes_keys = False  # until there are fields that they could go to
 
     def compose(self) -> ComposeResult:
         yield Static(id="title", markup=False)
-        yield Static(id="banner", markup=False)
         yield Input(placeholder="part of a key or its help; Esc shows all", compact=True, id="filter")
+        yield Static(id="banner", markup=False)  # below the filter: where nothing is found, what is typed stays in its place
         with Horizontal(id="body"):
             with Fields(id="fields"):
                 yield Sketch(self.model)
@@ -81,6 +82,8 @@ class FormFields(Base):
             await fields.remove_children(
                 [child for child in fields.children if not isinstance(child, Group) or child.model is not self.model]
             )
+        self.takes_keys = True
+        self.app.call_later(self.console_app.go_on)
 
     # torch
 
@@ -318,7 +321,9 @@ class FormFields(Base):
 
     @on(Input.Submitted, "#filter")
     def _filtered(self) -> None:
-        first = next((row for row in self.query(Row) if row.display and row.query_ancestor(Group).display), None)
+        text = self.query_one("#filter", Input).value.strip().lower()
+        found = (line for group in self.query(Group) if group.display for line in group.query(Line))
+        first = next((line for line in found if line.display and line.matches(text) and line.query(".editor")), None)
         if first is not None:
             first.focus_editor()
 

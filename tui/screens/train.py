@@ -319,6 +319,9 @@ class TrainScreen(AfterKeys, ChartKeys, Arranging):
         self.app.push_screen(ScriptScreen(self.console_app.engine, self.shown.values, where, command, note))
 
     def _change(self, control: Control | Remote, changes: tuple[Change, ...]) -> None:
+        if changes and self.shown.history.ended is not None:
+            self.notify("the run ended meanwhile: nothing was changed", severity="warning")
+            return
         for change in changes:
             control.change(change)
         if changes:

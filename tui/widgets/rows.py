@@ -202,7 +202,20 @@ class Rows(ScrollView):
     def _keep_end(self) -> None:
         """Scroll to the end, unless the person scrolled away from it."""
         if self.follow and self._at_end:
-            self.scroll_end(animate=False, immediate=True, force=True, x_axis=False)
+            self.scroll_end(force=True, x_axis=False)
+
+    def scroll_to(self, x: float | None = None, y: float | None = None, **how: Any) -> None:
+        """Where a person goes, at once: a row that comes in on the way there would follow the end instead."""
+        super().scroll_to(x, y, **{**how, "animate": False, "immediate": True})
+
+    def scroll_end(self, **how: Any) -> None:
+        """The end, at once: it would be another one by the time that the way there is gone."""
+        super().scroll_end(**{**how, "animate": False, "immediate": True})
+
+    def action_scroll_home(self) -> None:
+        """The first row, also of a pane that is about to be laid out for the first time."""
+        self._at_end = self._at_end and bool(self.container_size)
+        super().action_scroll_home()
 
     def watch_scroll_y(self, old_value: float, new_value: float) -> None:
         super().watch_scroll_y(old_value, new_value)
