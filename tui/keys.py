@@ -82,7 +82,7 @@ KEYS: tuple[Key, ...] = (
         "right_square_bracket,pagedown",
         "] [",
         "Next, previous group",
-        "from Data to Model …; in a text PgDn PgUp",
+        "Data, Model, …; from a text: PgDn",
         ("form",),
         "group(1)",
         palette=False,

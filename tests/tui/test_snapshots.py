@@ -234,7 +234,7 @@ STORIES: dict[str, tuple[Opening, Steps]] = {
             ("runs-delete", ("escape", "down", "D")),
             ("runs-compare", ("escape", "space", "space", "c")),
             ("runs-overlay", ("escape", "escape", "up", "up", "space", "down", "space", "v")),
-            ("runs-filter", ("escape", "escape", "escape", "slash", "i", "r", "i", "s")),
+            ("runs-filter", ("escape", "escape", "slash", "i", "r", "i", "s")),
         ),
     ),
     "no-runs": (form, (("runs-empty", ("a",)),)),
