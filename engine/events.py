@@ -183,6 +183,7 @@ class Logged(Event):
     low: Mapping[str, tuple[float, ...]] = field(default_factory=dict)
     high: Mapping[str, tuple[float, ...]] = field(default_factory=dict)
     best: Mapping[str, float] = field(default_factory=dict)
+    epoch_from: int = 1  # what the loop counts its epochs from; `epoch` is counted from 1
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -19,6 +19,7 @@ from engine.events import Message
 from engine.history import History
 from engine.run import control_file, files, strict_json
 from engine.run.about import CONFIG, about, as_config
+from engine.run.about import config as config_of
 from engine.run.journal import Journal
 from engine.run.lock import Lock
 from engine.run.machine import environment as this_environment
@@ -121,7 +122,7 @@ class Run:
     def _logging(self) -> Live:
         live = self._live
         if live is None:
-            raise RunError(f"{self.name} can't be logged to: only the run that Run.create has just made can")
+            raise RunError(f"{self.name} can't be logged to: only the run that Run.create or Run.resume has just given can")
         if live.ended:
             raise RunError(f"{self.name} has ended: nothing can be logged any more")
         return live
@@ -244,6 +245,46 @@ class Run:
             raise RunError(f"can't make a run directory in {root}: {error.strerror}") from error
         if plan is not None:
             run._live = Live(run, plan)
+        return run
+
+    @staticmethod
+    def resume(
+        which: Path | str,
+        step: int | None = None,
+        *,
+        root: Path | str | None = None,
+        epochs: int | None = None,
+        steps: int | None = None,
+        track: Track | None = None,
+    ) -> Run:
+        """Go on with the run of a loop of your own, `which` and `root` as `open` takes them, after `step`: that of the
+        checkpoint your loop goes on from. Left out, after the last one.
+
+        What was logged later is dropped. Epochs go on being counted as they were; an epoch that was cut short gets its row
+        from what comes now. epochs, steps: how many there will be in all, where that is another number than before. track: who
+        else is told, as in `create`. RunError for a run with a recipe (that is for `Trainer.resume`), one at work, a step that
+        it never had.
+        """
+        from engine.track.again import earlier
+        from engine.track.live import Live, Plan
+
+        run = Run.open(which, root)
+        before = earlier(run, step)
+        run.refuse_if_training()
+        began = before.started
+        run._live = Live(
+            run,
+            Plan(
+                name=began.name,
+                epochs=epochs or began.epochs or None,
+                steps=steps or began.total_steps,
+                monitor=began.monitor,
+                mode=began.mode,
+                config=config_of(run.path),
+                track=track,
+                earlier=before,
+            ),
+        )
         return run
 
     @staticmethod

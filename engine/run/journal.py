@@ -5,14 +5,16 @@ from __future__ import annotations
 import dataclasses
 import json
 import os
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from pathlib import Path
+from typing import Any
 
 from engine.errors import plain
 from engine.events import (
     CheckpointWritten,
     EpochEnded,
     Event,
+    Logged,
     Message,
     Rewound,
     RunEnded,
@@ -100,9 +102,9 @@ class Journal:
         epochs: how many had ended at that checkpoint; it may be from before the validation after an epoch's last step.
         validates: whether it is from before a validation after its step in the middle of an epoch.
 
-        Points of `Trained` stay up to `step` (one that covers more goes), events about a step up to `step`, epochs up to
-        `epochs`, every `RunStarted`, `SettingChanged` and `Rewound`, no `RunEnded`. Lines about no step stay where they stand
-        before the checkpoint.
+        Points of `Trained` and `Logged` stay up to `step` (one that covers more goes), events about a step up to `step`,
+        epochs up to `epochs`, every `RunStarted`, `SettingChanged` and `Rewound`, no `RunEnded`. Lines about no step stay
+        where they stand before the checkpoint.
         """
         self.close()
         lines = list(_lines(self.path))
@@ -116,8 +118,8 @@ class Journal:
                     continue
                 case Validated() if validates and item.step == step:
                     continue
-                case Trained() if item.step > step:
-                    cut = _cut(item, step)
+                case Trained() | Logged() if item.step > step:
+                    cut = _cut(item, step) if isinstance(item, Trained) else _cut_logged(item, step)
                     if cut is not None:
                         kept.append(_line(cut))
                 case RunStarted() | SettingChanged() | Rewound():  # what was decided is decided
@@ -212,3 +214,18 @@ def _cut(event: Trained, step: int) -> Trained | None:
         lr=event.lr[:points],
         norm=event.norm[:points],
     )
+
+
+def _cut_logged(event: Logged, step: int) -> Logged | None:
+    """The points that end at `step` or before."""
+    counts = {name: sum(each <= step for each in steps) for name, steps in event.steps.items()}
+
+    def cut(columns: Mapping[str, tuple[Any, ...]]) -> dict[str, tuple[Any, ...]]:
+        return {name: values[: counts[name]] for name, values in columns.items() if counts[name]}
+
+    steps, best = cut(event.steps), event.best if event.best and event.best["step"] <= step else {}
+    if not steps and not best:
+        return None
+    values, low, high = cut(event.values), cut(event.low), cut(event.high)
+    last = max((column[-1] for column in steps.values()), default=step)
+    return dataclasses.replace(event, step=last, steps=steps, values=values, low=low, high=high, best=best)

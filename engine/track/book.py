@@ -5,10 +5,14 @@ from __future__ import annotations
 import math
 import time as clock
 from collections.abc import Callable, Mapping
+from typing import TYPE_CHECKING
 
 from engine.events import EpochEnded, Event, Logged
 from engine.history import Point
 from engine.track.names import canonical
+
+if TYPE_CHECKING:
+    from engine.track.again import Earlier
 
 POINTS = 10_000  # of one metric, roughly: from then on each stands for twice as many values, and again when those are as many
 
@@ -37,6 +41,18 @@ class Book:
         self._shift = 0
         self._began: float | None = None  # when the epoch did
         self._now = 0.0
+        self._open: EpochEnded | None = None  # the row of an earlier process, whose epoch may go on
+
+    def go_on(self, earlier: Earlier) -> None:
+        """Where a run of an earlier process stood."""
+        self._open = earlier.open
+        self.step, self.epoch, self.best = earlier.step, earlier.epoch, dict(earlier.best)
+        self.epochs = len(earlier.rows) - (self._open is not None)
+        self.first = earlier.rows[self.epochs - 1].step if self.epochs else 0
+        self._told, self._shift = earlier.epoch > 0, 1 - earlier.epoch_from
+        self._fresh_best = bool(self.best) and not self._told  # it may have been told with what was dropped
+        for name, values in earlier.part.items():
+            self._column(name).count(values)
 
     def add(self, step: int, epoch: float | None, values: Mapping[str, float], seconds: float) -> None:
         """`seconds` are those of a clock that stands while the run does. A broken epoch ("0.4 of them are done") is the one
@@ -48,6 +64,7 @@ class Book:
             self._turn(epoch, seconds)
         if self._began is None:
             self._began = seconds
+        self._open = None  # it goes on
         self.step, self._now = step, seconds
         known = self._known
         for name, value in values.items():
@@ -96,6 +113,7 @@ class Book:
             low={name: tuple(point[2] for point in taken[name]) for name in many},
             high={name: tuple(point[3] for point in taken[name]) for name in many},
             best=best,
+            epoch_from=1 - self._shift,
         )
         return [points, *rows]
 
@@ -123,6 +141,11 @@ class Book:
         rows = {name: row for name, column in self._columns.items() if (row := column.take_row()) is not None}
         rate = self.last("lr")
         metrics = {name: mean if name.startswith("train/") else last for name, (mean, last) in rows.items() if name != "lr"}
+        if self._open is not None:  # it had ended before
+            self._rows.append(self._open)
+            self._open, self._began = None, seconds
+            self.epochs += 1
+            return
         if not metrics:
             return
         best = self._monitor in metrics and self._judge({"epoch": self.epoch, **metrics}, metrics[self._monitor])
@@ -189,6 +212,10 @@ class _Column:
         if self.values:
             self.points.append(_point(self.steps, self.values, 0, len(self.values)))
             self.steps, self.values, self._counted = [], [], 0
+
+    def count(self, values: list[float]) -> None:
+        """These are in the row under way, and in points already."""
+        self._sum, self._count, self.last = sum(values), len(values), values[-1]
 
     def take(self) -> list[Point]:
         points, self.points = self.points, []

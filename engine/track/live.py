@@ -30,6 +30,7 @@ if TYPE_CHECKING:
     from engine.history import History
     from engine.recipe import Track
     from engine.run import Run
+    from engine.track.again import Earlier
 
 SECONDS = 0.25  # between two looks of the thread
 MOST = 10_000  # values that wait for the thread; the one who logs helps it out beyond that
@@ -48,6 +49,7 @@ class Plan:
     mode: str = ""  # "min" or "max"; "": by the metric's name
     config: Mapping[str, Any] = field(default_factory=dict)
     track: Track | None = None
+    earlier: Earlier | None = None  # what the run did before, where it is gone on with
 
     def __post_init__(self) -> None:
         if self.track is not None:
@@ -84,21 +86,26 @@ class Live:
         from engine.run.choose import smaller_is_better
 
         self._begun = True
+        earlier = self._plan.earlier
         warning = self._run.lock.acquire()
-        try:
-            files.write_atomically(self._run.path / CONFIG, strict_json.encode(self._plan.config, indent=1))
-        except OSError as error:
-            raise RunError(f"{self._run.path} can't be written: {error.strerror}") from error
         monitor = canonical(self._plan.monitor)
         mode = self._plan.mode or ("min" if smaller_is_better(monitor) else "max")
         self._book = Book(monitor, mode)
+        try:
+            if earlier is None:
+                files.write_atomically(self._run.path / CONFIG, strict_json.encode(self._plan.config, indent=1))
+            else:
+                self._book.go_on(earlier)
+                earlier.rewind(self._run)
+        except OSError as error:
+            raise RunError(f"{self._run.path} can't be written: {error.strerror}") from error
         self._reporter.on(Event, Recorder(self._run, self._reporter.state).take)
         self._notifier = Notifier.of_user()
         self._notifier.watch(self)
         if self._plan.track is not None:
             attach(self._reporter.on, self._reporter.state, self._run, self._plan.track, self._plan.config)
         self._inbox = Inbox(self._run.path / "control.jsonl")
-        self._start = time.monotonic()
+        self._start = time.monotonic() - (earlier.seconds if earlier else 0.0)
         device, name = _device()
         self._reporter.state(
             RunStarted(
@@ -112,8 +119,8 @@ class Live:
                 steps_per_epoch=None,
                 total_steps=self._plan.steps,
                 parameters=0,
-                step=0,
-                epoch=0,
+                step=self._book.step,
+                epoch=self._book.epochs,
                 monitor=monitor,
                 mode=mode,
             )

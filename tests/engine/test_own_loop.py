@@ -236,7 +236,7 @@ def test_nobody_else_can_go_on_with_it(run: Run, capsys: pytest.CaptureFixture[s
         assert "has no recipe" in capsys.readouterr().err
     with pytest.raises(RunError, match="has ended"):
         run.log(2, {"train/loss": 1.0})
-    with pytest.raises(RunError, match="only the run that Run.create has just made"):
+    with pytest.raises(RunError, match="only the run that Run.create or Run.resume has just given"):
         Run.open(run.path).log(2, {"train/loss": 1.0})
 
 
