@@ -62,7 +62,7 @@ def restore(saved: Saved, parts: Parts, loop: Loop) -> None:
     if loop.scaler is not None and held["scaler"]:
         loop.scaler.load_state_dict(held["scaler"])
     if loop.average is not None:
-        state.load_model(loop.average, tensors.get("average", {}))
+        state.load_model(loop.average, tensors.get("average", {}), load_model)
     rank, others = 0 if loop.together is None else loop.together.ranks.rank, held.get("ranks", [])
     state.set_random_state(others[rank - 1] if 0 < rank <= len(others) else held["random"], parts.device)
     if rank > len(others):  # more processes than there were: draws of its own, which follow from those of the first

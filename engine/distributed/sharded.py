@@ -40,13 +40,10 @@ def strategy_of(plan: Training, parts: Parts) -> str:
         device = parts.device
         room = torch.cuda.get_device_properties(device).total_memory * ROOM if device.type == "cuda" else float("inf")
         strategy = "fsdp" if parts.parameters * BYTES > room else "ddp"
-    if strategy == "fsdp":
-        for field, value in (("precision", plan.precision == "fp16"), ("ema", plan.ema > 0), ("closure", parts.needs_closure)):
-            if value:
-                name = "optimizer.name" if field == "closure" else f"training.{field}"
-                given = type(parts.optimizer).__name__ if field == "closure" else getattr(plan, field)
-                message = f"training.strategy = 'fsdp' does not go with {name} = {given!r}; 'ddp' does"
-                raise RecipeError([Problem("training.strategy", message)])
+    if strategy == "fsdp" and parts.needs_closure:  # torch's makes one vector of all gradients
+        given = type(parts.optimizer).__name__
+        message = f"training.strategy = 'fsdp' does not go with optimizer.name = {given!r}; 'ddp' does"
+        raise RecipeError([Problem("training.strategy", message)])
     return strategy
 
 
@@ -56,13 +53,16 @@ def shared(loop: Loop, parts: Parts, strategy: str, ranks: Ranks) -> nn.Module:
     _normalize_together(parts)
     if strategy == "ddp":
         return DistributedDataParallel(model, find_unused_parameters=_leaves_some_out(loop, parts))
-    for tensor in model.state_dict().values():
-        torch.distributed.broadcast(tensor, 0)
     names = {id(parameter): name for name, parameter in model.named_parameters()}
     mesh = init_device_mesh(device.type, (ranks.count,))
-    for block in _blocks(model):
-        fully_shard(block, mesh=mesh)
-    fully_shard(model, mesh=mesh)
+    for held in (model,) if loop.average is None else (model, loop.average.module):
+        for tensor in held.state_dict().values():
+            torch.distributed.broadcast(tensor, 0)
+        for block in _blocks(held):
+            fully_shard(block, mesh=mesh)
+        fully_shard(held, mesh=mesh)
+    if loop.scaler is not None:  # it asks whether a gradient overflowed on any rank, which a fused step would not
+        parts.optimizer._step_supports_amp_scaling = False  # type: ignore[attr-defined]
     parameters = dict(model.named_parameters())
     for group in parts.optimizer.param_groups:  # they were replaced by shards
         group["params"] = [parameters[names[id(parameter)]] for parameter in group["params"]]

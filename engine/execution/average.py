@@ -24,7 +24,7 @@ class Average(AveragedModel):
             self.update_parameters(model)
             return
         found = self._nothing if found is None else found
-        held, weights = [p.detach() for p in self.parameters()], [p.detach() for p in model.parameters()]
+        held, weights = ([_here(p) for p in module.parameters()] for module in (self, model))
         part = ((self.n_averaged == 0) * (1 - self._part) + self._part) * (found == 0)  # whole where there is none yet
         way = torch._foreach_sub(weights, held)
         torch._foreach_mul_(way, part)  # type: ignore[call-overload]
@@ -32,3 +32,9 @@ class Average(AveragedModel):
         for ours, theirs in zip(self.module.buffers(), model.buffers(), strict=True):
             ours.copy_(theirs)
         self.n_averaged.add_(found == 0)
+
+
+def _here(parameter: Tensor) -> Tensor:
+    """What this process holds of it, where the weights are sharded."""
+    here: Tensor = getattr(parameter, "to_local", lambda: parameter)()
+    return here.detach()

@@ -26,7 +26,9 @@ from engine.execution import sampled
 Data = tuple[Tensor, Tensor]
 DEVICE = os.environ.get("EPOCHAL_TEST_DEVICE", "cpu")  # "cuda": each rank has a GPU of its own
 SAMPLES, BATCH = 199, 33  # the last batch has one sample: nothing is left for the other ranks
+SCALE = 2.0**24
 RECIPE = {"training.precision": "float64", "training.execution": "eager", "checkpoint.min_seconds": 0.0, "data.batch_size": 50}
+RECIPE |= {"training.ema": 0.9}  # which is what is validated
 
 
 class Blocks(nn.Module):
@@ -117,8 +119,18 @@ def accumulated(folder: Path) -> dict[str, Any]:
 
 
 def sharded(folder: Path) -> dict[str, Any]:
-    plan = {"accumulate": 3, "strategy": "fsdp", "clip_norm": 0.5, "run_dir": folder / "sharded"}
-    return fit(Trainer(**parts(model(Blocks), weighted()), train=digits(), **plan))
+    plan = {"accumulate": 3, "strategy": "fsdp", "clip_norm": 0.5, "ema": 0.9, "run_dir": folder / "sharded"}
+    return fit(Trainer(**parts(model(Blocks), weighted()), train=digits(), validation=digits(), **plan))
+
+
+def halved(folder: Path) -> dict[str, Any]:
+    """The first steps overflow: the scale of fp16 is far too large for them."""
+    inputs, targets = digits()
+    given = {**parts(model(Blocks).float()), "precision": "fp16"}
+    trainer = Trainer(**given, train=(inputs.float(), targets), strategy="fsdp")
+    assert trainer.loop.scaler is not None
+    trainer.loop.scaler.load_state_dict({**trainer.loop.scaler.state_dict(), "scale": SCALE})
+    return fit(trainer)
 
 
 def regression(folder: Path) -> dict[str, Any]:

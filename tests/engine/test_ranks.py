@@ -11,12 +11,14 @@ import subprocess
 import sys
 from collections.abc import Callable
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
 import torch
 from sklearn.metrics import mean_absolute_error, r2_score
 from torch import nn
+from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 
 from engine import Recipe, Trainer
 from engine.run import Run
@@ -29,6 +31,7 @@ TWO = (
     "unlooked",
     "accumulated",
     "sharded",
+    "halved",
     "regression",
     "streamed",
     "own_loader",
@@ -112,16 +115,55 @@ def test_sharded_weights_are_those_of_one_process(two: Any, folder: Path) -> Non
             return super().step(closure)
 
     optimizer = Clipped(net.parameters(), lr=0.1, momentum=0.9)
-    losses, _ = plain.train(net, ranks.weighted(), optimizer, ranks.digits(), epochs=3, batch_size=3 * ranks.BATCH)
+    average = AveragedModel(net, multi_avg_fn=get_ema_multi_avg_fn(0.9))
+    validated: list[float] = []
+
+    def validate() -> None:
+        with torch.no_grad():
+            validated.append(ranks.weighted()(average(ranks.digits()[0]), ranks.digits()[1]).item())
+
+    follow = {"each_step": lambda: average.update_parameters(net), "each_epoch": validate}
+    losses, _ = plain.train(net, ranks.weighted(), optimizer, ranks.digits(), epochs=3, batch_size=3 * ranks.BATCH, **follow)
     weights = torch.cat([tensor.flatten() for tensor in net.state_dict().values()]).tolist()
     for seen in two("sharded"):
         assert seen["losses"] == close(losses)
         assert seen["weights"] == close(weights)
+        assert [row["val/loss"] for row in seen["rows"]] == close(validated)
     saved = Run(folder / "sharded").checkpoints.read("last")  # blocks of one shape are gathered one after another
     assert torch.cat([saved.tensors["model"][name].flatten() for name in net.state_dict()]).tolist() == close(weights)
+    for name, tensor in average.module.state_dict().items():
+        assert saved.tensors["average"][f"module.{name}"].flatten().tolist() == close(tensor.flatten().tolist())
     momentum = {name: optimizer.state[tensor]["momentum_buffer"] for name, tensor in net.named_parameters()}
     for name, tensor in momentum.items():
         assert saved.tensors["optimizer"][f"{name}/momentum_buffer"].flatten().tolist() == close(tensor.flatten().tolist())
+
+
+def test_sharded_gradients_that_overflow_are_left_out_on_all_ranks(two: Any) -> None:
+    net = ranks.model(ranks.Blocks).float()
+    sgd = torch.optim.SGD(net.parameters(), lr=0.1, momentum=0.9)
+    scaler = torch.amp.GradScaler("cpu", 2 * ranks.SCALE)  # a rank's mean is over half of the samples: each counts twice
+    half = torch.autocast("cpu", torch.float16)
+    taken: list[bool] = []
+
+    def step() -> None:
+        before = scaler.get_scale()
+        scaler.step(sgd)
+        scaler.update()
+        taken.append(scaler.get_scale() >= before)
+
+    optimizer: Any = SimpleNamespace(zero_grad=sgd.zero_grad, step=step)
+    inputs, targets = ranks.digits()
+    loss = half(lambda output, targets: scaler.scale(nn.functional.cross_entropy(output, targets)))
+    net.forward = half(net.forward)  # type: ignore[method-assign]
+    plain.train(net, loss, optimizer, (inputs.float(), targets), epochs=3, batch_size=ranks.BATCH)
+    weights = torch.cat([tensor.flatten() for tensor in net.state_dict().values()]).tolist()
+    assert 3 < taken.count(False) < 10
+    first, second = two("halved")
+    assert first["step"] == second["step"] == sum(taken)
+    assert first["weights"] == second["weights"]
+    begun = torch.cat([tensor.flatten() for tensor in ranks.model(ranks.Blocks).state_dict().values()])
+    moved, away = torch.tensor(weights) - begun, torch.tensor(weights) - torch.tensor(first["weights"])
+    assert away.norm() < 0.05 * moved.norm()  # 16 bits round a half of a batch otherwise than the whole
 
 
 class Looked(torch.optim.SGD):
