@@ -228,6 +228,8 @@ class Epochs(Standing):
         assert batches is not None
         together = self.together
         gather = None if together is None else together.ranks.gather
+        if together is not None:
+            together.level(self.loop)
         meter = ValidationMeter(self.parts.count, self.parts.metrics, self._failed_metrics, gather)
         started, done = time.perf_counter(), 0
         counts = True

@@ -73,7 +73,7 @@ def _normalize_together(parts: Parts) -> None:
     """Batch normalization over all ranks, in place: the names and tensors stay. torch has that on GPUs alone."""
     for parent in list(parts.model.modules()):
         for name, part in list(parent.named_children()):
-            if not isinstance(part, nn.modules.batchnorm._BatchNorm):
+            if not isinstance(part, nn.modules.batchnorm._BatchNorm) or isinstance(part, nn.SyncBatchNorm):
                 continue
             if parts.device.type != "cuda":
                 said = "batch normalization sees each process's share of a batch by itself: torch joins them on GPUs alone"

@@ -91,6 +91,12 @@ class Together:
         """The norm of all gradients, wherever their parts are."""
         return sharded.whole(norm)
 
+    def level(self, loop: Loop) -> None:
+        """Before a validation: rank 0's buffers everywhere, as in a checkpoint. Running means are of each rank's share."""
+        held = loop.module.buffers() if loop.average is None else (*loop.module.buffers(), *loop.average.buffers())
+        for buffer in held:
+            torch.distributed.broadcast(buffer, 0)
+
     def listen(self) -> None:
         """Between two batches of a validation: what any rank was asked."""
         self._say(torch.zeros(()))()

@@ -123,6 +123,29 @@ def sharded(folder: Path) -> dict[str, Any]:
     return fit(Trainer(**parts(model(Blocks), weighted()), train=digits(), validation=digits(), **plan))
 
 
+def normalizing() -> nn.Module:
+    torch.manual_seed(1)
+    return nn.Sequential(nn.Linear(64, 16), nn.BatchNorm1d(16), nn.ReLU(), nn.Linear(16, 10)).double()
+
+
+def normalized(folder: Path, strategy: str = "ddp", ema: float = 0.9) -> dict[str, Any]:
+    """Each process normalizes its share, in batches of which each has some; the checkpoint has the first one's means."""
+    inputs, targets = digits()
+    trainer = Trainer(
+        **parts(normalizing()),
+        train=(inputs[: 6 * BATCH], targets[: 6 * BATCH]),
+        validation=digits(),
+        strategy=strategy,
+        ema=ema,
+        run_dir=folder / f"normalized-{strategy}",
+    )
+    return {**fit(trainer), "said": [message.text for message in trainer.history.messages]}
+
+
+def normalized_sharded(folder: Path) -> dict[str, Any]:
+    return normalized(folder, "fsdp", 0.0)
+
+
 def halved(folder: Path) -> dict[str, Any]:
     """The first steps overflow: the scale of fp16 is far too large for them."""
     inputs, targets = digits()

@@ -21,6 +21,7 @@ from torch import nn
 from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 
 from engine import Recipe, Trainer
+from engine.distributed import sharded
 from engine.run import Run
 from tests.engine import plain, ranks
 
@@ -32,6 +33,8 @@ TWO = (
     "accumulated",
     "sharded",
     "halved",
+    "normalized",
+    "normalized_sharded",
     "regression",
     "streamed",
     "own_loader",
@@ -227,6 +230,38 @@ def test_validation_counts_every_sample_once(two: Any) -> None:
         assert [row["val/loss"] for row in seen["rows"]] == close(validated)
         assert seen["rows"][-1]["val/mae"] == close(mean_absolute_error(targets[:100], predicted))
         assert seen["rows"][-1]["val/r2"] == close(r2_score(targets[:100], predicted))
+
+
+@pytest.mark.parametrize("strategy", ["ddp", "fsdp"])
+def test_each_rank_normalizes_its_share_and_all_validate_what_is_saved(two: Any, folder: Path, strategy: str) -> None:
+    net, saved = ranks.normalizing(), ranks.normalizing()
+
+    class Shares(nn.Module):
+        def forward(self, inputs: torch.Tensor) -> torch.Tensor:
+            return torch.cat([net(half) for half in (inputs[:17], inputs[17:])])
+
+    inputs, targets = ranks.digits()
+    some = 6 * ranks.BATCH
+    optimizer = torch.optim.SGD(net.parameters(), lr=0.1, momentum=0.9)
+    losses, _ = plain.train(
+        Shares(), nn.CrossEntropyLoss(), optimizer, (inputs[:some], targets[:some]), epochs=3, batch_size=ranks.BATCH
+    )
+    held = Run(folder / f"normalized-{strategy}").checkpoints.read("last").tensors
+    kept = {name.removeprefix("module."): tensor for name, tensor in held.get("average", held["model"]).items()}
+    saved.load_state_dict({name: kept[name] for name in saved.state_dict()})
+    loss = nn.functional.cross_entropy(saved.eval()(inputs), targets).item()
+    for seen in two("normalized" if strategy == "ddp" else "normalized_sharded"):
+        assert seen["losses"] == close(losses)
+        assert seen["rows"][-1]["val/loss"] == close(loss)
+        assert len([text for text in seen["said"] if "batch normalization sees each process's share" in text]) == 1
+
+
+def test_on_gpus_batches_are_normalized_as_a_whole() -> None:
+    net = nn.Sequential(ranks.normalizing(), nn.SyncBatchNorm(3))
+    before = dict(net.state_dict(keep_vars=True))
+    sharded._normalize_together(SimpleNamespace(model=net, device=torch.device("cuda"), warnings=()))  # type: ignore[arg-type]
+    assert type(net[0][1]) is nn.SyncBatchNorm
+    assert all(tensor is before[name] for name, tensor in net.state_dict(keep_vars=True).items())  # which the optimizer knows
 
 
 def test_a_data_set_is_loaded_by_shares(two: Any) -> None:
