@@ -1,4 +1,4 @@
-"""A job of the queue, trained by this process: a recipe, a run that is gone on with, or a sweep. Its end is written here."""
+"""A job of the queue, trained by this process: a recipe, a run that is gone on with, a sweep or a search."""
 
 from __future__ import annotations
 
@@ -6,9 +6,11 @@ import os
 import signal
 import sys
 import threading
+import time
 import traceback
 from collections.abc import Callable
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -25,9 +27,11 @@ from engine.settings import read_toml
 
 if TYPE_CHECKING:
     from engine.fitting import Fitting
+    from engine.search.board import Board
     from engine.sweep import Member
 
 LISTEN_SECONDS = 0.25  # between two looks at what is asked
+SHOW_SECONDS = 1.0  # between two looks at what the workers of a search do
 
 
 class Training:
@@ -66,6 +70,8 @@ class Training:
             os.chdir(job.directory)
         except OSError as error:
             raise RunError(f"its directory {job.directory} can't be entered: {error.strerror}") from error
+        if job.search:
+            return self._search(job, inbox, watch)
         return self._sweep(job, inbox, watch) if job.axes else self._single(job, inbox, watch)
 
     def _single(self, job: Job, inbox: Inbox, watch: Callable[[Control], None]) -> tuple[str, str]:
@@ -175,6 +181,55 @@ class Training:
         stopped = sum(part.state == "stopped" for part in parts)
         return "finished", f"{stopped} of {len(parts)} runs were stopped" if stopped else ""
 
+    def _search(self, job: Job, inbox: Inbox, watch: Callable[[Control], None]) -> tuple[str, str]:
+        from engine.search import optunas
+        from engine.search.board import Watch
+        from engine.search.folder import Folder
+        from engine.search.searching import Search
+        from engine.search.team import Team
+
+        optunas.load()
+        folder = Folder(job.search)
+        workers = folder.plan.workers
+        if self._begun is None:
+            lead(folder.log_path)
+        watched = Watch(folder)
+
+        def show(*_: object) -> None:
+            """Keep with the job how far the search is."""
+            try:
+                board = watched.read(importance=False)
+            except EpochalError as error:
+                print(f"epochal: {error}", file=sys.stderr)
+            else:
+                self._change(partial(_as_on, board))
+
+        control: Control
+        if workers > 1:
+            control = team = Team(folder, workers)
+            self._listen(inbox, team, watch)
+            while team.working:
+                show()
+                time.sleep(SHOW_SECONDS)
+            for said in (failures := team.failures()):
+                print(f"epochal: {said}", file=sys.stderr)
+            if len(failures) == workers:
+                raise RunError(failures[-1])
+        else:
+            search = Search(folder)
+            control = search.control
+            self._listen(inbox, control, watch)
+            for kind in (RunStarted, RunEnded):
+                search.on(kind, show)
+            search.fit()
+        show()
+        board = watched.read(importance=False)
+        self._notifier.call(Call("end" if board.best else "failure", board.name, board.outcome))
+        self._ran = True
+        if control.stopping or (board.state == "stopped" and folder.plan.minutes is None):
+            return "stopped", control.stopping or "the search was stopped"
+        return ("failed" if board.best is None else "finished"), board.outcome
+
     def _heard(self, trainer: Fitting, i: int) -> Fitting:
         trainer.on(Event, lambda event: self._told(i, None, event))
         self._notifier.watch(trainer)
@@ -262,6 +317,13 @@ def _values(job: Job) -> dict[str, Any]:
     import tomllib
 
     return tomllib.loads(job.recipe)
+
+
+def _as_on(board: Board, job: Job) -> Job:
+    """The job of a search, with what its leaderboard says."""
+    running = (row for row in board.rows if row.state == "running")
+    parts = tuple(Part(label=f"trial {row.number}  {row.label}", state="training", run=row.run) for row in running)
+    return replace(job, trials=board.ended, limit=board.limit, best=board.reached, parts=parts)
 
 
 def _finished(path: Path) -> tuple[str, str] | None:

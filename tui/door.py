@@ -366,17 +366,16 @@ class Engine:
         return Queue(self.root)
 
     def enqueue(self, values: Mapping[str, Any], axes: Sequence[str] = ()) -> str:
-        """Put a recipe, or a sweep, into the queue and let that begin; one sentence. EpochalError."""
+        """Put a recipe, a sweep, or a search into the queue and let that begin; one sentence. EpochalError."""
         from engine.cli.queue import job_of
 
-        return self._enqueue(job_of(dict(values), tuple(axes)))
+        return self._enqueue(job_of(dict(values), tuple(axes), self.root))
 
     def enqueue_run(self, path: Path) -> str:
-        """Put a run that is to be gone on with into the queue; one sentence. RunError."""
+        """Put a run, or a search, that is to be gone on with into the queue; one sentence. RunError."""
         from engine.cli.queue import resuming
-        from engine.run import Run
 
-        return self._enqueue(resuming(Run(path)))
+        return self._enqueue(resuming(path, self.root))
 
     def _enqueue(self, job: Job) -> str:
         (made,) = self.queue.add([job])

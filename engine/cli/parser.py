@@ -239,10 +239,12 @@ def _queue(parser: argparse.ArgumentParser) -> None:
         made.add_argument("--runs", metavar="DIR", default=argparse.SUPPRESS, help=_RUNS)
         return made
 
-    add = action("add", "put recipes, a sweep, or runs to be gone on with into the queue, and let it begin", _QUEUE_ADD)
+    add = action(
+        "add", "put recipes, sweeps, searches, or runs to be gone on with into the queue, and let it begin", _QUEUE_ADD
+    )
     add.add_argument("what", metavar="RECIPE.toml | FIELD=VALUES", nargs="*", help=_QUEUED)
     add.add_argument(
-        "--resume", action="append", default=[], metavar="RUN", help="go on with this run; may be given many times"
+        "--resume", action="append", default=[], metavar="RUN", help="go on with this run or search; may be given many times"
     )
     add.add_argument("--first", action="store_true", help="before all that wait")
     add.add_argument("--hold", action="store_true", help="only add: begin nothing where nobody works on the queue")
@@ -280,8 +282,9 @@ name, or a run of one of its trials (left out for --show, --join and --stop: the
 _QUEUE = """Jobs are trained one after another by a worker process that needs no terminal. A recipe is frozen when it is
 queued; one that fails does not stop the rest. A job whose process is killed goes on from its last checkpoint when the queue
 is started."""
-_QUEUE_ADD = """Put recipes into the queue, each a job; with FIELD=VALUES each recipe becomes one sweep. A worker begins at once
-unless one is there, or the queue is held. Own code that a recipe names is read when its job begins, in this directory."""
+_QUEUE_ADD = """Put recipes into the queue, each a job; with FIELD=VALUES each recipe becomes one sweep; one
+with a [search] is a search. A worker begins at once unless one is there, or the queue is held. Own code that a recipe names
+is read when its job begins, in this directory."""
 _QUEUED = "recipes (left out: an MLP on the digits); fields with values, as for sweep, make a sweep of each"
 _AXES = """the recipe (left out: an MLP on the digits), then fields with their values: optimizer.lr=1e-4,1e-3, seed=0..7, or
 optimizer.lr=1e-4..1e-1x16 for 16 values on a logarithmic scale"""

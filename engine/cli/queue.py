@@ -8,6 +8,7 @@ import json
 import time
 from collections.abc import Callable
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from engine.cli import format
 from engine.cli.output import Stream
@@ -18,6 +19,9 @@ from engine.run import Run, RunSummary, runs_root
 from engine.run.queue import ENDED, Job, Queue
 from engine.run.worker import Worker, begin_working
 from engine.sweep import Axis, count
+
+if TYPE_CHECKING:
+    from engine.search.folder import Folder
 
 
 def queue(arguments: argparse.Namespace, out: Stream, err: Stream) -> int:
@@ -31,12 +35,13 @@ def _add(queue: Queue, arguments: argparse.Namespace, out: Stream, err: Stream) 
     axes = tuple(item for item in arguments.what if "=" in item)
     if arguments.resume and (recipes or axes):
         raise EpochalError("--resume takes runs that are gone on with, and no recipe besides")
-    jobs = [resuming(Run.open(run, queue.root)) for run in arguments.resume]
+    jobs = [resuming(which, queue.root) for which in arguments.resume]
     for recipe in [] if jobs else recipes or [None]:
         arguments.recipe = recipe
-        jobs.append(job_of(values := recipe_values(arguments), axes))
-        if values.get("search") is not None:
-            err.line(f"epochal: this queues the recipe itself: {arguments.prog} search does what its [search] says")
+        values = recipe_values(arguments)
+        if axes and values.get("search") is not None:
+            raise EpochalError("several values are a sweep, and the recipe has a [search]: one of them at a time")
+        jobs.append(job_of(values, axes, queue.root))
     for job in queue.add(jobs, first=arguments.first):
         out.line(f"job {job.id}  {job.name}{_runs_of(job)}")
     if not arguments.hold:
@@ -44,11 +49,18 @@ def _add(queue: Queue, arguments: argparse.Namespace, out: Stream, err: Stream) 
     return 0
 
 
-def job_of(values: dict[str, object], axes: tuple[str, ...] = ()) -> Job:
-    """A recipe with every default written out, or a sweep. RecipeError for each mistake there is."""
+def job_of(values: dict[str, object], axes: tuple[str, ...] = (), root: Path | None = None) -> Job:
+    """A recipe with every default written out, a sweep, or the search that [search] tells of, which has a folder from now on.
+
+    RecipeError for each mistake there is.
+    """
     from engine.recipe import Recipe
     from engine.settings import to_toml
 
+    if values.get("search") is not None and not axes:
+        from engine.search.folder import Folder
+
+        return searching(Folder.create(values, root))
     if not axes:
         recipe = Recipe.from_dict(values)
         return Job(name=recipe.name, recipe=recipe.to_toml())
@@ -58,10 +70,20 @@ def job_of(values: dict[str, object], axes: tuple[str, ...] = ()) -> Job:
     return Job(name=str(values.get("name", Recipe().name)), recipe=to_toml(values), axes=axes)
 
 
-def resuming(run: Run) -> Job:
-    """A run that is gone on with from its last checkpoint. RunError where it can't be."""
-    from engine.run import Status
+def searching(folder: Folder) -> Job:
+    """A search that is begun or gone on with."""
+    return Job(name=folder.name, search=str(folder.path))
 
+
+def resuming(which: Path | str, root: Path) -> Job:
+    """A search, or a run from its last checkpoint, that is gone on with. RunError where it can't be."""
+    from engine.run import Status
+    from engine.search.folder import SEARCHES, Folder, is_search
+
+    for path in (Path(which), root / SEARCHES / which):
+        if is_search(path):
+            return searching(Folder(path))
+    run = Run.open(which, root)
     run.refuse_if_foreign()
     status = Status.read(run.status.path)
     run.refuse_if_training()
@@ -105,6 +127,9 @@ def _row(job: Job, summaries: dict[str, RunSummary]) -> tuple[str, ...]:
     if job.axes:
         over = sum(part.state in ENDED for part in job.parts)
         return (str(job.id), job.state, f"{job.name}{_runs_of(job)}", f"{over}/{len(job.parts) or _count(job)} runs", "", "")
+    if job.search:
+        of = f"{job.trials}{f'/{job.limit}' if job.limit else ''} trials"
+        return str(job.id), job.state, job.name, of, job.best, ""
     progress = "" if run is None else f"{run.epoch}/{run.epochs or '?'} epochs"
     value = None if run is None else run.best.get(run.monitor)
     best = f"{format.metric_name(run.monitor)} {format.value(value)}" if run is not None and value is not None else ""

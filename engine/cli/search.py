@@ -5,19 +5,16 @@ from __future__ import annotations
 import argparse
 import json
 import os
-import signal
 import subprocess
 import sys
 import time
 from contextlib import ExitStack
 from pathlib import Path
 
-from engine.cli import format
 from engine.cli.leaderboard import Leaderboard, table
 from engine.cli.output import Stream
 from engine.cli.recipes import recipe_values
 from engine.cli.signals import Signals
-from engine.control import Control
 from engine.errors import EpochalError
 from engine.events import Event
 from engine.notify import Call, Notifier
@@ -25,6 +22,7 @@ from engine.run.worker import environment
 from engine.search import optunas
 from engine.search.board import Board, Watch
 from engine.search.folder import Folder
+from engine.search.team import Team, devices
 
 LOOK_SECONDS = 0.25
 BEGIN_SECONDS = 60.0
@@ -100,60 +98,23 @@ def _work(folder: Folder, arguments: argparse.Namespace, out: Stream, err: Strea
         return signals.status
 
 
-class _Team(Control):
-    """The workers of this box, each a process of its own: they hear of a stop at once."""
-
-    def __init__(self, folder: Folder, count: int) -> None:
-        super().__init__()
-        cores, devices = os.cpu_count() or 1, _devices()
-        self.processes = []
-        for i in range(count):
-            own = {"CUDA_VISIBLE_DEVICES": devices[i % len(devices)]} if len(devices) > 1 else {}
-            threads = {"OMP_NUM_THREADS": os.environ.get("OMP_NUM_THREADS", str(max(1, cores // count)))}
-            with self.log(folder, i).open("ab") as log:
-                self.processes.append(
-                    subprocess.Popen(
-                        [sys.executable, "-P", "-m", "engine", "search", str(folder.path), "--join", "--quiet"],
-                        stdin=subprocess.DEVNULL, stdout=log, stderr=log, start_new_session=True,
-                        env={**environment(), **threads, **own},
-                    )
-                )  # fmt: skip
-
-    @staticmethod
-    def log(folder: Folder, i: int) -> Path:
-        """What a worker printed."""
-        return folder.workers_path / f"worker-{i + 1}.log"
-
-    def stop(self, reason: str = "stopped by the user") -> None:
-        super().stop(reason)
-        for process in self.processes:
-            if process.poll() is None:
-                process.send_signal(signal.SIGINT)
-
-
 def _lead(folder: Folder, workers: int, arguments: argparse.Namespace, out: Stream, err: Stream) -> int:
     """Have several processes train, and show what they do."""
     with ExitStack() as stack:
         signals = stack.enter_context(Signals())
-        team = _Team(folder, workers)
+        team = Team(folder, workers)
         signals.watch(team)
         shown = Leaderboard(Watch(folder), out, err, quiet=arguments.quiet or arguments.json)
         stack.callback(out.live.clear)
-        while any(process.poll() is None for process in team.processes):
+        while team.working:
             shown.refresh()
             time.sleep(LOOK_SECONDS)
         shown.refresh(at_once=True)
         out.live.clear()
-        failed = 0
-        for i, process in enumerate(team.processes):
-            if process.returncode not in (0, 130, 143):
-                failed += 1
-                log = team.log(folder, i)
-                code, last = process.returncode, log.read_text("utf-8", "replace").strip().splitlines()[-1:]
-                how = f"was ended by {signal.Signals(-code).name}" if code < 0 else f"ended with status {code}"
-                said = f": {last[0].removeprefix('epochal: ')}" if last else ""
-                err.line(f"epochal: worker {i + 1} {how}{said}; the others go on with its trial, or the next start does")
-        return signals.status or (2 if failed == workers else 0)
+        failures = team.failures()
+        for said in failures:
+            err.line(f"epochal: {said}; the others go on with its trial, or the next start does")
+        return signals.status or (2 if len(failures) == workers else 0)
 
 
 def _in_background(folder: Folder, arguments: argparse.Namespace, out: Stream, err: Stream) -> int:
@@ -206,11 +167,7 @@ def _told(board: Board, arguments: argparse.Namespace, out: Stream) -> int:
 
 def _notify(board: Board, err: Stream) -> None:
     with Notifier.of_user(lambda sentence: err.line(f"epochal: {sentence}")) as notifier:
-        best = board.best
-        came = (
-            "no trial came to its end" if best is None else f"{board.metric} {format.value(best.value)} in trial {best.number}"
-        )
-        notifier.call(Call("end" if best else "failure", board.name, f"the search {board.name} {board.state}: {came}"))
+        notifier.call(Call("end" if board.best else "failure", board.name, board.outcome))
 
 
 def _as_worker() -> int | None:
@@ -220,19 +177,6 @@ def _as_worker() -> int | None:
         return None
     for key in [key for key in os.environ if key in (*RANKS, "MASTER_PORT") or key.startswith("TORCHELASTIC_")]:
         del os.environ[key]
-    if len(devices := _devices()) > 1:
-        os.environ["CUDA_VISIBLE_DEVICES"] = devices[int(local) % len(devices)]
+    if len(cuda := devices()) > 1:
+        os.environ["CUDA_VISIBLE_DEVICES"] = cuda[int(local) % len(cuda)]
     return int(rank)
-
-
-def _devices() -> list[str]:
-    """The CUDA devices that this process may use, by what CUDA_VISIBLE_DEVICES calls them."""
-    if (given := os.environ.get("CUDA_VISIBLE_DEVICES")) is not None:
-        return [each.strip() for each in given.split(",") if each.strip()]
-    try:
-        import pynvml
-
-        pynvml.nvmlInit()
-        return [str(i) for i in range(pynvml.nvmlDeviceGetCount())]
-    except Exception:  # no driver: no device
-        return []

@@ -64,7 +64,7 @@ class Part:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Job:
-    """What is queued: a recipe, a sweep of one (`axes`), or a run to be gone on with (`run`, without a recipe).
+    """What is queued: a recipe, a sweep of one (`axes`), a `search`, or a run to be gone on with (`run`, without a recipe).
 
     `state` is "waiting", "training", "finished", "stopped", "failed" or, as it is read, "died": its process is gone.
     """
@@ -72,6 +72,7 @@ class Job:
     name: str
     recipe: str = ""  # TOML, as it was when it was queued
     axes: tuple[str, ...] = ()
+    search: str = ""  # the folder of a search, which has the recipe
     directory: str = ""  # where it is trained: what the recipe names by a path is found from there
     id: int = 0
     added: float = 0.0
@@ -82,7 +83,10 @@ class Job:
     attempts: int = 0  # how often a process has begun it, since one ended it in order
     again: bool = False  # when it has stopped, it waits for the next start
     process: Process | None = None  # that trains it
-    parts: tuple[Part, ...] = ()  # of a sweep
+    parts: tuple[Part, ...] = ()  # of a sweep; of a search the trials under way
+    trials: int = 0  # of a search, that have ended
+    limit: int | None = None  # of these; None: as many as there is time for, or it has not begun
+    best: str = ""  # of a search: "val/loss 0.1234 in trial 7"
     notes: tuple[str, ...] = ()  # what of a sweep trains together, what one after another
     began: float = 0.0
     ended: float = 0.0

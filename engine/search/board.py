@@ -90,6 +90,16 @@ class Board:
             return "searching"
         return "finished" if self.limit is not None and self.ended >= self.limit else "stopped"
 
+    @property
+    def reached(self) -> str:
+        """ "val/loss 0.1234 in trial 7", "" before a trial has come to its end."""
+        return "" if self.best is None else f"{self.metric} {said(self.best.value)} in trial {self.best.number}"
+
+    @property
+    def outcome(self) -> str:
+        """In a sentence, where nobody works on it any more."""
+        return f"the search {self.name} {self.state}: {self.reached or 'no trial came to its end'}"
+
     def count(self, *states: str) -> int:
         """How many trials are in one of these states."""
         return sum(row.state in states for row in self.rows)

@@ -6,7 +6,8 @@ import json
 import math
 import multiprocessing
 import os
-from collections.abc import Mapping
+import threading
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -17,9 +18,13 @@ optuna = pytest.importorskip("optuna", reason="the extra 'search' is not install
 from engine import EpochalError, EpochEnded, Recipe, RecipeError, RunStarted, Search, Trainer  # noqa: E402
 from engine.catalog import problems  # noqa: E402
 from engine.cli import main  # noqa: E402
+from engine.control import Control  # noqa: E402
+from engine.jobs import Training  # noqa: E402
 from engine.run import Run, load_history  # noqa: E402
+from engine.run.queue import Job, Queue  # noqa: E402
 from engine.search.board import Watch  # noqa: E402
 from engine.search.plan import plan_of  # noqa: E402
+from tests.engine.processes import until  # noqa: E402
 
 BASE = {
     "name": "flowers",
@@ -357,3 +362,86 @@ def test_several_workers_share_one_search(recipe: str, capsys: pytest.CaptureFix
     assert len({trial.user_attrs["worker"] for trial in study.trials}) == 2
     assert all(math.isfinite(trial.value) for trial in study.trials if trial.value is not None)
     assert "8 of 8 trials" in capsys.readouterr().out
+
+
+# in the queue
+
+WAITS = """
+import time
+from pathlib import Path
+from torch import nn
+
+class Net(nn.Linear):
+    def __init__(self, input_shape, output_size):
+        super().__init__(input_shape[0], output_size)
+
+    def forward(self, x):
+        while self.training and not Path("go").exists():
+            Path("waits").touch()
+            time.sleep(0.01)
+        return super().forward(x)
+"""
+
+
+def queued(queue: Queue) -> Job:
+    (job,) = queue.read().jobs
+    return job
+
+
+def trained(queue: Queue, watch: Callable[[Control], None] = lambda control: None) -> Job:
+    """The job after a process, this one, has trained it."""
+    Training(queue, 1, begun=lambda run: None).train(watch)
+    return queued(queue)
+
+
+def test_a_search_in_the_queue_is_stopped_and_goes_on(recipe: str, capsys: pytest.CaptureFixture[str]) -> None:
+    Path("net.py").write_text(WAITS)
+    assert main(["queue", "add", recipe, "--hold", "--model", "net.py:Net", "--runs", "queued"]) == 0
+    queue = Queue("queued")
+    assert Path(queued(queue).search) == Path("queued/searches/lilies").absolute()
+
+    def stop(control: Control) -> None:
+        until(Path("waits").exists, "a trial trains")
+        queue.stop()
+        until(lambda: control.stopping, "the search is asked to stop")
+        Path("go").touch()
+
+    job = trained(queue, lambda control: threading.Thread(target=stop, args=[control], daemon=True).start())
+    assert (job.state, job.trials, job.best) == ("waiting", 0, "") and Run.list("queued")[0].state == "stopped"
+    job = trained(queue)
+    assert main(["search", recipe, "--quiet", "--model", "net.py:Net"]) == 0
+    undisturbed, gone_on = Search.open("lilies"), Search.open("lilies", runs="queued")
+    assert told(gone_on) == told(undisturbed)
+    study = as_optuna_reads_it(gone_on)
+    assert (job.state, job.trials, job.limit) == ("finished", len(study.trials), len(study.trials))
+    assert job.best == f"val/loss {study.best_value:.4g} in trial {study.best_trial.number}" and job.best in job.reason
+    capsys.readouterr()
+    assert main(["queue", "--runs", "queued"]) == 0
+    assert f"2/2 trials  {job.best}" in capsys.readouterr().out
+
+
+def test_a_search_that_is_there_is_queued_by_its_name(recipe: str) -> None:
+    assert main(["search", recipe, "--quiet"]) == 0
+    assert main(["queue", "add", "--resume", "lilies", "--hold"]) == 0
+    assert trained(Queue("runs")).reason.startswith("the search lilies finished: val/loss")
+
+
+def test_a_search_of_nothing_but_failures_fails_in_the_queue(recipe: str) -> None:
+    Path("net.py").write_text(WAITS.replace("while", "raise ArithmeticError('mine')\n        while"))
+    assert main(["queue", "add", recipe, "--hold", "--model", "net.py:Net"]) == 0
+    job = trained(Queue("runs"))
+    assert job.state == "failed" and "no trial came to its end" in job.reason
+
+
+@pytest.mark.slow
+def test_the_workers_of_a_queued_search_are_processes(recipe: str) -> None:
+    assert main(["queue", "add", recipe, "--hold", "--set", "search.workers=2", "--set", "search.trials=4"]) == 0
+    job = trained(Queue("runs"))
+    assert (job.state, job.trials) == ("finished", 4)
+    workers = {trial.user_attrs["worker"] for trial in as_optuna_reads_it(Search.open("lilies")).trials}
+    assert not any(worker.endswith(f"-{os.getpid()}") for worker in workers)
+
+
+def test_a_sweep_of_a_recipe_with_a_search_is_refused(recipe: str, capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["queue", "add", recipe, "seed=0,1"]) == 2
+    assert "several values are a sweep, and the recipe has a [search]" in capsys.readouterr().err

@@ -5,15 +5,18 @@ from __future__ import annotations
 import json
 from dataclasses import replace
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 from textual.widgets import DataTable, Static
 
 from engine.run.queue import Job, Part, Process, Queue
+from engine.search.board import Board
 from tests.tui.conftest import ScriptedEngine, cells, ready, run_summary, until
 from tui.app import Console
 from tui.screens.overlay import OverlayScreen
 from tui.screens.queue import QueueScreen
+from tui.screens.search import SearchScreen
 from tui.screens.train import TrainScreen
 
 
@@ -44,7 +47,9 @@ async def opened(console: Console, pilot, count: int) -> None:
 
 
 async def test_from_the_form_into_the_queue(console: Console, engine: ScriptedEngine, queue: Queue, monkeypatch):
-    monkeypatch.setattr("engine.cli.queue.job_of", lambda values, axes: Job(name="digits-mlp", recipe=str(values), axes=axes))
+    monkeypatch.setattr(
+        "engine.cli.queue.job_of", lambda values, axes, root: Job(name="digits-mlp", recipe=str(values), axes=axes)
+    )
     async with console.run_test(size=(80, 24)) as pilot:
         await ready(console)
         console.form.line("training.epochs").focus_editor()
@@ -128,7 +133,7 @@ async def test_a_job_whose_process_died_is_shown_so(console: Console, queue: Que
 
 
 async def test_runs_are_queued_from_their_list(console: Console, with_runs: ScriptedEngine, queue: Queue, monkeypatch):
-    monkeypatch.setattr("engine.cli.queue.resuming", lambda run: Job(name=run.name, run=str(run.path)))
+    monkeypatch.setattr("engine.cli.queue.resuming", lambda which, root: Job(name=which.name, run=str(which)))
     async with console.run_test(size=(80, 24)) as pilot:
         await ready(console)
         await pilot.press("a")
@@ -136,3 +141,46 @@ async def test_runs_are_queued_from_their_list(console: Console, with_runs: Scri
         await pilot.press("space", "space", "A")
         await until(lambda: len(queue.read().jobs) == 2)
         assert {job.name for job in queue.read().jobs} == {"20261122-140312-digits-mlp", "20261121-140312-iris"}
+
+
+async def test_a_search_is_queued_from_the_form_and_opens_its_leaderboard(
+    console: Console, engine: ScriptedEngine, queue: Queue, monkeypatch
+):
+    search = {"trials": 20, "space": {"optimizer.lr": [1e-3, 1e-2]}}
+    given: list[dict[str, object]] = []
+
+    def job_of(values, axes, root) -> Job:
+        given.append(values)
+        return Job(name="digits", search="runs/searches/digits", trials=3, limit=20, best="val/loss 0.2 in trial 1")
+
+    monkeypatch.setattr("engine.cli.queue.job_of", job_of)
+    monkeypatch.setattr(engine, "problems", lambda values: ())
+    monkeypatch.setattr(engine, "searches", list)
+    monkeypatch.setattr(engine, "watch_search", lambda path: SimpleNamespace(read=lambda importance: None))
+    async with console.run_test(size=(120, 40)) as pilot:
+        await ready(console)
+        await console.form.fill({"name": "digits", "search": search}, "a file", ask=False)
+        await pilot.press("A")
+        await until(lambda: queue.read().jobs)
+        assert given[0]["search"] == search
+        await pilot.press("Q")
+        await until(lambda: rows(console) == ["· 1 waiting digits 3/20 val loss 0.2 in trial 1 a search"])
+        await pilot.press("enter")
+        await until(lambda: isinstance(console.screen, SearchScreen))
+        assert dict(console.screen.copies())["path"] == "runs/searches/digits"
+
+
+async def test_a_search_is_queued_from_its_screen(console: Console, engine: ScriptedEngine, queue: Queue, monkeypatch):
+    monkeypatch.setattr(engine, "searches", lambda: [Path("runs/searches/digits")])
+    monkeypatch.setattr("engine.cli.queue.resuming", lambda which, root: Job(name=which.name, search=str(which)))
+    board = Board(
+        name="digits", path="runs/searches/digits", metric="val/loss", direction="minimize", sampler="tpe", pruner="median",
+        space={}, limit=20,
+    )  # fmt: skip
+    monkeypatch.setattr(engine, "watch_search", lambda path: SimpleNamespace(read=lambda importance: board))
+    async with console.run_test(size=(80, 24)) as pilot:
+        await ready(console)
+        await pilot.press("F")
+        await until(lambda: "search digits" in text(console, "#title"))
+        await pilot.press("A")
+        await until(lambda: [job.search for job in queue.read().jobs] == ["runs/searches/digits"])

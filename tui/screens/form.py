@@ -50,32 +50,28 @@ class FormScreen(FormTrying):
         if self._background is not None:
             self.notify("a run is being started; it takes some seconds")
         elif self._checked(self.action_background):
-            self._of, self._edited_since = self.engine.complete(self.model.values), False
-            axes, search = self._axes(), self.model.values.get("search")
-            if axes and search:
-                self.notify(
-                    "several values are a sweep, and the recipe has a [search]: one of them at a time", severity="warning"
-                )
-                return
-            if search:
-                self._background = self.engine.start_search({**self._of, "search": search})
+            values, axes = self._meant()
+            if self.searches:
+                self._background = self.engine.start_search(values)
             else:
                 start = self.engine.start_sweep if axes else self.engine.start_in_background
-                self._background = start(self.model.values if axes else self._of, *axes)
-            what = f"a sweep of {self._members():,} runs" if axes else "the search" if search else "in the background"
+                self._background = start(values, *axes)
+            what = f"a sweep of {self._members():,} runs" if axes else "the search" if self.searches else "in the background"
             self._starting = f"starting {what} …"
             self._draw_title()
             self._waiting_for = self.set_interval(0.1, self._look_at_background)
 
     def action_queue(self) -> None:
         """Check everything; put it into the queue as it is now."""
-        if self.searches:
-            self.notify("a search is not queued: r begins it, in a process of its own", severity="warning")
-        elif self._checked(self.action_queue):
-            self._of, self._edited_since = self.engine.complete(self.model.values), False
-            values, axes = self.model.values if self.model.several else self._of, self._axes()
-            threading.Thread(target=self._enqueue, args=(dict(values), axes), name="epochal-queue", daemon=True).start()
+        if self._checked(self.action_queue):
+            threading.Thread(target=self._enqueue, args=self._meant(), name="epochal-queue", daemon=True).start()
             self._looking = self.set_interval(0.1, self._look_at_queue)
+
+    def _meant(self) -> tuple[dict[str, Any], tuple[str, ...]]:
+        """What is begun or queued, as it is now: the values, and what makes a sweep of them."""
+        self._of, self._edited_since = self.engine.complete(self.model.values), False
+        values = dict(self.model.values if self.model.several else self._of)
+        return {**values, "search": self.model.values["search"]} if self.searches else values, self._axes()
 
     def _enqueue(self, values: Mapping[str, Any], axes: tuple[str, ...]) -> None:
         try:
@@ -144,6 +140,10 @@ class FormScreen(FormTrying):
         if not self.preload.ready.is_set():
             self._start_wanted = None if self._start_wanted else start
             self._draw_title()
+            return False
+        if self.searches and self.model.several:
+            said = "several values are a sweep, and the recipe has a [search]: one of them at a time"
+            self.notify(said, severity="warning")
             return False
         problems = self._check()
         self.show_problems(problems)

@@ -1,4 +1,4 @@
-"""The queue: what waits, what is under way and what came of the rest; sweeps with each of their runs."""
+"""The queue: what waits, what is under way and what came of the rest; sweeps with each of their runs; searches."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ Row = tuple[str, list[str]]  # its key: "3", or "3/0" for the first run of a swe
 
 
 class QueueScreen(TableScreen):
-    """Jobs in their order; a sweep unfolds into its runs."""
+    """Jobs in their order; a sweep unfolds into its runs, a search has a screen of its own."""
 
     NAME = "queue"
     BINDINGS: ClassVar[list[BindingType]] = [*bindings("queue")]
@@ -73,6 +73,10 @@ class QueueScreen(TableScreen):
 
     def _rows(self, job: Job) -> list[Row]:
         run = self._runs.get(job.run)
+        if job.search:
+            of = f"{job.trials}{f'/{job.limit}' if job.limit else ''}"
+            cells = [str(job.id), job.state, job.name, of, job.best.replace("/", " "), "", "a search"]
+            return [(str(job.id), [SIGNS.get(job.state, "?"), *cells])]
         if not job.axes:
             return [(str(job.id), [SIGNS.get(job.state, "?"), str(job.id), job.state, job.name, *_reached(run), ""])]
         over = sum(part.state in ENDED for part in job.parts)
@@ -131,6 +135,8 @@ class QueueScreen(TableScreen):
         if job.axes:
             notes = " · ".join(job.notes) or "what trains together is known when it has begun"
             return notes, job.reason or "Enter shows its runs, v draws them on one chart, s stops it"
+        if job.search:
+            return job.reason or "Enter shows its trials, v draws those under way, s stops it", f"in {job.search}"
         return job.reason or job.run or "frozen as it was queued", f"in {job.directory}"
 
     # what is under the cursor
@@ -146,9 +152,12 @@ class QueueScreen(TableScreen):
     # looking
 
     def action_open(self) -> None:
-        """Look at the run under the cursor; a sweep unfolds, or folds."""
+        """Look at the run under the cursor, or at a search; a sweep unfolds, or folds."""
         job, part = self._job(), self._member()
         if job is None:
+            return
+        if job.search:
+            self.console_app.action_searches(Path(job.search))
             return
         if job.axes and part is None:
             self._unfolded ^= {job.id}
@@ -161,7 +170,7 @@ class QueueScreen(TableScreen):
             self.notify("it has not begun yet")
 
     def action_overlay(self) -> None:
-        """Draw the runs of the sweep on one chart."""
+        """Draw the runs of the sweep, or the trials under way, on one chart."""
         from tui.screens.overlay import OverlayScreen
 
         job, part = self._job(), self._member()
@@ -179,7 +188,7 @@ class QueueScreen(TableScreen):
         if job is None:
             return
         try:
-            run = job.run or next((part.run for part in job.parts if part.run), "")
+            run = job.search or job.run or next((part.run for part in job.parts if part.run), "")
             values = tomllib.loads(job.recipe) if job.recipe else self.engine.recipe_of(Path(run))
         except (EpochalError, OSError, ValueError) as error:
             self.notify(f"its recipe can't be read: {error}", severity="error", markup=False)

@@ -215,6 +215,11 @@ class SearchScreen(TableScreen):
         if self._path is not None:
             self._do(partial(self.engine.stop_search, self._path))
 
+    def action_queue(self) -> None:
+        """Queue the search, to be gone on with when its turn comes."""
+        if (path := self._path) is not None:
+            self._do(lambda: f"{self.engine.enqueue_run(path)} · Q shows the queue")
+
     def action_go_on(self) -> None:
         """Go on with the search in a process of its own."""
         board = self._board
