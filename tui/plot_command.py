@@ -9,8 +9,8 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 
+from engine.cli.options import Parser
 from engine.cli.output import Stream, lasting
-from engine.cli.parser import Parser
 from engine.errors import EpochalError, RunError, nearest
 from engine.history import History
 from tui.widgets import export

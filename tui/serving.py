@@ -16,8 +16,8 @@ import sys
 from collections.abc import Callable, Sequence
 from urllib.parse import quote
 
+from engine.cli.options import Parser
 from engine.cli.output import Stream, lasting
-from engine.cli.parser import Parser
 from engine.errors import EpochalError, plain
 from engine.preferences import directory
 

@@ -4,20 +4,25 @@ from __future__ import annotations
 
 import argparse
 import importlib
-from typing import Any, NoReturn
+from collections.abc import Callable
+from typing import Any
 
 from engine.changes import FIELDS
+from engine.cli.options import (
+    CHECKPOINT,
+    RUNS,
+    SET,
+    Formatter,
+    Parser,
+    count,
+    model_options,
+    output_options,
+    processes_options,
+    recipe_options,
+    runs_option,
+)
 from engine.cli.output import Stream
 from engine.run.choose import SORTS
-
-_SET = "one field of the recipe, by its dotted name: --set optimizer.lr=3e-4; may be given many times"
-
-
-class Parser(argparse.ArgumentParser):
-    """Tells a mistake in one sentence."""
-
-    def error(self, message: str) -> NoReturn:
-        self.exit(2, f"epochal: {message}\n")
 
 
 def make_parser(prog: str) -> Parser:
@@ -31,25 +36,36 @@ def make_parser(prog: str) -> Parser:
 
     def command(name: str, where: str, help: str, description: str = "", function: str = "") -> argparse.ArgumentParser:
         made: argparse.ArgumentParser = commands.add_parser(
-            name, help=help, description=description or help, allow_abbrev=False, formatter_class=_Formatter
+            name, help=help, description=description or help, allow_abbrev=False, formatter_class=Formatter
         )
         made.set_defaults(run_command=_Lazy(where, function or name))
         return made
 
+    _training(command)
+    _runs(command)
+    _others(command)
+    return parser
+
+
+Command = Callable[..., argparse.ArgumentParser]  # adds one: its name, the module of its function, its help, its description
+
+
+def _training(command: Command) -> None:
+    """What trains."""
     train = command("train", "engine.cli.train", "train a recipe", _TRAIN)
     train.add_argument("recipe", metavar="RECIPE.toml", nargs="?", help=_RECIPE)
-    _recipe_options(train)
+    recipe_options(train)
     group = train.add_mutually_exclusive_group()
-    _runs_option(group)
+    runs_option(group)
     group.add_argument("--no-run", action="store_true", help="write nothing to disk")
-    _processes_options(train)
-    _output_options(train)
+    processes_options(train)
+    output_options(train)
     train.add_argument("--background", action="store_true", help=_BACKGROUND)
 
     sweep = command("sweep", "engine.cli.sweep", "train a recipe once for each of several values", _SWEEP)
     sweep.add_argument("axes", metavar="[RECIPE.toml] FIELD=VALUES", nargs="+", help=_AXES)
-    _recipe_options(sweep)
-    _runs_option(sweep)
+    recipe_options(sweep)
+    runs_option(sweep)
     sweep.add_argument("--list", action="store_true", help="print the combinations and train nothing")
     sweep.add_argument("--background", action="store_true", help=_BACKGROUND.replace("run has", "first run has"))
     quiet = sweep.add_mutually_exclusive_group()
@@ -63,13 +79,13 @@ def make_parser(prog: str) -> Parser:
     act.add_argument("--show", action="store_true", help="print the leaderboard and train nothing")
     act.add_argument("--stop", action="store_true", help="have all workers stop with a checkpoint; the next start goes on")
     act.add_argument("--background", action="store_true", help="in a process of its own, which outlives this terminal")
-    search.add_argument("--trials", type=_count, metavar="N", help="short for --set search.trials=N")
+    search.add_argument("--trials", type=count, metavar="N", help="short for --set search.trials=N")
     search.add_argument("--minutes", metavar="M", help="short for --set search.minutes=M")
-    search.add_argument("--workers", type=_count, metavar="K", help="so many processes; short for --set search.workers=K")
+    search.add_argument("--workers", type=count, metavar="K", help="so many processes; short for --set search.workers=K")
     search.add_argument("--sampler", metavar="NAME", help="short for --set search.sampler=NAME")
     search.add_argument("--pruner", metavar="NAME", help="short for --set search.pruner=NAME")
-    _recipe_options(search)
-    _runs_option(search)
+    recipe_options(search)
+    runs_option(search)
     told = search.add_mutually_exclusive_group()
     told.add_argument("--json", action="store_true", help="print the leaderboard as one JSON object at the end")
     told.add_argument("--quiet", action="store_true", help="print only the leaderboard at the end")
@@ -79,42 +95,45 @@ def make_parser(prog: str) -> Parser:
     resume = command("resume", "engine.cli.train", "go on with a run from its last checkpoint", _RESUME)
     resume.add_argument("run", metavar="RUN", nargs="?", default="last", help=_RUN)
     longer = resume.add_mutually_exclusive_group()
-    longer.add_argument("--epochs", type=_count, metavar="N", help="train until N epochs are done, counted from the beginning")
-    longer.add_argument("--steps", type=_count, metavar="N", help="train until N steps are taken, counted from the beginning")
-    _runs_option(resume)
-    _processes_options(resume)
-    _output_options(resume)
+    longer.add_argument("--epochs", type=count, metavar="N", help="train until N epochs are done, counted from the beginning")
+    longer.add_argument("--steps", type=count, metavar="N", help="train until N steps are taken, counted from the beginning")
+    runs_option(resume)
+    processes_options(resume)
+    output_options(resume)
     resume.add_argument("--background", action="store_true", help=_BACKGROUND)
 
     fork = command("fork", "engine.cli.train", "begin a new run at a checkpoint of another, with changed settings", _FORK)
     fork.add_argument("run", metavar="RUN", help=_RUN.partition(" (")[0])
     fork.add_argument("--step", metavar="N", default="last", help="the step of the checkpoint, or best; left out: the last")
-    fork.add_argument("--set", action="append", default=[], metavar="KEY=VALUE", dest="settings", help=_SET)
+    fork.add_argument("--set", action="append", default=[], metavar="KEY=VALUE", dest="settings", help=SET)
     fork.add_argument("--name", metavar="N", help="the name of the new recipe, and so of the run")
-    _runs_option(fork)
-    _processes_options(fork)
-    _output_options(fork)
+    runs_option(fork)
+    processes_options(fork)
+    output_options(fork)
     fork.add_argument("--background", action="store_true", help=_BACKGROUND)
 
     slurm = command("slurm", "engine.cli.slurm", "print the script of a Slurm job that trains a recipe", _SLURM)
     slurm.add_argument("recipe", metavar="RECIPE.toml", nargs="?", help=_RECIPE)
-    _recipe_options(slurm)
-    slurm.add_argument("--nodes", type=_count, metavar="N", default=1, help="machines")
-    slurm.add_argument("--gpus", type=_count, metavar="N", help="GPUs of each, and processes; left out: training.processes")
-    slurm.add_argument("--cpus", type=_count, metavar="N", help="CPUs of each")
+    recipe_options(slurm)
+    slurm.add_argument("--nodes", type=count, metavar="N", default=1, help="machines")
+    slurm.add_argument("--gpus", type=count, metavar="N", help="GPUs of each, and processes; left out: training.processes")
+    slurm.add_argument("--cpus", type=count, metavar="N", help="CPUs of each")
     slurm.add_argument("--time", default="4:00:00", help="for how long, as Slurm writes it; left out: 4:00:00")
-    slurm.add_argument("--warning", type=_count, metavar="S", default=120, help="seconds before the end for a checkpoint: 120")
-    slurm.add_argument("--restarts", type=_count, metavar="N", default=3, help="after a process has died, within the job: 3")
+    slurm.add_argument("--warning", type=count, metavar="S", default=120, help="seconds before the end for a checkpoint: 120")
+    slurm.add_argument("--restarts", type=count, metavar="N", default=3, help="after a process has died, within the job: 3")
     slurm.add_argument("--partition", metavar="P", help="Slurm's partition")
     slurm.add_argument("--account", metavar="A", help="Slurm's account")
     slurm.add_argument("--stop", action="store_true", help="for that script: stop the job's run with a checkpoint")
-    _runs_option(slurm)
+    runs_option(slurm)
 
+
+def _runs(command: Command) -> None:
+    """What is done with runs, while they train and later."""
     attach = command("attach", "engine.cli.attach", "follow a run of another process until it ends", _ATTACH)
     attach.add_argument("run", metavar="RUN", nargs="?", default="last", help=_RUN)
     attach.add_argument("--plain", action="store_true", help="rows also where there is a terminal for the console")
-    _runs_option(attach)
-    _output_options(attach)
+    runs_option(attach)
+    output_options(attach)
 
     for name, what, function in _STEERING:
         steering = command(name, "engine.cli.steer", what, f"{what[0].upper()}{what[1:]}. {_STEER}", function)
@@ -123,10 +142,10 @@ def make_parser(prog: str) -> Parser:
             steering.add_argument("changes", metavar="FIELD=VALUE", nargs="+", help=_CHANGES)
         if name == "stop":
             steering.add_argument("--wait", action="store_true", help="return when the run has ended, however long that takes")
-        _runs_option(steering)
+        runs_option(steering)
 
     runs = command("runs", "engine.cli.show", "list the runs, those at work first")
-    _runs_option(runs)
+    runs_option(runs)
     runs.add_argument("--filter", metavar="TEXT", default="", help="only those with this in name, state, tag or settings")
     runs.add_argument("--tag", metavar="TAG", help="only those with exactly this tag")
     runs.add_argument("--sort", metavar="COLUMN", help=f"by one of {', '.join(SORTS)}: the best, newest or furthest first")
@@ -141,40 +160,43 @@ def make_parser(prog: str) -> Parser:
     )
     show.add_argument("run", metavar="RUN", nargs="?", default="last", help=_RUN)
     show.add_argument("--json", action="store_true", help="as one JSON object")
-    _runs_option(show)
+    runs_option(show)
 
     tag = command("tag", "engine.cli.show", "keep a line of text with a run, or take it away")
     tag.add_argument("run", metavar="RUN", help=_RUN.partition(" (")[0])
     tag.add_argument("text", metavar="TEXT", nargs="?", default="", help="left out, the tag goes")
-    _runs_option(tag)
+    runs_option(tag)
 
     rename = command("rename", "engine.cli.order", "give a run another name; the time at its beginning stays")
     rename.add_argument("run", metavar="RUN", help=_RUN.partition(" (")[0])
     rename.add_argument("name", metavar="NAME", help="without the time")
-    _runs_option(rename)
+    runs_option(rename)
 
     delete = command("delete", "engine.cli.order", "remove runs that are not at work, checkpoints and all, after a question")
     delete.add_argument("names", metavar="RUN", nargs="+", help=_RUN.partition(" (")[0])
     delete.add_argument("--yes", action="store_true", help="without the question")
-    _runs_option(delete)
+    runs_option(delete)
 
     diff = command("diff", "engine.cli.order", "in what the recipes of runs differ; of one run, from the default recipe")
     diff.add_argument("names", metavar="RUN", nargs="+", help=_RUN.partition(" (")[0])
-    _runs_option(diff)
+    runs_option(diff)
 
+
+def _others(command: Command) -> None:
+    """Recipes before they are trained, models afterwards, and the machine."""
     check = command("check", "engine.cli.show", "check a recipe by a dry run of one batch; nothing is written", _CHECK)
     check.add_argument("recipe", metavar="RECIPE.toml", nargs="?", help=_RECIPE)
     check.add_argument("--json", action="store_true", help="as one JSON object: rows, warnings, problems and facts")
     check.add_argument("--sweep", action="append", default=[], metavar="FIELD=VALUES", help="with --json: a sweep's groups too")
-    _recipe_options(check)
+    recipe_options(check)
 
     find = command("find-lr", "engine.cli.find_lr", "look for a learning rate to begin with", _FIND_LR, "find_lr")
     find.add_argument("recipe", metavar="RECIPE.toml", nargs="?", help=_RECIPE)
     find.add_argument("--from", type=float, metavar="LR", dest="lowest", help="the lowest rate; left out: 1e-7")
     find.add_argument("--to", type=float, metavar="LR", dest="highest", help="the highest rate; left out: 10")
-    find.add_argument("--steps", type=_count, metavar="N", help="how many rates are tried; left out: 120")
+    find.add_argument("--steps", type=count, metavar="N", help="how many rates are tried; left out: 120")
     find.add_argument("--json", action="store_true", help="one JSON object a step, and the result as the last")
-    _recipe_options(find)
+    recipe_options(find)
 
     evaluate = command("evaluate", "engine.cli.evaluate", "how good a run's model is, and where it is wrong", _EVALUATE)
     evaluate.add_argument("run", metavar="RUN", nargs="?", default="last", help=_MODEL)
@@ -182,7 +204,7 @@ def make_parser(prog: str) -> Parser:
     evaluate.add_argument("--worst", type=int, default=20, metavar="N", help="how many of the worst samples; left out: 20")
     evaluate.add_argument("--json", action="store_true", help="as one JSON object")
     evaluate.add_argument("--progress", action="store_true", help=argparse.SUPPRESS)
-    _model_options(evaluate)
+    model_options(evaluate)
 
     predict = command("predict", "engine.cli.predict", "what a run's model says of new data", _PREDICT)
     predict.add_argument("run", metavar="RUN", help=_MODEL)
@@ -190,7 +212,7 @@ def make_parser(prog: str) -> Parser:
     predict.add_argument("--out", metavar="FILE", help="a .csv or .parquet; left out: CSV on standard output")
     predict.add_argument("--probabilities", action="store_true", help="with a column for each class's probability")
     predict.add_argument("--force", action="store_true", help="replace a FILE that is there")
-    _model_options(predict)
+    model_options(predict)
 
     export = command("export", "engine.cli.export", "write a run's model, or the script of a recipe, for others", _EXPORT)
     export.add_argument("what", metavar="RUN|RECIPE.toml", help=f"{_MODEL}; for a script also a recipe's file")
@@ -200,9 +222,9 @@ def make_parser(prog: str) -> Parser:
         "--script", action="store_true", help="the plain PyTorch script that trains it; short for --format script"
     )
     export.add_argument("-o", "--output", metavar="FILE", help="as FILE")
-    export.add_argument("--checkpoint", metavar="C", help=_CHECKPOINT)
+    export.add_argument("--checkpoint", metavar="C", help=CHECKPOINT)
     export.add_argument("--force", action="store_true", help="replace a FILE that is there")
-    _runs_option(export)
+    runs_option(export)
 
     examples = command("examples", "engine.cli.examples", "recipes to begin with: list them, or copy one", _EXAMPLES)
     examples.add_argument("name", metavar="NAME", nargs="?", help="the one to copy; left out: list them")
@@ -213,7 +235,7 @@ def make_parser(prog: str) -> Parser:
         "doctor", "engine.cli.doctor", "look at versions, devices, terminal and disk: what is wrong, and the remedy", _DOCTOR
     )
     doctor.add_argument("--json", action="store_true", help="as a JSON list")
-    _runs_option(doctor)
+    runs_option(doctor)
 
     completion = command("completion", "engine.cli.completion", "what bash, zsh or fish runs to complete commands", _COMPLETION)
     completion.add_argument("shell", metavar="SHELL", help="bash, zsh or fish")
@@ -223,20 +245,19 @@ def make_parser(prog: str) -> Parser:
     catalog.add_argument("kind", metavar="KIND", nargs="?", help="data, model, loss, optimizer or scheduler")
     catalog.add_argument("name", metavar="NAME", nargs="?", help="one of that kind: show its fields")
     catalog.add_argument("--json", action="store_true", help="as JSON")
-    return parser
 
 
 def _queue(parser: argparse.ArgumentParser) -> None:
-    _runs_option(parser)
+    runs_option(parser)
     parser.set_defaults(action="list", json=False)
     actions = parser.add_subparsers(title="actions", metavar="ACTION", dest="action", parser_class=Parser)
 
     def action(name: str, help: str | None, description: str = "") -> argparse.ArgumentParser:
         shown: dict[str, Any] = {"help": help} if help else {}  # without it the action is not listed
         made: argparse.ArgumentParser = actions.add_parser(
-            name, description=description or help, allow_abbrev=False, formatter_class=_Formatter, **shown
+            name, description=description or help, allow_abbrev=False, formatter_class=Formatter, **shown
         )
-        made.add_argument("--runs", metavar="DIR", default=argparse.SUPPRESS, help=_RUNS)
+        made.add_argument("--runs", metavar="DIR", default=argparse.SUPPRESS, help=RUNS)
         return made
 
     add = action(
@@ -248,12 +269,12 @@ def _queue(parser: argparse.ArgumentParser) -> None:
     )
     add.add_argument("--first", action="store_true", help="before all that wait")
     add.add_argument("--hold", action="store_true", help="only add: begin nothing where nobody works on the queue")
-    _recipe_options(add)
+    recipe_options(add)
     action("list", "list the queue: also what `queue` alone does").add_argument("--json", action="store_true", help="as JSON")
     for name, help in (("remove", "take jobs out that are not under way"), ("retry", "have stopped or failed jobs wait again")):
-        action(name, help).add_argument("jobs", metavar="JOB", nargs="+", type=_count, help="its number")
+        action(name, help).add_argument("jobs", metavar="JOB", nargs="+", type=count, help="its number")
     move = action("move", "begin a job earlier or later")
-    move.add_argument("job", metavar="JOB", type=_count, help="its number")
+    move.add_argument("job", metavar="JOB", type=count, help="its number")
     move.add_argument("step", metavar="STEP", type=int, help="so many places later; -1: one earlier, -1000: first of all")
     action("clear", "take out the jobs that have ended; their runs stay")
     start = action("start", "work on the queue, in a process that outlives this terminal; also after hold and stop")
@@ -261,10 +282,10 @@ def _queue(parser: argparse.ArgumentParser) -> None:
     action("hold", "begin nothing else; what is under way goes on")
     stop = action("stop", "stop what is under way with a checkpoint, and hold the queue; start goes on from there")
     stop.add_argument(
-        "jobs", metavar="JOB", nargs="*", type=_count, help="only these, for good: the queue goes on with the next"
+        "jobs", metavar="JOB", nargs="*", type=count, help="only these, for good: the queue goes on with the next"
     )
     action("work", None)
-    action("train", None).add_argument("job", type=_count)
+    action("train", None).add_argument("job", type=count)
 
 
 _CONSOLE = """epochal alone, or epochal RECIPE.toml, opens the console; epochal plot RUN… draws its chart as text; epochal serve
@@ -290,8 +311,6 @@ _AXES = """the recipe (left out: an MLP on the digits), then fields with their v
 optimizer.lr=1e-4..1e-1x16 for 16 values on a logarithmic scale"""
 _BACKGROUND = """train in a process of its own, which outlives this terminal: return when the run has begun, and print where it
 is (with --json one object: run and pid)"""
-_PROCESSES = "so many processes of this machine train together: short for --set training.processes=N"
-_RESTARTS = "with --processes: when one of them dies, begin all again from the last checkpoint, N times at most"
 _STEERING = [
     ("pause", "hold a run after the step under way", ""),
     ("continue", "let a paused run go on", "continue_"),
@@ -320,7 +339,6 @@ a real batch; or a recipe, or that of a run, as a script of plain PyTorch that d
 and on a CPU prints the same losses to the last bit. What such a script can't say is one sentence that names the field."""
 _EXPORTED = """ends in .safetensors, .onnx, .pt2 or .py; left out: a script goes to standard output, a model into a file here
 that is called like the run"""
-_CHECKPOINT = "best, last or a step; left out: best where there is one, else last"
 _EXAMPLES = """Small recipes with all that they need, one for each kind of task. One is copied, with the data or code that it
 names, into a directory, and the command that trains it is printed."""
 _DOCTOR = """Look at versions, devices, the compiler, the terminal, the disk of the runs and the extras: a line for each finding
@@ -339,7 +357,6 @@ input"""
 _COMPLETION = """Print what a shell is to run so that Tab completes commands, options, runs, recipes, fields and values. In
 ~/.bashrc: eval "$(epochal completion bash)"; in ~/.zshrc, after compinit: eval "$(epochal completion zsh)"; in
 ~/.config/fish/config.fish: epochal completion fish | source."""
-_RUNS = "where runs are kept; left out: $EPOCHAL_RUNS, else ./runs"
 _RECIPE = "the recipe; left out: an MLP on the digits"
 _RUN = "its directory, its name, a part of the name that only it has, or last (which is also meant when left out)"
 
@@ -348,56 +365,7 @@ without what stands before the dot"""
 
 
 def _parser(**options: Any) -> Parser:
-    return Parser(allow_abbrev=False, formatter_class=_Formatter, **options)
-
-
-def _recipe_options(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("--set", action="append", default=[], metavar="KEY=VALUE", dest="settings", help=_SET)
-    parser.add_argument("--model", metavar="M", help="short for --set model.name=M, such as my.py:Net; before other settings")
-    parser.add_argument("--data", metavar="D", help="short for --set data.name=D, such as my.py:load; before other settings")
-    parser.add_argument("--epochs", metavar="N", help="short for --set training.epochs=N")
-    parser.add_argument("--device", metavar="D", help="short for --set training.device=D")
-    parser.add_argument("--name", metavar="N", help="the name of the recipe, and so of the run")
-    parser.add_argument("--tensorboard", action="store_true", help="short for --set track.tensorboard=true")
-
-
-def _processes_options(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("--processes", metavar="N", type=_count, help=_PROCESSES)
-    parser.add_argument("--restarts", metavar="N", type=_count, default=0, help=_RESTARTS)
-
-
-def _runs_option(parser: Any) -> None:
-    parser.add_argument("--runs", metavar="DIR", help=_RUNS)
-
-
-def _model_options(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("--checkpoint", metavar="C", help=_CHECKPOINT)
-    parser.add_argument("--device", metavar="D", help="where it is computed; left out: auto")
-    parser.add_argument("--batch-size", type=_count, default=256, metavar="N", help="samples at a time; left out: 256")
-    _runs_option(parser)
-
-
-def _output_options(parser: argparse.ArgumentParser) -> None:
-    group = parser.add_mutually_exclusive_group()
-    group.add_argument(
-        "--json", action="store_true", help="print the run's events, one JSON object a line, as its journal has them"
-    )
-    group.add_argument("--quiet", action="store_true", help="print only what came of it")
-
-
-def _count(text: str) -> int:
-    try:
-        count = int(text)
-    except ValueError:
-        count = 0
-    if count < 1:
-        raise argparse.ArgumentTypeError(f"it is {text!r} and must be a whole number from 1 on")
-    return count
-
-
-class _Formatter(argparse.HelpFormatter):
-    def __init__(self, prog: str) -> None:
-        super().__init__(prog, max_help_position=30)
+    return Parser(allow_abbrev=False, formatter_class=Formatter, **options)
 
 
 class _Version(argparse.Action):

@@ -11,7 +11,7 @@ _HOME = {
     "Journal": "journal",
     "Lock": "lock",
     "Run": "directory",
-    "RunSummary": "directory",
+    "RunSummary": "listing",
     "Saved": "checkpoints",
     "Status": "status",
     "environment": "machine",
@@ -25,10 +25,10 @@ if TYPE_CHECKING:
     from engine.run.checkpoints import Checkpoints as Checkpoints
     from engine.run.checkpoints import Saved as Saved
     from engine.run.directory import Run as Run
-    from engine.run.directory import RunSummary as RunSummary
     from engine.run.directory import load_history as load_history
     from engine.run.follow import Follower as Follower
     from engine.run.journal import Journal as Journal
+    from engine.run.listing import RunSummary as RunSummary
     from engine.run.lock import Lock as Lock
     from engine.run.machine import environment as environment
     from engine.run.root import runs_root as runs_root

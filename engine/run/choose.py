@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 from engine.errors import RunError, nearest
 
 if TYPE_CHECKING:
-    from engine.run.directory import RunSummary
+    from engine.run.listing import RunSummary
 
 # Words of metrics that are the better the smaller they are; of the others the largest is the best.
 _SMALL = ("loss", "error", "mae", "mse", "perplexity", "distance", "divergence", "deviance", "entropy")

@@ -6,10 +6,7 @@ import builtins
 import contextlib
 import os
 import platform
-import re
-import time
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field, fields
 from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -18,11 +15,13 @@ from engine.errors import RunError, nearest
 from engine.events import Message
 from engine.history import History
 from engine.run import control_file, files, strict_json
-from engine.run.about import CONFIG, about, as_config
+from engine.run.about import CONFIG, as_config
 from engine.run.about import config as config_of
 from engine.run.journal import Journal
+from engine.run.listing import FILES, RunSummary, age, foreign_below, is_foreign, is_run, last_words, run_directories, summaries
 from engine.run.lock import Lock
 from engine.run.machine import environment as this_environment
+from engine.run.names import make_directory
 from engine.run.root import runs_root
 from engine.run.status import ALIVE, ENDED, Status
 
@@ -31,45 +30,12 @@ if TYPE_CHECKING:
     from engine.run.checkpoints import Checkpoints
     from engine.track.live import Live
 
-_STAMP = re.compile(r"(\d{8}-\d{6})-(.+)")
-_STAMP_FORMAT = "%Y%m%d-%H%M%S"
 _WHY_NOT = {
     "finished": "it has finished",
     "stopped": "it was stopped",
     "failed": "it has failed",
     "died": "its process is gone",
 }
-PRUNED = "pruned by "  # how the reason begins with which a search ended a trial early
-_FILES = ("status.json", "journal.jsonl", "environment.json")
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class RunSummary:
-    """A run's line in a list. `state` is "starting", "running", "paused", "finished", "stopped", "failed", "pruned"
-    (stopped by the pruner of a search), "died" (its process is gone), "recorded" (by another tool, in event files or CSV: see
-    `engine.track.foreign`) or "unreadable" (with the `reason`)."""
-
-    name: str  # of the directory
-    path: Path
-    state: str
-    step: int = 0
-    epoch: int = 0
-    epochs: int | None = None
-    best: Mapping[str, float] = field(default_factory=dict)  # the best epoch's row, empty before the first
-    monitor: str = ""
-    mode: str = ""
-    started: float = 0.0
-    seconds: float = 0.0
-    reason: str = ""
-    host: str = ""  # where its process is, or was
-    pid: int = 0
-    heartbeat: float = 0.0  # when that process said something last
-    tag: str = ""  # a person's
-    parent: str = ""  # the run that it was forked from,
-    parent_step: int = 0  # at this step
-    parent_path: str = ""
-    differs: Mapping[str, Any] = field(default_factory=dict)  # what of its recipe is not as in the default one, by dotted keys
-    recipe: bool = False  # whether it has one
 
 
 class Run:
@@ -160,7 +126,7 @@ class Run:
         """Whether another tool wrote it: event files or CSV, which are only looked at."""
         from engine.track.foreign import is_foreign
 
-        return not any((self.path / name).exists() for name in _FILES) and is_foreign(self.path)
+        return not any((self.path / name).exists() for name in FILES) and is_foreign(self.path)
 
     def refuse_if_foreign(self) -> None:
         """Raise RunError where another tool wrote it."""
@@ -176,7 +142,7 @@ class Run:
     def conclude(self) -> None:
         """Write what the journal says of the end into the status, where the process was killed before it could."""
         status = self.status.read(self.status.path)
-        words = _words_of_the_dead(self.path) if status["state"] == "died" else {}
+        words = last_words(self.path) if status["state"] == "died" else {}
         if words:
             kept = {key: status[key] for key in ("epochs", "monitor", "mode", "started")}
             self.status.write(**{**kept, **words})
@@ -236,7 +202,7 @@ class Run:
         run: Run | None = None
         try:
             root.mkdir(parents=True, exist_ok=True)
-            run = Run(_make_unique(root, f"{time.strftime(_STAMP_FORMAT)}-{_slug(name)}"))
+            run = Run(make_directory(root, name))
             files.sync(root)
             run._describe(recipe_toml, environment)
         except OSError as error:
@@ -294,7 +260,7 @@ class Run:
         RunError when something else is there.
         """
         path = Path(path)
-        if any((path / name).exists() for name in _FILES):
+        if any((path / name).exists() for name in FILES):
             return Run(path), True
         run, there = Run(path), path.exists()
         try:
@@ -303,7 +269,7 @@ class Run:
                 raise RunError(f"{path} is not empty and not a run directory")
             run._describe(None, None)
         except OSError as error:
-            _clear(*(path / name for name in _FILES))
+            _clear(*(path / name for name in FILES))
             if not there and path.is_dir() and not any(path.iterdir()):
                 _clear(path)
             raise RunError(f"can't make the run directory {path}: {error.strerror}") from error
@@ -320,12 +286,12 @@ class Run:
             runs = Run.list(root, patience=0.0)
             if not runs:
                 raise RunError(f"there is no run in {root}")
-            return Run(max(runs, key=_age).path)
+            return Run(max(runs, key=age).path)
         for path in (Path(which), root / which):
-            if _is_run(path) or _is_foreign(path):
+            if is_run(path) or is_foreign(path):
                 return Run(path)
-        names = [path.name for path in _run_directories(root)]
-        names += [path.relative_to(root).as_posix() for path in _foreign_below(root)]
+        names = [path.name for path in run_directories(root)]
+        names += [path.relative_to(root).as_posix() for path in foreign_below(root)]
         found = [name for name in names if str(which) in name]
         if len(found) == 1:
             return Run(root / found[0])
@@ -344,13 +310,7 @@ class Run:
 
         What other tools wrote is read for so many seconds at most, and more of it at the next call.
         """
-        root = Path(root)
-        summaries = [_summary(path) for path in _run_directories(root)]
-        if theirs := _foreign_below(root):
-            from engine.track.foreign import summaries as of_foreign
-
-            summaries += of_foreign(theirs, root, patience)
-        return sorted(summaries, key=lambda summary: (summary.state in ALIVE, *_age(summary)), reverse=True)
+        return summaries(Path(root), patience)
 
     def _describe(self, recipe_toml: str | None, environment: Mapping[str, Any] | None) -> None:
         values = this_environment() if environment is None else environment
@@ -375,100 +335,8 @@ def load_history(run: Run) -> History:
     return history
 
 
-def _age(summary: RunSummary) -> tuple[float, str]:
-    return summary.started, summary.name
-
-
-def _slug(name: str) -> str:
-    """A name that every file system takes."""
-    return re.sub(r"[^\w.-]+", "-", name)[:50].strip("-.") or "run"
-
-
-def renamed(directory: str, name: str) -> str:
-    """The directory's name with another one after the time. RunError where it would need other characters."""
-    match = _STAMP.fullmatch(directory)
-    name = name.strip()
-    name = _STAMP.sub(r"\2", name) if match else name
-    if not name or _slug(name) != name:
-        raise RunError(f"{name!r} can't be a run's name: letters, digits, _, . and - (not first), at most 50 of them")
-    return f"{match[1]}-{name}" if match else name
-
-
 def _clear(*paths: Path) -> None:
     """Take back what a disk left half made."""
     for path in paths:
         with contextlib.suppress(OSError):
             files.remove(path)
-
-
-def _make_unique(root: Path, name: str) -> Path:
-    """Making a directory either succeeds or finds it there: two processes never get the same one."""
-    path, number = root / name, 1
-    while True:
-        try:
-            files.make_directory(path)
-        except FileExistsError:
-            number += 1
-            path = root / f"{name}-{number}"
-        else:
-            return path
-
-
-def _is_run(path: Path) -> bool:
-    return path.is_dir() and (bool(_STAMP.fullmatch(path.name)) or any((path / name).exists() for name in _FILES))
-
-
-def _is_foreign(path: Path) -> bool:
-    from engine.track.foreign import is_foreign
-
-    return path.exists() and is_foreign(path)
-
-
-def _foreign_below(root: Path) -> builtins.list[Path]:
-    """What other tools wrote there."""
-    if not root.is_dir():
-        return []
-    from engine.track.foreign import find
-
-    return [*find(root, _is_run)]
-
-
-def _run_directories(root: Path) -> builtins.list[Path]:
-    try:
-        return sorted(path for path in root.iterdir() if not path.name.startswith(".") and _is_run(path))
-    except FileNotFoundError:
-        return []
-    except OSError as error:
-        raise RunError(f"{root} can't be read: {error.strerror}") from error
-
-
-def _summary(path: Path) -> RunSummary:
-    known = about(path)
-    more = {field.name: getattr(known, field.name) for field in fields(known)}
-    try:
-        status = Status.read(path / "status.json")
-        if status["state"] == "died":
-            status |= _words_of_the_dead(path)
-        if status["state"] == "stopped" and status["reason"].startswith(PRUNED):
-            status["state"] = "pruned"
-        shown = {field.name: status[field.name] for field in fields(RunSummary) if field.name in status}
-        return RunSummary(name=path.name, path=path, **shown, **more)
-    except RunError as error:
-        return RunSummary(name=path.name, path=path, state="unreadable", started=_started(path), reason=str(error), **more)
-
-
-def _words_of_the_dead(path: Path) -> dict[str, Any]:
-    """What a process said last that was killed between its last line and its last status."""
-    with contextlib.suppress(OSError):
-        if ended := Journal.end(path / "journal.jsonl"):
-            return {key: getattr(ended, key) for key in ("state", "reason", "epoch", "step", "seconds", "best")}
-    return {}
-
-
-def _started(path: Path) -> float:
-    """From the directory's name, else its date."""
-    match = _STAMP.fullmatch(path.name)
-    try:
-        return time.mktime(time.strptime(match[1], _STAMP_FORMAT)) if match else path.stat().st_mtime
-    except (ValueError, OverflowError):
-        return path.stat().st_mtime

@@ -38,7 +38,7 @@ def rename(run: Run, name: str) -> Run:
 
     RunError while a process is at work on it, for a name that a directory can't have or another run has, when the disk fails.
     """
-    from engine.run.directory import renamed
+    from engine.run.names import renamed
 
     run.refuse_if_foreign()
     path = run.path.absolute()

@@ -18,7 +18,7 @@ from engine.errors import EpochalError, RecipeError, RunError, plain
 from engine.events import EpochEnded, Event, RunEnded
 from engine.run import Run, Status, files, load_history, strict_json
 from engine.run.control_file import Inbox, deliver
-from engine.run.directory import PRUNED
+from engine.run.listing import PRUNED
 from engine.run.queue import Process
 from engine.run.status import ALIVE
 from engine.search import optunas

@@ -227,7 +227,7 @@ _reading = threading.Lock()
 
 def summaries(paths: Iterable[Path], root: Path, seconds: float) -> list[RunSummary]:
     """A line of a list for each, as far as they could be read in so many seconds; what is missing comes the next time."""
-    from engine.run.directory import RunSummary
+    from engine.run.listing import RunSummary
 
     until = time.monotonic() + seconds
     result = []

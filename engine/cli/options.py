@@ -1,0 +1,76 @@
+"""The parser, and the options that several commands have."""
+
+from __future__ import annotations
+
+import argparse
+from typing import Any, NoReturn
+
+SET = "one field of the recipe, by its dotted name: --set optimizer.lr=3e-4; may be given many times"
+_PROCESSES = "so many processes of this machine train together: short for --set training.processes=N"
+_RESTARTS = "with --processes: when one of them dies, begin all again from the last checkpoint, N times at most"
+RUNS = "where runs are kept; left out: $EPOCHAL_RUNS, else ./runs"
+CHECKPOINT = "best, last or a step; left out: best where there is one, else last"
+
+
+class Parser(argparse.ArgumentParser):
+    """Tells a mistake in one sentence."""
+
+    def error(self, message: str) -> NoReturn:
+        self.exit(2, f"epochal: {message}\n")
+
+
+def recipe_options(parser: argparse.ArgumentParser) -> None:
+    """What changes the recipe."""
+    parser.add_argument("--set", action="append", default=[], metavar="KEY=VALUE", dest="settings", help=SET)
+    parser.add_argument("--model", metavar="M", help="short for --set model.name=M, such as my.py:Net; before other settings")
+    parser.add_argument("--data", metavar="D", help="short for --set data.name=D, such as my.py:load; before other settings")
+    parser.add_argument("--epochs", metavar="N", help="short for --set training.epochs=N")
+    parser.add_argument("--device", metavar="D", help="short for --set training.device=D")
+    parser.add_argument("--name", metavar="N", help="the name of the recipe, and so of the run")
+    parser.add_argument("--tensorboard", action="store_true", help="short for --set track.tensorboard=true")
+
+
+def processes_options(parser: argparse.ArgumentParser) -> None:
+    """How many processes train together."""
+    parser.add_argument("--processes", metavar="N", type=count, help=_PROCESSES)
+    parser.add_argument("--restarts", metavar="N", type=count, default=0, help=_RESTARTS)
+
+
+def runs_option(parser: Any) -> None:
+    """Where runs are kept."""
+    parser.add_argument("--runs", metavar="DIR", help=RUNS)
+
+
+def model_options(parser: argparse.ArgumentParser) -> None:
+    """Which model, and how it is computed."""
+    parser.add_argument("--checkpoint", metavar="C", help=CHECKPOINT)
+    parser.add_argument("--device", metavar="D", help="where it is computed; left out: auto")
+    parser.add_argument("--batch-size", type=count, default=256, metavar="N", help="samples at a time; left out: 256")
+    runs_option(parser)
+
+
+def output_options(parser: argparse.ArgumentParser) -> None:
+    """What a training prints."""
+    group = parser.add_mutually_exclusive_group()
+    group.add_argument(
+        "--json", action="store_true", help="print the run's events, one JSON object a line, as its journal has them"
+    )
+    group.add_argument("--quiet", action="store_true", help="print only what came of it")
+
+
+def count(text: str) -> int:
+    """The type of an option that counts, from 1 on."""
+    try:
+        count = int(text)
+    except ValueError:
+        count = 0
+    if count < 1:
+        raise argparse.ArgumentTypeError(f"it is {text!r} and must be a whole number from 1 on")
+    return count
+
+
+class Formatter(argparse.HelpFormatter):
+    """Leaves the options' names 30 columns."""
+
+    def __init__(self, prog: str) -> None:
+        super().__init__(prog, max_help_position=30)
