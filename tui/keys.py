@@ -218,7 +218,7 @@ KEYS: tuple[Key, ...] = (
         "enter",
         "Enter",
         "Look at the run",
-        "a sweep shows its runs, a search its trials",
+        "opens a sweep, or a search",
         ("queue",),
         "open",
         "look",

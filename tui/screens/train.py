@@ -17,12 +17,10 @@ from textual.content import Content
 from textual.widget import Widget
 from textual.widgets import Static
 
-from engine.changes import Change
-from engine.control import Control
 from engine.errors import EpochalError
 from engine.history import History
 from engine.verdict import verdict
-from tui.followed import Followed, Remote
+from tui.followed import Followed
 from tui.keys import bindings
 from tui.others import Others
 from tui.screens.after import AfterKeys
@@ -30,8 +28,8 @@ from tui.screens.arranging import Arranging
 from tui.screens.ask import AskRun
 from tui.screens.base import KeyLine
 from tui.screens.charting import ChartKeys
-from tui.screens.edit import EditScreen
 from tui.screens.script import ScriptScreen, repeating
+from tui.screens.steering import Steering
 from tui.screens.verdict import VerdictScreen
 from tui.session import Session
 from tui.widgets.chart import Chart
@@ -61,7 +59,7 @@ LAST = 6  # is there once the run has ended
 BESIDE = (LAST, 7, 8)  # one of them is beside the epochs
 
 
-class TrainScreen(AfterKeys, ChartKeys, Arranging):
+class TrainScreen(AfterKeys, ChartKeys, Arranging, Steering):
     """One run. Polls, never waits; repaints what changed; stays open at the end with the summary."""
 
     NAME = "train"
@@ -247,41 +245,6 @@ class TrainScreen(AfterKeys, ChartKeys, Arranging):
         self.set_focus(pane)
         self.call_after_refresh(self._show, self.shown.history)
 
-    def action_pause(self) -> None:
-        """Pause, or go on."""
-        if control := self._control():
-            if control.paused:
-                control.resume()
-                self.notify("going on")
-            else:
-                control.pause()
-                self.notify("pausing after this step")
-
-    def action_stop(self) -> None:
-        """Stop after this step, with a checkpoint."""
-        if control := self._control():
-            control.stop()
-            self.notify("stopping after this step, then saving")
-
-    def action_checkpoint(self) -> None:
-        """Write a checkpoint after this step."""
-        if control := self._control(own_loop=False):
-            control.checkpoint()
-            self.notify("a checkpoint after this step")
-
-    def action_validate(self) -> None:
-        """Validate after this step."""
-        if control := self._control(own_loop=False):
-            control.validate()
-            self.notify("validating after this step")
-
-    def action_edit(self, proposed: str = "lr=x0.5") -> None:
-        """Change values of the plan from the next step on."""
-        if control := self._control(own_loop=False):
-            values = self.console_app.engine.complete(self.shown.values) if self.shown.values else {}
-            screen = EditScreen(values, self.shown.history, proposed)
-            self.app.push_screen(screen, lambda changes: self._change(control, changes or ()))
-
     def action_verdict(self) -> None:
         """Explain what the run's history says of it, and make the change ready that it proposes."""
         found = verdict(self.shown.history)
@@ -317,15 +280,6 @@ class TrainScreen(AfterKeys, ChartKeys, Arranging):
         note = f"This is the recipe as it was. The run was changed on its way: {edits}." if edits else ""
         where = Path(f"{path.name if path else self.shown.values.get('name', 'recipe')}.py")
         self.app.push_screen(ScriptScreen(self.console_app.engine, self.shown.values, where, command, note))
-
-    def _change(self, control: Control | Remote, changes: tuple[Change, ...]) -> None:
-        if changes and self.shown.history.ended is not None:
-            self.notify("the run ended meanwhile: nothing was changed", severity="warning")
-            return
-        for change in changes:
-            control.change(change)
-        if changes:
-            self.notify("after this step: " + ", ".join(map(str, changes)))
 
     async def action_proposal(self) -> None:
         """Open the form with the recipe as it would have worked; where there is none, clip outliers."""
@@ -370,26 +324,6 @@ class TrainScreen(AfterKeys, ChartKeys, Arranging):
             self.notify(str(error), severity="error", markup=False)
             return
         self.app.push_screen(AskRun([run.path for run in runs if run.name != own]), chosen)
-
-    def _control(self, own_loop: bool = True) -> Control | Remote | None:
-        """The run's control, or None, and then the person is told why: where it is over, or, for what only our own loop can
-        do, where it is not ours."""
-        history = self.shown.history
-        if history.started is not None and history.started.foreign:
-            self.notify("another tool wrote this run: it can be looked at, and nothing else")
-            return None
-        if not own_loop and history.started is not None and history.started.own_loop and self.shown.alive:
-            self.notify("this run is a loop of its own, which can be paused and stopped")
-            return None
-        if self.shown.alive or (self.session is None and history.started is None):  # perhaps; it was not looked at yet
-            return self.shown.control
-        if history.ended is None:
-            self.notify("the run is about to begin or to end")
-        elif history.ended.state == "died":
-            self.notify("its process is gone: a, then r goes on with it", severity="warning")
-        else:
-            self.notify("this run is over: n for a new one, a for all runs")
-        return None
 
 
 def with_fields(values: Mapping[str, Any], changes: Mapping[str, Any]) -> dict[str, Any]:
