@@ -6,7 +6,6 @@ import math
 import time
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from engine.errors import EpochalError, plain
@@ -245,9 +244,3 @@ def _curve(rows: Sequence[Row], sign: int) -> tuple[tuple[int, float, float], ..
             best = min(best, sign * row.value)
             points.append((at, row.value, sign * best))
     return tuple(points)
-
-
-def path_of(row: Row) -> Path | None:
-    """The directory of a trial's run, if there is one."""
-    path = Path(row.run) if row.run else None
-    return path if path is not None and path.is_dir() else None

@@ -61,6 +61,8 @@ OWN = (
     Field(key="seed", kind="integer", default=0, minimum=0, help="where randomness starts"),
 )
 
+SMALL, WIDE = (80, 24), (120, 40)
+
 
 class ScriptedTrainer:
     """Emits events by hand: an epoch at once, then it obeys its control until told to finish."""

@@ -212,3 +212,8 @@ def screen_lines(app: App) -> list[str]:
 def screen_text(app: App) -> str:
     """The same as one text."""
     return "\n".join(screen_lines(app))
+
+
+def line_with(app: App, text: str) -> str:
+    """The first line of the screen that has this in it."""
+    return next(line for line in screen_lines(app) if text in line)

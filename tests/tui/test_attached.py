@@ -10,9 +10,9 @@ from textual.widgets import Static
 from engine.events import CheckpointFailed, CheckpointWritten, Message, Rewound, RunEnded, RunPaused, SettingChanged
 from engine.history import History
 from tests.tui import scripted
-from tests.tui.conftest import ScriptedEngine, ScriptedFollower, ready, run_summary, until
+from tests.tui.conftest import SMALL, WIDE, ScriptedEngine, ScriptedFollower, cells, ready, run_summary, until
 from tests.tui.scripted import screen_lines, screen_text
-from tests.tui.test_app import SMALL, WIDE, cells, training
+from tests.tui.test_app import training
 from tui.app import Console
 from tui.background import Begun, Starting
 from tui.screens.runs import RunsScreen

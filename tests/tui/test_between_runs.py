@@ -5,9 +5,9 @@ from __future__ import annotations
 from textual.widgets import Input, Static
 
 from engine.events import Message, Validated
-from tests.tui.conftest import ScriptedEngine, ready, until
+from tests.tui.conftest import SMALL, WIDE, ScriptedEngine, ready, until
 from tests.tui.scripted import screen_text
-from tests.tui.test_app import SMALL, WIDE, training
+from tests.tui.test_app import training
 from tui.app import Console
 from tui.form.rows import Row
 from tui.screens.train import TrainScreen

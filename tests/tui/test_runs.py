@@ -10,9 +10,8 @@ from textual.widgets import DataTable, Input, OptionList, Static
 from engine.errors import Problem, RecipeError, RunError
 from engine.events import EpochEnded
 from tests.tui import scripted
-from tests.tui.conftest import ScriptedEngine, ScriptedFollower, cells, ready, run_summary, until
+from tests.tui.conftest import SMALL, WIDE, ScriptedEngine, ScriptedFollower, cells, ready, run_summary, until
 from tests.tui.scripted import screen_text
-from tests.tui.test_app import SMALL, WIDE
 from tui.app import Console
 from tui.others import Others
 from tui.screens.ask import AskFork, Confirm
