@@ -5,13 +5,12 @@ from __future__ import annotations
 import argparse
 import os
 import shutil
-import sys
 from collections.abc import Sequence
 from pathlib import Path
 
 from engine.cli.options import Parser
-from engine.cli.output import Stream, lasting
-from engine.errors import EpochalError, RunError, nearest
+from engine.cli.output import Stream, told
+from engine.errors import RunError, nearest
 from engine.history import History
 from tui.widgets import export
 from tui.widgets.curves import ACROSS, View
@@ -29,15 +28,7 @@ _LEAST = (40, 10)
 
 def main(arguments: Sequence[str]) -> int:
     """Draw what `arguments` ask for. Returns the exit status: 0, or 2 for a mistake, told in one sentence."""
-    with lasting(sys.stdout, sys.stderr) as (out, err):  # `| head` may have seen enough
-        try:
-            out.line(plot(make_parser().parse_args(arguments), ascii=not _takes(out), colour=_colour(out)))
-        except SystemExit as exit:  # --help, or a mistake that is told already
-            return int(exit.code or 0)
-        except EpochalError as error:
-            err.line(f"epochal: {error}")
-            return 2
-    return 0
+    return told(lambda out: out.line(plot(make_parser().parse_args(arguments), ascii=not _takes(out), colour=_colour(out))))
 
 
 def make_parser() -> Parser:

@@ -17,7 +17,7 @@ from collections.abc import Callable, Sequence
 from urllib.parse import quote
 
 from engine.cli.options import Parser
-from engine.cli.output import Stream, lasting
+from engine.cli.output import Stream, told
 from engine.errors import EpochalError, plain
 from engine.preferences import directory
 
@@ -27,15 +27,7 @@ LEAST = 16  # characters of a token that a person gives
 
 def main(arguments: Sequence[str]) -> int:
     """Serve until Ctrl-C or SIGTERM. Returns the exit status: 0, or 2 for a mistake, told in one sentence."""
-    with lasting(sys.stdout, sys.stderr) as (out, err):
-        try:
-            serve(make_parser().parse_args(arguments), out)
-        except SystemExit as exit:  # --help, or a mistake that is told already
-            return int(exit.code or 0)
-        except EpochalError as error:
-            err.line(f"epochal: {error}")
-            return 2
-    return 0
+    return told(lambda out: serve(make_parser().parse_args(arguments), out))
 
 
 def make_parser() -> Parser:

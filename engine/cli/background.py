@@ -20,6 +20,7 @@ from typing import IO, TYPE_CHECKING
 
 from engine.cli.output import Stream
 from engine.errors import RunError
+from engine.signals import handled
 
 if TYPE_CHECKING:
     from engine.run import Run
@@ -139,10 +140,5 @@ class Background:
         def pass_on(number: int, _: FrameType | None) -> None:
             os.kill(self.process, number)
 
-        numbers = (signal.SIGINT, signal.SIGTERM)
-        before = {n: signal.signal(n, pass_on) for n in numbers if signal.getsignal(n) is not signal.SIG_IGN}
-        try:
+        with handled({signal.SIGINT: pass_on, signal.SIGTERM: pass_on}):
             yield
-        finally:
-            for number, handler in before.items():
-                signal.signal(number, handler)

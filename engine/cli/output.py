@@ -12,6 +12,8 @@ from contextlib import contextmanager, redirect_stderr, redirect_stdout, suppres
 from pathlib import Path
 from typing import TextIO
 
+from engine.errors import EpochalError
+
 _PLAIN = str.maketrans({"★": "*", "█": "#", "░": ".", "·": "-", "–": "-", "…": ".", "×": "x", "²": "2", "→": ">"})
 _ERASE = "\r\x1b[2K"
 
@@ -170,6 +172,19 @@ def lasting(out: TextIO, err: TextIO) -> Iterator[tuple[Stream, Stream]]:
         finally:
             for stream in streams:
                 stream.flush()
+
+
+def told(act: Callable[[Stream], None]) -> int:
+    """Do it, with standard output. The exit status: 0, or 2 for a mistake, told in one sentence on standard error."""
+    with lasting(sys.stdout, sys.stderr) as (out, err):  # `| head` may have seen enough
+        try:
+            act(out)
+        except SystemExit as exit:  # --help, or a mistake that is told already
+            return int(exit.code or 0)
+        except EpochalError as error:
+            err.line(f"epochal: {error}")
+            return 2
+    return 0
 
 
 def _put(stream: TextIO, text: str, flush: bool = True) -> None:

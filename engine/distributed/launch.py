@@ -18,6 +18,7 @@ from typing import Any
 from engine.data.workers import available_cpus
 from engine.distributed.launched import LAUNCHER
 from engine.run.worker import environment
+from engine.signals import handled
 
 _COLLATERAL = (1, -signal.SIGTERM, 128 + signal.SIGTERM)  # how a rank ends of which another's end was the cause
 
@@ -142,14 +143,9 @@ class Launch:
                     os.kill(worker, number)
             self._heard(number)
 
-        numbers = (signal.SIGINT, signal.SIGTERM, signal.SIGUSR1)
-        before = {n: signal.signal(n, hand_on) for n in numbers if signal.getsignal(n) is not signal.SIG_IGN}
-        before[signal.SIGHUP] = signal.signal(signal.SIGHUP, signal.SIG_IGN)
-        try:
+        to_all = (signal.SIGINT, signal.SIGTERM, signal.SIGUSR1)
+        with handled({**dict.fromkeys(to_all, hand_on), signal.SIGHUP: signal.SIG_IGN}):
             yield
-        finally:
-            for number, handler in before.items():
-                signal.signal(number, handler)
 
 
 @contextlib.contextmanager

@@ -1,4 +1,4 @@
-"""The lock of a run directory: one trainer at a time, in whatever process and on whatever host.
+"""Locks: of a run directory, one trainer at a time, in whatever process and on whatever host; of a file, one change at a time.
 
 A POSIX lock belongs to the process: data workers that are forked from a trainer do not keep it when the trainer is killed, and
 a killed trainer can't leave it behind. Its price: closing any descriptor of the file drops it, so that nothing but this module
@@ -7,12 +7,14 @@ may open the file.
 
 from __future__ import annotations
 
+import contextlib
 import errno
 import fcntl
 import os
 import platform
 import threading
 import weakref
+from collections.abc import Iterator
 from pathlib import Path
 
 from engine.errors import RunError
@@ -80,6 +82,27 @@ class Lock:
         if self._free is not None:
             self._free()
         self._owner = self._free = None
+
+
+@contextlib.contextmanager
+def one_at_a_time(path: Path) -> Iterator[None]:
+    """Hold the lock of this file while the block lasts; who comes later waits, whatever process it is of.
+
+    On a file system without locks nobody waits. RunError where the file can't be written or locked.
+    """
+    try:
+        descriptor = os.open(path, os.O_RDWR | os.O_CREAT, 0o666)
+    except OSError as error:
+        raise RunError(f"{path.parent} can't be written: {error.strerror}") from error
+    try:
+        try:
+            fcntl.lockf(descriptor, fcntl.LOCK_EX)
+        except OSError as error:
+            if error.errno not in (errno.ENOLCK, errno.ENOTSUP, errno.EOPNOTSUPP, errno.ENOSYS):
+                raise RunError(f"{path.parent} can't be locked: {error.strerror}") from error
+        yield
+    finally:
+        os.close(descriptor)
 
 
 def _drop(descriptor: int, identity: tuple[int, int], owner: int) -> None:

@@ -6,8 +6,6 @@
 from __future__ import annotations
 
 import contextlib
-import errno
-import fcntl
 import os
 import platform
 import threading
@@ -21,6 +19,7 @@ import psutil
 
 from engine.errors import RunError, plain
 from engine.run import control_file, files, strict_json
+from engine.run.lock import one_at_a_time
 from engine.run.status import ALIVE, SILENCE_SECONDS, Status, at_work
 
 ENDED = ("finished", "stopped", "failed")
@@ -291,7 +290,11 @@ class Queue:
     @contextlib.contextmanager
     def changing(self, *, durable: bool = True) -> Iterator[Contents]:
         """What is in the queue, to be changed in place; written when the block ends without an error."""
-        with _changing, self._locked():
+        try:
+            self.directory.mkdir(parents=True, exist_ok=True)
+        except OSError as error:
+            raise RunError(f"{self.directory} can't be written: {error.strerror}") from error
+        with _changing, one_at_a_time(self.directory / "change.lock"):  # without locks: renaming is atomic there too
             contents = self.read()
             before = _values(contents)
             yield contents
@@ -301,23 +304,6 @@ class Queue:
                     files.write_atomically(self.path, strict_json.encode(values, indent=1), durable=durable)
                 except OSError as error:
                     raise RunError(f"{self.path} can't be written: {error.strerror}") from error
-
-    @contextlib.contextmanager
-    def _locked(self) -> Iterator[None]:
-        try:
-            self.directory.mkdir(parents=True, exist_ok=True)
-            descriptor = os.open(self.directory / "change.lock", os.O_RDWR | os.O_CREAT, 0o666)
-        except OSError as error:
-            raise RunError(f"{self.directory} can't be written: {error.strerror}") from error
-        try:
-            try:
-                fcntl.lockf(descriptor, fcntl.LOCK_EX)
-            except OSError as error:  # a file system without locks: renaming is atomic there too
-                if error.errno not in (errno.ENOLCK, errno.ENOTSUP, errno.EOPNOTSUPP, errno.ENOSYS):
-                    raise RunError(f"{self.directory} can't be locked: {error.strerror}") from error
-            yield
-        finally:
-            os.close(descriptor)
 
 
 def _alive(run: Path) -> bool:

@@ -21,6 +21,7 @@ from types import FrameType
 from engine.errors import RunError
 from engine.run.lock import Lock
 from engine.run.queue import Job, Process, Queue
+from engine.signals import handled
 
 LOOK_SECONDS = 0.2
 HEARTBEAT_SECONDS = 30.0
@@ -68,13 +69,8 @@ class Worker:
             signal.signal(number, signal.SIG_DFL)
             self.received = number
 
-        before = {number: signal.signal(number, stop) for number in (signal.SIGINT, signal.SIGTERM)}
-        before[signal.SIGHUP] = signal.signal(signal.SIGHUP, signal.SIG_IGN)
-        try:
+        with handled({signal.SIGINT: stop, signal.SIGTERM: stop, signal.SIGHUP: signal.SIG_IGN}):
             yield
-        finally:
-            for number, handler in before.items():
-                signal.signal(number, handler)
 
     def _lock(self) -> Lock:
         self.queue.directory.mkdir(parents=True, exist_ok=True)

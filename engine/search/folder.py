@@ -3,11 +3,9 @@
 from __future__ import annotations
 
 import contextlib
-import errno
-import fcntl
-import os
 import tomllib
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
+from contextlib import AbstractContextManager
 from dataclasses import asdict
 from functools import cached_property
 from pathlib import Path
@@ -15,6 +13,7 @@ from typing import TYPE_CHECKING, Any
 
 from engine.errors import RunError, nearest
 from engine.run import control_file, files, runs_root, strict_json
+from engine.run.lock import one_at_a_time
 from engine.run.queue import Process
 from engine.search.plan import Plan, plan_of, without
 
@@ -154,22 +153,12 @@ class Folder:
                 f"name (--name), or delete that folder"
             )
 
-    @contextlib.contextmanager
-    def locked(self) -> Iterator[None]:
-        """One at a time: who asks for a trial sees what the others have asked for."""
-        try:
-            descriptor = os.open(self.path / ".lock", os.O_RDWR | os.O_CREAT, 0o666)
-        except OSError as error:
-            raise RunError(f"{self.path} can't be locked: {error.strerror}") from error
-        try:
-            try:
-                fcntl.lockf(descriptor, fcntl.LOCK_EX)
-            except OSError as error:  # without locks two may now and then ask for one trial too many
-                if error.errno not in (errno.ENOLCK, errno.ENOTSUP, errno.EOPNOTSUPP, errno.ENOSYS):
-                    raise RunError(f"{self.path} can't be locked: {error.strerror}") from error
-            yield
-        finally:
-            os.close(descriptor)
+    def locked(self) -> AbstractContextManager[None]:
+        """One at a time: who asks for a trial sees what the others have asked for.
+
+        Without locks two may now and then ask for one trial too many.
+        """
+        return one_at_a_time(self.path / ".lock")
 
     # who works on it
 

@@ -1,5 +1,9 @@
 """The list of epochs, drawn from scripted histories and read from the screen."""
 
+import contextlib
+
+import pytest
+from textual.actions import SkipAction
 from textual.app import App, ComposeResult
 
 from engine.events import EpochEnded, RunStarted
