@@ -103,7 +103,7 @@ def asked(shell: str, code: str) -> list[str]:
     if shutil.which(shell) is None:
         pytest.skip(f"no {shell} is installed")
     options = {"bash": ["--norc", "-c"], "zsh": ["-f", "-c"], "fish": ["--no-config", "-c"]}[shell]
-    done = subprocess.run([shell, *options, code], capture_output=True, text=True, timeout=60, check=True)
+    done = subprocess.run([shell, *options, code], capture_output=True, text=True, timeout=180, check=True)
     assert not done.stderr
     return done.stdout.splitlines()
 

@@ -159,7 +159,7 @@ def test_e1_killed_at_every_file_operation_of_a_training(whole: Whole, tmp_path:
         runs = tmp_path / str(call)
         runs.mkdir()
         process = life.begin(life.killed_at, runs / "log", call, ["train", str(recipe), "--runs", str(runs), "--quiet"])
-        process.join(60)
+        process.join(180)
         killed = process.exitcode == -signal.SIGKILL
         assert killed or process.exitcode == 0, (runs / "log").read_text()
         found = [path for path in runs.glob("*-torture") if (path / "recipe.toml").exists()]

@@ -31,7 +31,7 @@ def live(plan: int, runs: Path, run: Path | None, acts: list[life.Act]) -> int |
     """One life's exit status."""
     log = runs / "log"
     process = life.begin(life.scripted, log, PLANS[plan], runs, run, acts)
-    process.join(60)
+    process.join(180)
     assert process.exitcode in (0, -signal.SIGKILL), log.read_text()
     return process.exitcode
 

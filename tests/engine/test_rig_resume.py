@@ -31,7 +31,7 @@ def test_f9_a_checkpoint_between_a_step_and_its_validation(end: life.Act, tmp_pa
     runs = tmp_path / "cut"
     runs.mkdir()
     process = life.begin(life.scripted, runs / "log", HALFWAY, runs, None, [(10, "checkpoint", ""), end])
-    process.join(60)
+    process.join(180)
     assert process.exitcode == (-signal.SIGKILL if end[1] == "kill" else 0), (runs / "log").read_text()
     run = Run.open("last", runs)
     assert run.checkpoints.read().step == 10 or end[1] == "kill"  # the kill may have come before it was written

@@ -83,14 +83,14 @@ def test_a_job_is_warned_requeued_and_goes_on(there: Path, capsys: pytest.Captur
     job = cluster.start()
     until(cluster.saved, "there is a checkpoint")
     job.send_signal(signal.SIGUSR1)
-    out, _ = job.communicate(timeout=60)
+    out, _ = job.communicate(timeout=180)
     assert cluster.requeued == ["requeue 77"], out
     assert Status.read(cluster.run.status.path)["state"] == "stopped"
     reached = cluster.run.checkpoints.read("last").step
     assert 0 < reached < 500
 
     job = cluster.start()
-    out, _ = job.communicate(timeout=60)
+    out, _ = job.communicate(timeout=180)
     assert job.returncode == 0, out
     assert cluster.requeued == ["requeue 77"]  # a run that has finished is not queued once more
     starts = [event.step for event in Journal.read(cluster.run.journal.path)[0] if isinstance(event, RunStarted)]
@@ -109,7 +109,7 @@ def test_a_job_that_has_to_make_room_goes_on(there: Path, capsys: pytest.Capture
     for number in (signal.SIGCONT, signal.SIGTERM):
         for process in step:
             process.send_signal(number)
-    out, _ = job.communicate(timeout=60)
+    out, _ = job.communicate(timeout=180)
     assert cluster.requeued == [] and job.returncode != 0
     until(lambda: Status.read(cluster.run.status.path)["state"] == "stopped", "it has stopped")
 

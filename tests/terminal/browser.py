@@ -33,7 +33,7 @@ class Tab:
         number = next(self._numbers)
         await self._socket.send_json({"id": number, "method": method, "params": parameters})
         while True:
-            told = await self._socket.receive_json(timeout=60)
+            told = await self._socket.receive_json(timeout=180)
             if told.get("method") == "Network.requestWillBeSent":
                 self.urls.append(told["params"]["request"]["url"])
             if told.get("method") == "Network.webSocketFrameReceived" and told["params"]["response"]["opcode"] == 2:
@@ -57,14 +57,14 @@ class Tab:
             await self.call("Input.dispatchKeyEvent", type="keyDown", text=character, key=character)
             await self.call("Input.dispatchKeyEvent", type="keyUp", key=character)
 
-    async def until(self, code: str, seconds: float = 60.0) -> None:
+    async def until(self, code: str, seconds: float = 180.0) -> None:
         """Wait until the expression is true in the page."""
         deadline = time.monotonic() + seconds
         while not await self.evaluate(code):
             assert time.monotonic() < deadline, f"waited in vain for {code}"
             await asyncio.sleep(0.1)
 
-    async def wait(self, text: str, seconds: float = 60.0) -> None:
+    async def wait(self, text: str, seconds: float = 180.0) -> None:
         """Wait until the terminal has got this text, as a whole."""
         deadline = time.monotonic() + seconds
         while text.encode() not in self.drawn:
@@ -97,7 +97,7 @@ async def chromium(where: Path, width: int = 1200, height: int = 800) -> AsyncIt
             process.terminate()
 
 
-async def _port(path: Path, seconds: float = 60.0) -> int:
+async def _port(path: Path, seconds: float = 180.0) -> int:
     deadline = time.monotonic() + seconds
     while not (path.is_file() and (lines := path.read_text().split())):
         assert time.monotonic() < deadline, "Chromium does not start"

@@ -19,6 +19,7 @@ from engine.events import RunEnded
 from engine.run import Journal, Run
 from engine.run.status import ALIVE
 
+PATIENCE = 180.0  # seconds until what does not come is given up: on a busy machine all takes many times longer
 REPOSITORY = Path(__file__).parents[2]
 QUICK = """
 name = "quick"
@@ -28,9 +29,23 @@ threads = 1
 [checkpoint]
 min_seconds = 0.0
 """
-SLOW = (
-    QUICK.replace("epochs = 2", "epochs = 4") + '[data]\nbatch_size = 1\n[model]\nname = "mlp"\nhidden = [1024, 1024]\n'
-)  # some seconds
+HELD = QUICK.replace("epochs = 2", "epochs = 4") + '[model]\nname = "held.py:Held"\n'
+NET = """
+import time
+from pathlib import Path
+from torch import nn
+
+class Held(nn.Linear):
+    def __init__(self, input_shape, output_size):
+        super().__init__(input_shape[0], output_size)
+        self.calls = 0
+
+    def forward(self, inputs):
+        self.calls += self.training
+        while self.calls == 60 and not Path("go").exists():
+            time.sleep(0.01)
+        return super().forward(inputs)
+"""
 LONG = """
 name = "long"
 [data]
@@ -50,7 +65,7 @@ class Tmux:
         self.where = where
 
     def run(self, *arguments: str) -> str:
-        command = ["tmux", "-f", os.devnull, "-S", str(self._socket), *arguments]
+        command = ["tmux", "-u", "-f", os.devnull, "-S", str(self._socket), *arguments]
         return subprocess.run(command, check=True, capture_output=True, text=True, timeout=60).stdout
 
     def open(self, command: str, width: int = 80, height: int = 24, name: str = "s") -> None:
@@ -72,11 +87,11 @@ class Tmux:
     def screen(self) -> str:
         return self.run("capture-pane", "-t", self._session, "-p")
 
-    def wait(self, *texts: str, seconds: float = 60.0) -> str:
+    def wait(self, *texts: str, seconds: float = PATIENCE) -> str:
         """The screen, once it has all these texts."""
         return self.until(lambda: all(text in self.screen() for text in texts), f"{texts} to be shown", seconds)
 
-    def until(self, condition: Callable[[], object], words: str, seconds: float = 60.0) -> str:
+    def until(self, condition: Callable[[], object], words: str, seconds: float = PATIENCE) -> str:
         """The screen, once the condition holds."""
         deadline = time.monotonic() + seconds
         while not condition():
@@ -106,6 +121,12 @@ def recipe(where: Path, text: str) -> str:
     return "recipe.toml"
 
 
+def held(where: Path) -> str:
+    """Write the recipe of a run that waits in its second epoch for the file `go`."""
+    (where / "held.py").write_text(NET)
+    return recipe(where, HELD)
+
+
 def only_run(where: Path) -> Run:
     """The run that a test made."""
     (summary,) = Run.list(where / "runs")
@@ -125,7 +146,7 @@ def trainer_of(run: Run) -> int:
     return int(run.status.read(run.status.path)["pid"])
 
 
-def the_end_of(run: Run, seconds: float = 60.0) -> RunEnded:
+def the_end_of(run: Run, seconds: float = PATIENCE) -> RunEnded:
     """How the run ended, once it has, and its process with it."""
     process = trainer_of(run)
     deadline = time.monotonic() + seconds

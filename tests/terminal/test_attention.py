@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.terminal.conftest import QUICK, SLOW, only_run, recipe, the_end_of
+from tests.terminal.conftest import PATIENCE, QUICK, held, only_run, recipe, the_end_of
 from tests.terminal.test_lost import Pty, at_pty
 
 __all__ = ["at_pty"]
@@ -30,7 +30,7 @@ def test_the_end_rings_and_notifies(at_pty: Callable[..., Pty], tmp_path: Path):
     terminal.wait("ready")
     terminal.type("r")
     terminal.wait("\x1b]9;quick finished: all 2 epochs done; best val/loss ", "\x07\x07")
-    deadline = time.monotonic() + 60
+    deadline = time.monotonic() + PATIENCE
     while not (tmp_path / "told").exists():
         assert time.monotonic() < deadline
         time.sleep(0.05)
@@ -38,10 +38,11 @@ def test_the_end_rings_and_notifies(at_pty: Callable[..., Pty], tmp_path: Path):
 
 
 def test_a_run_that_lost_its_terminal_tells_the_command(at_pty: Callable[..., Pty], tmp_path: Path):
-    terminal = at_pty(sys.executable, "-m", "tui", recipe(tmp_path, SLOW), EPOCHAL_NOTIFY=notify(tmp_path))
+    terminal = at_pty(sys.executable, "-m", "tui", held(tmp_path), EPOCHAL_NOTIFY=notify(tmp_path))
     terminal.wait("ready")
     terminal.type("r")
     terminal.wait("running")
     os.close(terminal.master)
+    (tmp_path / "go").touch()
     assert the_end_of(only_run(tmp_path)).state == "finished"
     assert (tmp_path / "told").read_text().startswith("end: quick finished: all 4 epochs done")

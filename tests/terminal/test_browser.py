@@ -13,7 +13,7 @@ from pathlib import Path
 import pytest
 
 from engine import Run
-from tests.terminal.conftest import LONG, REPOSITORY
+from tests.terminal.conftest import LONG, PATIENCE, REPOSITORY
 
 pytest.importorskip("textual_serve", reason="textual-serve is not installed")
 
@@ -22,7 +22,7 @@ from tests.terminal.browser import CHROMIUM, chromium
 pytestmark = [pytest.mark.slow, pytest.mark.skipif(CHROMIUM is None, reason="no Chromium is installed")]
 
 
-async def until(condition: Callable[[], object], words: str, seconds: float = 60.0) -> None:
+async def until(condition: Callable[[], object], words: str, seconds: float = PATIENCE) -> None:
     deadline = time.monotonic() + seconds
     while not condition():
         assert time.monotonic() < deadline, f"waited in vain for {words}"

@@ -9,7 +9,7 @@ import pytest
 
 from engine.events import CheckpointWritten, RunEnded, RunPaused
 from engine.run import Journal, Run
-from tests.terminal.conftest import LONG, QUICK, SLOW, Tmux, only_run, recipe, the_end_of
+from tests.terminal.conftest import LONG, QUICK, Tmux, held, only_run, recipe, the_end_of
 
 
 @pytest.mark.slow
@@ -133,12 +133,13 @@ def test_a_bug_of_the_console_does_not_end_the_training(tmux: Tmux, epochal: str
         "TrainScreen.action_log = lambda self: 1 / 0\n"
         "sys.exit(main(sys.argv[1:]))\n"
     )
-    tmux.open(f"{epochal.removesuffix('-m tui')} broken.py {recipe(tmux.where, SLOW)}")
+    tmux.open(f"{epochal.removesuffix('-m tui')} broken.py {held(tmux.where)}")
     tmux.wait("ready")
     tmux.press("r")
     tmux.wait("● running")
     tmux.press("y")
     tmux.wait("trains on in process", "epochal attach", "status 1")
     assert "ZeroDivisionError" in tmux.run("capture-pane", "-t", "s", "-p", "-S", "-500")
+    (tmux.where / "go").touch()
     end = the_end_of(only_run(tmux.where))
     assert end.state == "finished" and end.epoch == 4

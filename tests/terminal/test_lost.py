@@ -20,7 +20,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.terminal.conftest import LONG, REPOSITORY, SLOW, Tmux, alive, only_run, recipe, the_end_of, trainer_of
+from tests.terminal.conftest import LONG, PATIENCE, REPOSITORY, Tmux, alive, held, only_run, recipe, the_end_of, trainer_of
 
 pytestmark = pytest.mark.slow  # ten seconds and more each
 
@@ -41,7 +41,7 @@ class Pty:
         os.close(slave)
         self.shown = b""
 
-    def wait(self, *texts: str, seconds: float = 60.0) -> None:
+    def wait(self, *texts: str, seconds: float = PATIENCE) -> None:
         """Read until all these texts have come. Words that move as wholes only: the rest of a frame is not painted again."""
         os.set_blocking(self.master, False)
         deadline = time.monotonic() + seconds
@@ -73,7 +73,7 @@ def at_pty(tmp_path: Path) -> Iterator[Callable[..., Pty]]:
 
 @pytest.mark.parametrize("how", ["detached", "hung up"])
 def test_f3_the_run_ends_by_itself_after_tmux_was_killed(tmux: Tmux, epochal: str, how: str):
-    tmux.open(f"{epochal} {recipe(tmux.where, SLOW)}")
+    tmux.open(f"{epochal} {held(tmux.where)}")
     tmux.wait("ready")
     tmux.press("r")
     tmux.wait("● running")
@@ -81,13 +81,14 @@ def test_f3_the_run_ends_by_itself_after_tmux_was_killed(tmux: Tmux, epochal: st
         tmux.press("d")
         tmux.wait("epochal attach", "status 0")
     tmux.run("kill-server")
+    (tmux.where / "go").touch()
     end = the_end_of(only_run(tmux.where))
     assert end.state == "finished" and end.epoch == 4
 
 
 def test_f3_a_pty_that_stood_still_and_was_closed(at_pty: Callable[..., Pty], tmp_path: Path):
     """A connection that hangs takes no more output long before it breaks."""
-    terminal = at_pty(sys.executable, "-m", "tui", recipe(tmp_path, SLOW), TEXTUAL_FPS="60")
+    terminal = at_pty(sys.executable, "-m", "tui", held(tmp_path), TEXTUAL_FPS="60")
     terminal.wait("ready")
     terminal.type("r")
     terminal.wait("running")
@@ -97,6 +98,7 @@ def test_f3_a_pty_that_stood_still_and_was_closed(at_pty: Callable[..., Pty], tm
         time.sleep(0.05)
     assert alive(trainer_of(run))
     os.close(terminal.master)
+    (tmp_path / "go").touch()
     end = the_end_of(run)
     assert end.state == "finished" and end.epoch == 4
 
@@ -124,13 +126,14 @@ def test_a_paused_run_whose_terminal_goes_is_saved_and_waits_for_who_attaches(tm
 
 
 def test_a_launcher_that_is_killed_gives_the_terminal_back_and_the_run_goes_on(tmux: Tmux, epochal: str):
-    tmux.open(f"{epochal} {recipe(tmux.where, SLOW)}")
+    tmux.open(f"{epochal} {held(tmux.where)}")
     tmux.wait("ready")
     tmux.press("r")
     tmux.wait("● running")
     os.kill(tmux.process(), signal.SIGKILL)
     tmux.wait("status 137")
     tmux.until(lambda: "1 Chart" not in tmux.screen(), "the screen to be gone")
+    (tmux.where / "go").touch()
     assert the_end_of(only_run(tmux.where)).state == "finished"
 
 

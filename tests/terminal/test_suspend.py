@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 
 from engine.run import Run
-from tests.terminal.conftest import LONG, Tmux, only_run, recipe, trainer_of
+from tests.terminal.conftest import LONG, PATIENCE, Tmux, only_run, recipe, trainer_of
 
 SHELLS = ["bash --norc --noprofile -i", "sh -i"]
 
@@ -134,7 +134,7 @@ def test_the_shell_goes_while_it_is_suspended(shell: Tmux):
     shell.press("C-z")
     shell.wait("Stopped", "PROMPT>")
     shell.run("kill-server")
-    deadline = time.monotonic() + 60
+    deadline = time.monotonic() + PATIENCE
     while Path(f"/proc/{launcher}").exists():
         assert time.monotonic() < deadline
         time.sleep(0.1)

@@ -46,7 +46,7 @@ def test_data_workers_in_the_console(tmux: Tmux, epochal: str, method: str) -> N
     tmux.open(f"{path} {epochal} {recipe(tmux.where, RECIPE)}", 120, 40)
     tmux.wait("recipe.toml", "ready")
     tmux.press("r")
-    screen = tmux.wait("finished", "all 2 epochs done", seconds=90)
+    screen = tmux.wait("finished", "all 2 epochs done")
     assert "Traceback" not in screen
     run: Run = only_run(tmux.where)
     assert {"printed by worker 0", "printed by worker 1"} <= set(run.output_path.read_text().splitlines())

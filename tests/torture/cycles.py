@@ -64,7 +64,7 @@ class Reference:
         life.recipe(**plan).save(self.recipe)
         arguments = ["train", str(self.recipe), "--runs", str(where), "--quiet"]
         process = life.begin(life.command, where / "log", life.new_board(), arguments)
-        process.join(60)
+        process.join(180)
         assert process.exitcode == 0, (where / "log").read_text()
         run = Run.open("last", where)
         self.steps, self.validations = record.steps(run), record.validations(run)
@@ -123,9 +123,9 @@ class Case:
             how, doing = "", ""
             if self.tally.cycles < self.cycles:
                 how, doing = self._kill(process, board)
-            process.join(60)
+            process.join(180)
             if process.exitcode is None:
-                self._wrong(f"did not end within a minute after {how or 'its start'} while {doing}")
+                self._wrong(f"did not end within three minutes after {how or 'its start'} while {doing}")
                 process.kill()
                 return
             ended = process.exitcode == 0
@@ -152,7 +152,7 @@ class Case:
         aim, how = self.random.choice(AIMS), self.random.choice(HOWS)
         if wait([process.sentinel], self.random.uniform(0.005, 0.3)):
             return "", ""
-        deadline = time.monotonic() + 0.5
+        deadline = time.monotonic() + 10.0
         while aim != "any" and board.doing != aim and process.is_alive() and time.monotonic() < deadline:
             time.sleep(0.0002)
         time.sleep(self.random.choice((0, self.random.uniform(0, 0.005))))

@@ -284,7 +284,7 @@ def with_runs(engine: ScriptedEngine) -> ScriptedEngine:
     return engine
 
 
-async def until(condition: Callable[[], object], seconds: float = 60.0) -> None:
+async def until(condition: Callable[[], object], seconds: float = 120.0) -> None:
     """Wait until it holds."""
     deadline = time.monotonic() + seconds
     while not condition():
