@@ -124,8 +124,8 @@ def test_own_code_reaches_workers_that_are_not_forked(tmp_path: Path, monkeypatc
     seeded = Seeded(resolve("own.py:Squares")())
     process = context.Process(target=_take, args=(seeded, answers))
     process.start()
-    assert answers.get(timeout=240) == 7.0
-    process.join(60)
+    process.join(240)
+    assert process.exitcode == 0 and answers.get(timeout=60) == 7.0
 
 
 def _take(seeded: Seeded, answers: Any) -> None:
