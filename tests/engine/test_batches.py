@@ -91,16 +91,24 @@ def test_unshuffled_is_the_order_of_the_data(kind, tensors):
     assert_same(batches.epoch(5), DataLoader(TensorDataset(*tensors), SIZE))
 
 
-@pytest.mark.parametrize(
-    "last", ["next(it)", "list(it)", "next(it); it.close()", "cycle = [batches]; cycle.append(cycle); del batches, it"]
-)
-def test_a_program_that_leaves_its_workers_alone_still_ends(last):
-    code = (
-        "import torch\nfrom torch.utils.data import TensorDataset\nfrom engine.data.batches import StreamedBatches\n"
-        "batches = StreamedBatches(TensorDataset(torch.ones(40, 3), torch.ones(40)), batch_size=8, workers=2)\n"
-        f"it = batches.epoch(1); next(it)\n{last}"
-    )
-    assert subprocess.run([sys.executable, "-c", code], timeout=180, check=False).returncode == 0  # it hung for good
+def test_a_program_that_leaves_its_workers_alone_still_ends():
+    ways = ["next(it)", "list(it)", "next(it); it.close()", "cycle = [batches]; cycle.append(cycle); del batches, it"]
+    code = f"""
+import os, sys, torch
+from torch.utils.data import TensorDataset
+from engine.data.batches import StreamedBatches
+for way in {ways}:  # each in a program of its own, which has torch from here
+    if child := os.fork():
+        print(way, os.waitpid(child, 0)[1], flush=True)
+        continue
+    batches = StreamedBatches(TensorDataset(torch.ones(40, 3), torch.ones(40)), batch_size=8, workers=2)
+    it = batches.epoch(1)
+    next(it)
+    exec(way)
+    sys.exit()
+"""
+    done = subprocess.run([sys.executable, "-c", code], timeout=180, check=True, capture_output=True, text=True)
+    assert done.stdout.splitlines() == [f"{way} 0" for way in ways], done.stderr  # it hung for good
 
 
 def test_d2_epochs_and_seeds_differ_and_each_is_a_permutation():

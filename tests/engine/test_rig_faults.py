@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 import signal
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
 
-from engine import EpochalError, Message, Run, Trainer, fitting
+from engine import EpochalError, Message, Run, Trainer, fitting, recorder, standing
 from engine.events import CheckpointFailed
 from tests.engine import plain
 from tests.torture import disk, life, record
@@ -18,9 +18,14 @@ from tests.torture import disk, life, record
 SMALL = {"training.epochs": 2, "data.samples": 100, "training.accumulate": 1}  # 5 steps an epoch
 
 
-@pytest.fixture(autouse=True)
-def hurry(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(fitting, "RETRY_SECONDS", 0.01)
+@pytest.fixture(scope="module", autouse=True)
+def hurry() -> Iterator[None]:
+    """Nothing is waited for; and nothing is written because so many seconds have passed, of which a busy machine takes more."""
+    with pytest.MonkeyPatch.context() as patched:
+        patched.setattr(fitting, "RETRY_SECONDS", 0.01)
+        patched.setattr(recorder, "HEARTBEAT_SECONDS", 1e6)
+        patched.setattr(standing, "REPORT_SECONDS", 1e6)
+        yield
 
 
 def new(runs: Path, **changes: Any) -> Trainer:
@@ -62,7 +67,10 @@ def whole(tmp_path_factory: pytest.TempPathFactory) -> Whole:
     return Whole(tmp_path_factory.mktemp("whole"))
 
 
-def each_call(attempt: Callable[[int], list[str]], stride: int = 1) -> int:
+STRIDES = pytest.mark.parametrize("stride", [3, pytest.param(1, marks=pytest.mark.slow)])
+
+
+def each_call(attempt: Callable[[int], list[str]], stride: int) -> int:
     """Call `attempt(0)`, `attempt(stride)`, … until one makes fewer operations than that."""
     call = 0
     while len(attempt(call)) > call:
@@ -80,7 +88,8 @@ def begin(runs: Path, where: str, **changes: Any) -> Trainer | None:
         return None
 
 
-def test_e2_one_failure_at_every_file_operation_of_a_training(whole: Whole, tmp_path: Path) -> None:
+@STRIDES
+def test_e2_one_failure_at_every_file_operation_of_a_training(whole: Whole, tmp_path: Path, stride: int) -> None:
     def attempt(call: int) -> list[str]:
         with disk.failing(lambda number, name: disk.error(call) if number == call else None) as done:
             where = f"operation {call}"
@@ -99,7 +108,7 @@ def test_e2_one_failure_at_every_file_operation_of_a_training(whole: Whole, tmp_
         whole.assert_resumes(trainer.run.path, where)
         return done
 
-    assert each_call(attempt) >= len(whole.operations)
+    assert each_call(attempt, stride) >= len(whole.operations)
 
 
 @pytest.mark.parametrize("for_ever", [False, True])
@@ -127,7 +136,8 @@ def test_e2_a_disk_that_is_full_from_any_file_operation_on(whole: Whole, tmp_pat
     assert each_call(attempt, stride=5) >= len(whole.operations)
 
 
-def test_e2_one_failure_at_every_file_operation_of_a_resume(whole: Whole, tmp_path: Path) -> None:
+@STRIDES
+def test_e2_one_failure_at_every_file_operation_of_a_resume(whole: Whole, tmp_path: Path, stride: int) -> None:
     def attempt(call: int) -> list[str]:
         first = new(tmp_path / str(call))
         first.parts.optimizer.register_step_post_hook(lambda *_: first.control.stop() if first.step == 6 else None)
@@ -148,10 +158,11 @@ def test_e2_one_failure_at_every_file_operation_of_a_resume(whole: Whole, tmp_pa
         whole.assert_resumes(first.run.path, where)
         return done
 
-    assert each_call(attempt) > 20
+    assert each_call(attempt, stride) > 20
 
 
-def test_e1_killed_at_every_file_operation_of_a_training(whole: Whole, tmp_path: Path) -> None:
+@STRIDES
+def test_e1_killed_at_every_file_operation_of_a_training(whole: Whole, tmp_path: Path, stride: int) -> None:
     recipe = tmp_path / "recipe.toml"
     life.recipe(**SMALL).save(recipe)
     call, killed = 0, True
@@ -169,5 +180,5 @@ def test_e1_killed_at_every_file_operation_of_a_training(whole: Whole, tmp_path:
             steps = record.steps(Run(found[0]))
             assert steps == whole.steps[: len(steps)], where
             whole.assert_resumes(found[0], where)
-        call += 1
+        call += stride
     assert call >= len(whole.operations)

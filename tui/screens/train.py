@@ -135,7 +135,8 @@ class TrainScreen(AfterKeys, ChartKeys, Arranging, Steering):
         history = self.shown.history
         ghost = self._ghost()
         beside = [(name, other.version) for name, other in ghost]
-        seen = (id(history), history.version, self._page, self.size, beside)
+        panes = [rows for rows in self.query(Rows) if rows.is_on_screen]  # one may have come only now, laid out after its key
+        seen = (id(history), history.version, self._page, self.size, beside, panes)
         looked_at = self.is_current or self.app.screen.has_class("-beside")  # the tour stands on it
         if looked_at and seen != self._seen and not self.console_app.suspended:
             self._seen = seen
