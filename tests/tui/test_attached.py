@@ -134,7 +134,7 @@ async def test_enter_attaches_and_r_refuses(console: Console, engine: ScriptedEn
 
 
 async def test_the_list_is_kept_up_without_losing_the_cursor(console: Console, engine: ScriptedEngine, follower, monkeypatch):
-    monkeypatch.setattr("tui.screens.runs.SECONDS", 0.1)
+    monkeypatch.setattr(RunsScreen, "SECONDS", 0.1)
     async with console.run_test(size=WIDE) as pilot:
         await pilot.press("a", "down")
         assert isinstance(console.screen, RunsScreen)

@@ -83,7 +83,7 @@ async def test_enter_starts_the_sweep_and_shows_it(console: Console, swept):
         assert "a sweep of 16 runs" in shown(console, "#title") and "Enter starts the sweep of 16" in shown(console, "#hint")
         assert "16 runs" in shown(console, "Rail")
         await pilot.press("enter")
-        await until(lambda: isinstance(console.screen, QueueScreen) and "lr=1" in str(console.screen._shown))
+        await until(lambda: isinstance(console.screen, QueueScreen) and "lr=1" in str(console.screen._drawn))
         values, axes = swept[0]
         assert axes == ("optimizer.lr=1e-4,3e-4", "seed=0..7") and values["optimizer"]["lr"] == 1e-4
 
