@@ -33,6 +33,7 @@ class Control:
         self._set(_paused=True)
 
     def resume(self) -> None:
+        """Let a paused run go on."""
         self._set(_paused=False)
 
     def stop(self, reason: str = "stopped by the user") -> None:
@@ -56,6 +57,7 @@ class Control:
 
     @property
     def paused(self) -> bool:
+        """Whether `pause` was asked for, and neither `resume` nor `stop` since."""
         return self._paused
 
     @property

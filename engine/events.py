@@ -17,7 +17,7 @@ from typing import Any
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Event:
-    """Base of all events; `time` is when it was stated."""
+    """Base of all events; `time` is when it was stated, in seconds since 1970. All other times of events are seconds too."""
 
     time: float = field(default_factory=time.time)
 
@@ -188,6 +188,8 @@ class Logged(Event):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class CheckpointWritten(Event):
+    """A checkpoint is whole on the disk, at `path`; `seconds` is how long its writing took. `best`: it is the best so far."""
+
     step: int
     epoch: int
     path: str
@@ -229,11 +231,15 @@ class Rewound(Event):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class RunPaused(Event):
+    """The run waits after this step, as it was asked to."""
+
     step: int
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class RunContinued(Event):
+    """A paused run goes on from this step."""
+
     step: int
 
 

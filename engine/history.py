@@ -54,6 +54,7 @@ class Series:
         self._in_last = 1  # those that the last one holds so far
 
     def append(self, step: int, mean: float, low: float | None = None, high: float | None = None) -> None:
+        """One more point; `low` and `high` are the extremes of what it covers, left out where it is one value."""
         points = self._points
         point = (step, mean, mean if low is None else low, mean if high is None else high)
         if len(points) >= self.capacity and self._in_last == self._each:

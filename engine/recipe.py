@@ -22,6 +22,7 @@ __all__ = [
     "apply_settings",
     "option",
     "parse_setting",
+    "rate_field",
     "read_toml",
 ]
 
@@ -294,6 +295,13 @@ class Recipe:
         for key, value in changes.items():
             values = with_value(values, key, value)
         return Recipe.from_dict(values)
+
+
+def rate_field(values: Mapping[str, Any]) -> str:
+    """The field that decides the learning rate in a recipe's values: optimizer.lr, but not where a scheduler sets its own."""
+    scheduler = values.get("scheduler") or {}
+    own = scheduler.get("name") in ("OneCycleLR", "CyclicLR") and scheduler.get("max_lr") is not None
+    return "scheduler.max_lr" if own else "optimizer.lr"
 
 
 def _options(options: Loading | Training | Checkpoint | Track) -> dict[str, Any]:

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import re
 import tomllib
 from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
-from engine.errors import Problem, RecipeError
+from engine.errors import Problem, RecipeError, nearest
 
 
 def flat(values: Mapping[str, Any]) -> dict[str, Any]:
@@ -28,11 +29,11 @@ def read_toml(path: Path | str) -> dict[str, Any]:
     """A recipe file's values, unchecked. RecipeError when the file can't be read or is not TOML."""
     path = Path(path)
     try:
-        values = tomllib.loads(path.read_text(encoding="utf-8"))
+        values = tomllib.loads(path.read_text(encoding="utf-8-sig"))  # Windows' editors begin a file with a mark
         repr(values)  # a sentence must be able to show them: 0xfff… may be longer than Python's limit for digits
         return values
-    except FileNotFoundError:
-        raise RecipeError([Problem("", f"there is no file {str(path)!r}")]) from None
+    except (FileNotFoundError, IsADirectoryError):
+        raise RecipeError([Problem("", absent(path))]) from None
     except OSError as error:
         raise RecipeError([Problem("", f"{path} can't be read: {error.strerror}")]) from None
     except UnicodeDecodeError:
@@ -40,7 +41,28 @@ def read_toml(path: Path | str) -> dict[str, Any]:
     except RecursionError:
         raise RecipeError([Problem("", f"{path} is no recipe: its values are nested too deeply")]) from None
     except ValueError as error:  # mostly TOMLDecodeError, whose text ends in (at line 3, column 7)
-        raise RecipeError([Problem("", f"{path} is no TOML file: {error}")]) from None
+        raise RecipeError([Problem("", f"{path} is no TOML file: {error}{_line_of(path, error)}")]) from None
+
+
+def absent(path: Path | str) -> str:
+    """The sentence on a recipe's file that is none, with what may be meant."""
+    path = Path(path)
+    if path.is_dir():
+        inside = path / "recipe.toml"
+        return f"{path} is a directory, not a recipe's file" + (f"; there is {inside}" if inside.is_file() else "")
+    meant = nearest(path.stem, [file.stem for file in path.parent.glob("*.toml")])
+    return f"there is no file {str(path)!r}" + (f"{meant[:-1]}.toml'" if meant else "")
+
+
+def _line_of(path: Path, error: ValueError) -> str:
+    """The line that a TOMLDecodeError names, and the mistake that is made most."""
+    place = re.search(r"\(at line (\d+), column \d+\)$", str(error))
+    lines = path.read_text(encoding="utf-8-sig").splitlines()
+    if place is None or int(place[1]) > len(lines):
+        return ""
+    line = lines[int(place[1]) - 1].strip()
+    bare = re.fullmatch(r"([\w.-]+\s*=\s*)([A-Za-z][^\s\"'#]*)\s*(#.*)?", line)
+    return f": {line[:80]}" + (f'; text stands in quotes: {bare[1]}"{bare[2]}"' if bare else "")
 
 
 def to_toml(values: Mapping[str, Any]) -> str:

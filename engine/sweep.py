@@ -61,7 +61,7 @@ def expand(values: Mapping[str, Any], axes: Sequence[Axis | str]) -> list[Member
 
     RecipeError with every mistake there is, before anything is trained.
     """
-    from engine.recipe import Recipe
+    from engine.recipe import Recipe, rate_field
     from engine.settings import apply_settings
 
     parsed = [Axis.parse(axis) if isinstance(axis, str) else axis for axis in axes]
@@ -77,6 +77,9 @@ def expand(values: Mapping[str, Any], axes: Sequence[Axis | str]) -> list[Member
         except RecipeError as error:
             problems |= {problem.message: problem for problem in error.problems}
             continue
+        if "optimizer.lr" in differs and recipe.scheduler and rate_field(recipe.to_dict(complete=False)) != "optimizer.lr":
+            words = f"{recipe.scheduler.name} takes the learning rate from scheduler.max_lr; sweep that, or leave it out"
+            problems[words] = Problem("optimizer.lr", f"optimizer.lr makes no difference: {words}")
         if recipe.training.processes > 1:
             words = f"training.processes is {recipe.training.processes} and must be 1 in a sweep: a run of it is one process"
             problems[words] = Problem("training.processes", words)

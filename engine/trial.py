@@ -121,6 +121,11 @@ def _outside(loss: Any, output: Any, data: Prepared) -> str:
 def _misfits(recipe: Recipe, parts: Parts, output: Any, targets: Tensor, loss: Tensor) -> Iterator[Problem]:
     if not isinstance(loss, Tensor) or loss.ndim:
         yield Problem("loss.name", f"loss.name = {recipe.loss.name!r} gives {shape(loss)}; it must give one number, a mean")
+    if isinstance(parts.loss, nn.CrossEntropyLoss) and isinstance(output, Tensor) and output.ndim == 2 and output.shape[1] == 1:
+        words = (
+            "is 0 whatever the model does, which puts out one number: name MSELoss for numbers, BCEWithLogitsLoss for yes or no"
+        )
+        yield Problem("loss.name", f"loss.name = {recipe.loss.name!r} {words}")
     measured = parts.metrics if parts.metrics is not None else metrics.usual(output, targets)
     known = ["train/loss", *(f"val/{name}" for name in ("loss", *measured) if parts.validation is not None)]
     monitor = recipe.training.monitor

@@ -19,6 +19,10 @@ def main(argv: list[str] | None = None) -> int:
     `epochal plot RUN…` draws the chart as text, `epochal serve` shows the console in a browser. Everything else is the command
     line's. Returns the exit status."""
     arguments = list(sys.argv[1:] if argv is None else argv)
+    if None in (sys.stdin, sys.stdout, sys.stderr):
+        from engine.cli.output import open_streams
+
+        open_streams()
     if arguments[:1] == ["plot"]:
         from tui.plot_command import main as plot
 
@@ -35,7 +39,9 @@ def main(argv: list[str] | None = None) -> int:
         return _command_line([argument for argument in arguments if arguments[0] != "attach" or argument != "--plain"])
     recipe, runs = asked.get("recipe"), asked.get("runs")
     if recipe is not None and not Path(recipe).is_file():
-        print(f"epochal: there is no file {recipe}", file=sys.stderr)
+        from engine.settings import absent
+
+        print(f"epochal: {absent(recipe)}", file=sys.stderr)
         return 2
     if not terminal:
         print("epochal: no terminal for the console; training without it", file=sys.stderr)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import sys
 import traceback
 
-from engine.cli.output import lasting
+from engine.cli.output import lasting, open_streams
 from engine.cli.parser import make_parser
 from engine.distributed.launched import record
 from engine.errors import EpochalError
@@ -17,6 +17,7 @@ def main(argv: list[str] | None = None, *, prog: str = "epochal") -> int:
     0: done; 1: the training, or a program, failed; 2: a mistake in what was asked, one sentence each on standard error;
     130 and 143: stopped by Ctrl-C (SIGINT) or SIGTERM.
     """
+    open_streams()
     with lasting(sys.stdout, sys.stderr) as (out, err):
         parser = make_parser(prog)
         try:

@@ -24,6 +24,7 @@ def find_lr(arguments: argparse.Namespace, out: Stream, err: Stream) -> int:
         return _as_json(arguments, out, err)
     recipe = read_recipe(arguments)
     from engine import finder
+    from engine.recipe import rate_field
 
     if out.isatty():
         out.live = err.live = Live(out.terminal)
@@ -46,7 +47,9 @@ def find_lr(arguments: argparse.Namespace, out: Stream, err: Stream) -> int:
         out.line(line)
     if found.suggestions:
         named = "" if arguments.recipe is None else f" {shlex.quote(arguments.recipe)}"
-        out.line(f"{arguments.prog} train{named} --set optimizer.lr={found.suggestions[0].lr:g}")
+        out.line(
+            f"{arguments.prog} train{named} --set {rate_field(recipe.to_dict(complete=False))}={found.suggestions[0].lr:g}"
+        )
     return 0
 
 

@@ -5,6 +5,8 @@ from __future__ import annotations
 import argparse
 from typing import Any, NoReturn
 
+from engine.errors import nearest
+
 SET = "one field of the recipe, by its dotted name: --set optimizer.lr=3e-4; may be given many times"
 _PROCESSES = "so many processes of this machine train together: short for --set training.processes=N"
 _RESTARTS = "with --processes: when one of them dies, begin all again from the last checkpoint, N times at most"
@@ -12,11 +14,35 @@ RUNS = "where runs are kept; left out: $EPOCHAL_RUNS, else ./runs"
 CHECKPOINT = "best, last or a step; left out: best where there is one, else last"
 
 
+CONSOLE = ("console", "plot", "serve")  # the commands that come with the screen, see tui/__main__.py
+
+
 class Parser(argparse.ArgumentParser):
-    """Tells a mistake in one sentence."""
+    """Tells a mistake in one sentence, with the nearest word that there is."""
 
     def error(self, message: str) -> NoReturn:
         self.exit(2, f"epochal: {message}\n")
+
+    def parse_known_args(self, args: Any = None, namespace: Any = None) -> Any:  # a command's options are known to it alone
+        found, rest = super().parse_known_args(args, namespace)
+        if rest and not rest[0].startswith("-"):
+            self.error(f"{rest[0]!r} is a word too many: {self.prog} --help says what it takes")
+        if rest:
+            option, options = rest[0].partition("=")[0], [name[2:] for name in self._option_string_actions if name[:2] == "--"]
+            meant = nearest(option.lstrip("-"), options).replace("is '", "is '--")
+            self.error(f"{self.prog} has no option {option}{meant}")
+        return found, rest
+
+    def _check_value(self, action: argparse.Action, value: Any) -> None:
+        names = list(action.choices or ())
+        if action.choices is None or value in names:
+            return
+        what = (action.metavar if isinstance(action.metavar, str) else action.dest).lower()
+        if what == "command":
+            names += CONSOLE if self.prog == "epochal" else ()
+            more = f": it belongs to the console, epochal {value}" if value in CONSOLE else nearest(value, names)
+            self.error(f"there is no command {value!r}{more or f'; {self.prog} --help lists them'}")
+        self.error(f"there is no {what} {value!r}{nearest(value, names) or '; there are ' + ', '.join(names)}")
 
 
 def recipe_options(parser: argparse.ArgumentParser) -> None:
@@ -56,6 +82,11 @@ def output_options(parser: argparse.ArgumentParser) -> None:
         "--json", action="store_true", help="print the run's events, one JSON object a line, as its journal has them"
     )
     group.add_argument("--quiet", action="store_true", help="print only what came of it")
+
+
+def sentence(text: str | None) -> str | None:
+    """A command's few words as its description."""
+    return f"{text[0].upper()}{text[1:]}." if text else None
 
 
 def count(text: str) -> int:

@@ -162,6 +162,17 @@ class Stream(io.TextIOBase):
         return self.terminal.encoding
 
 
+def open_streams() -> None:
+    """Let a standard stream that was closed (`<&-`) lead nowhere: else the next file that is opened takes its place."""
+    for descriptor, name in enumerate(("stdin", "stdout", "stderr")):
+        if getattr(sys, name) is None:
+            nowhere = os.open(os.devnull, os.O_RDWR)
+            if nowhere != descriptor:
+                os.dup2(nowhere, descriptor)
+                os.close(nowhere)
+            setattr(sys, name, open(descriptor, "w" if descriptor else "r", encoding="utf-8", closefd=False))  # noqa: SIM115
+
+
 @contextmanager
 def lasting(out: TextIO, err: TextIO) -> Iterator[tuple[Stream, Stream]]:
     """`sys.stdout` and `sys.stderr` as lasting streams, for as long as the block runs."""

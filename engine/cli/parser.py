@@ -20,6 +20,7 @@ from engine.cli.options import (
     processes_options,
     recipe_options,
     runs_option,
+    sentence,
 )
 from engine.cli.output import Stream
 from engine.run.choose import SORTS
@@ -36,7 +37,7 @@ def make_parser(prog: str) -> Parser:
 
     def command(name: str, where: str, help: str, description: str = "", function: str = "") -> argparse.ArgumentParser:
         made: argparse.ArgumentParser = commands.add_parser(
-            name, help=help, description=description or help, allow_abbrev=False, formatter_class=Formatter
+            name, help=help, description=description or sentence(help), allow_abbrev=False, formatter_class=Formatter
         )
         made.set_defaults(run_command=_Lazy(where, function or name))
         return made
@@ -177,7 +178,7 @@ def _runs(command: Command) -> None:
     delete.add_argument("--yes", action="store_true", help="without the question")
     runs_option(delete)
 
-    diff = command("diff", "engine.cli.order", "in what the recipes of runs differ; of one run, from the default recipe")
+    diff = command("diff", "engine.cli.order", "in what the recipes of runs differ; of one run, from the default recipe", _DIFF)
     diff.add_argument("names", metavar="RUN", nargs="+", help=_RUN.partition(" (")[0])
     runs_option(diff)
 
@@ -209,7 +210,7 @@ def _others(command: Command) -> None:
     predict = command("predict", "engine.cli.predict", "what a run's model says of new data", _PREDICT)
     predict.add_argument("run", metavar="RUN", help=_MODEL)
     predict.add_argument("data", metavar="DATA", help=_INPUTS)
-    predict.add_argument("--out", metavar="FILE", help="a .csv or .parquet; left out: CSV on standard output")
+    predict.add_argument("--out", metavar="FILE", help="a .csv or .parquet file to write; left out: CSV on standard output")
     predict.add_argument("--probabilities", action="store_true", help="with a column for each class's probability")
     predict.add_argument("--force", action="store_true", help="replace a FILE that is there")
     model_options(predict)
@@ -241,7 +242,7 @@ def _others(command: Command) -> None:
     completion.add_argument("shell", metavar="SHELL", help="bash, zsh or fish")
     completion.add_argument("words", nargs=argparse.REMAINDER, help=argparse.SUPPRESS)
 
-    catalog = command("catalog", "engine.cli.show", "list what a recipe can name, and the fields of each")
+    catalog = command("catalog", "engine.cli.show", "list what a recipe can name, and the fields of each", _CATALOG)
     catalog.add_argument("kind", metavar="KIND", nargs="?", help="data, model, loss, optimizer or scheduler")
     catalog.add_argument("name", metavar="NAME", nargs="?", help="one of that kind: show its fields")
     catalog.add_argument("--json", action="store_true", help="as JSON")
@@ -255,7 +256,7 @@ def _queue(parser: argparse.ArgumentParser) -> None:
     def action(name: str, help: str | None, description: str = "") -> argparse.ArgumentParser:
         shown: dict[str, Any] = {"help": help} if help else {}  # without it the action is not listed
         made: argparse.ArgumentParser = actions.add_parser(
-            name, description=description or help, allow_abbrev=False, formatter_class=Formatter, **shown
+            name, description=description or sentence(help), allow_abbrev=False, formatter_class=Formatter, **shown
         )
         made.add_argument("--runs", metavar="DIR", default=argparse.SUPPRESS, help=RUNS)
         return made
@@ -341,6 +342,10 @@ _EXPORTED = """ends in .safetensors, .onnx, .pt2 or .py; left out: a script goes
 that is called like the run"""
 _EXAMPLES = """Small recipes with all that they need, one for each kind of task. One is copied, with the data or code that it
 names, into a directory, and the command that trains it is printed."""
+_CATALOG = """List what a recipe can name: the kinds; all of one KIND, with the reason for those that a recipe can't name; or
+the fields of one NAME."""
+_DIFF = """Show in what the recipes of runs differ; of one run, from the default recipe. Exit status 1 where they do, as diff
+has it."""
 _DOCTOR = """Look at versions, devices, the compiler, the terminal, the disk of the runs and the extras: a line for each finding
 (ok, warning or problem) with the remedy. Exit status 1 where there is a problem."""
 _PREDICT = """Predict with a run's model: a row for each row of DATA, with the label of its class or the value. DATA are

@@ -159,6 +159,7 @@ def catalog(arguments: argparse.Namespace, out: Stream, err: Stream) -> int:
         else:
             for line in format.table([("kind", "names", "")] + [(k, str(len(n)), _few(n)) for k, n in counts.items()], "names"):
                 out.line(line)
+            out.line(f"{arguments.prog} catalog KIND lists all of one; {arguments.prog} catalog KIND NAME the fields of one")
     elif arguments.name is None:
         found = entries(arguments.kind)
         if arguments.json:

@@ -99,6 +99,19 @@ class Column:
         self._refuse(values, found.notna() & (found % 1 != 0), "a whole number")
         return found.map(lambda value: str(int(value)), na_action="ignore")
 
+    def doubts(self, values: Series) -> list[str]:
+        """A sentence where a few words among numbers have made all of them categories."""
+        import pandas
+
+        texts = _texts(values)
+        words = pandas.to_numeric(texts, errors="coerce").isna() & texts.notna()
+        if self.kind != "category" or not words.any() or words.sum() * 2 > texts.notna().sum():
+            return []
+        where = f"column {self.name!r} holds {texts[words].iloc[0]!r} in row {int(words.to_numpy().argmax()) + 1}"
+        return [
+            f"{where}, so that its numbers are {len(self.categories)} categories: a number that is missing is left empty, or ?"
+        ]
+
     def strange(self, values: Series) -> list[str]:
         """What the values hold that the training had not: such a row counts as of none of the categories."""
         if self.kind != "category":

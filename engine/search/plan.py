@@ -10,7 +10,7 @@ from typing import Any
 from engine.catalog.fields import Field, inline, shown
 from engine.catalog.signature import fields_of_options
 from engine.errors import EpochalError, Problem, RecipeError, nearest, plain
-from engine.recipe import option
+from engine.recipe import option, rate_field
 from engine.settings import with_value
 
 USUAL_TRIALS = 50
@@ -223,6 +223,9 @@ def _of_space(base: Mapping[str, Any], space: Mapping[str, Any], sound: bool) ->
             yield Problem("search.space", sentence)
     if broken or not sound:
         return
+    if "optimizer.lr" in space and not any(key.startswith("scheduler") for key in space) and rate_field(base) != "optimizer.lr":
+        words = f"{base['scheduler']['name']} takes the learning rate from scheduler.max_lr; search that, or leave it out"
+        yield Problem("search.space", f"search.space 'optimizer.lr' makes no difference: {words}")
     said: set[str] = set()
     for key, given in space.items():
         for sentence in _in_recipe(base, space, key, given):

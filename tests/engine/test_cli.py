@@ -5,6 +5,9 @@ from __future__ import annotations
 import json
 import os
 import platform
+import shlex
+import subprocess
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -158,10 +161,22 @@ def test_json_is_the_journal(capsys: Capture) -> None:
         (["check", "nothing.toml"], ["nothing.toml"]),
         (["check", "--set", "model.name=cnn"], ["cnn"]),
         (["catalog", "optimzer"], ["optimzer", "optimizer"]),
+        (["tain"], ["no command 'tain'", "'train'"]),
+        (["serv"], ["no command 'serv'", "'serve'"]),
+        (["train", "--modle", "x"], ["epochal train", "--modle", "'--model'"]),
+        (["train", "--modle=x"], ["--modle", "'--model'"]),
+        (["queue", "ad"], ["no action 'ad'", "'add'"]),
+        (["train", "one.toml", "two.toml"], ["'two.toml'", "epochal train --help"]),
+        (["train", "tests"], ["is a directory", "tests/recipe.toml"]),
+        (["train", "recpe.toml"], ["'recpe.toml'", "'recipe.toml'"]),
+        (["train", "bare.toml"], ["line 1", 'name = "digits"']),
         (["catalog", "optimizer", "Adm"], ["'Adm'", "'Adam'"]),
     ],
 )
 def test_a_mistake_is_one_sentence_and_exit_status_2(capsys: Capture, arguments: list[str], words: list[str]) -> None:
+    Path("tests").mkdir()
+    for path, text in (("recipe.toml", ""), ("tests/recipe.toml", ""), ("bare.toml", "name = digits\n")):
+        Path(path).write_text(text)
     status, out, err = called(capsys, *arguments)
     assert (status, out) == (2, "")
     assert len(err.splitlines()) == 1, err
@@ -282,7 +297,7 @@ def test_check(capsys: Capture) -> None:
 def test_catalog(capsys: Capture) -> None:
     status, out, _ = called(capsys, "catalog")
     assert status == 0
-    counts = {line.split()[0]: int(line.split()[1]) for line in out.splitlines()[1:]}
+    counts = {line.split()[0]: int(line.split()[1]) for line in out.splitlines()[1:-1]}
     assert set(counts) == {"data", "model", "loss", "optimizer", "scheduler"}
     by_kind = json.loads(called(capsys, "catalog", "--json")[1])
     assert {kind: len(names) for kind, names in by_kind.items()} == counts
@@ -398,3 +413,11 @@ def test_messages_go_to_standard_error(
         "epochal: error: error words",
     ]
     assert len(out.splitlines()) == (3 if option == "--json" else 0)
+
+
+def test_closed_standard_streams_are_no_bug() -> None:
+    command = f"{shlex.quote(sys.executable)} -m engine"
+    done = subprocess.run(
+        f"{command} delete x --yes <&- >&- 2>&-; echo $?; {command} runs <&- >&-", check=False, shell=True, capture_output=True
+    )
+    assert (done.stdout, done.stderr) == (b"2\n", b"")

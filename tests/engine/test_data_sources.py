@@ -137,6 +137,13 @@ def test_csv_columns_are_typed(file):
     assert samples.notes == ("1 of 5 rows have no 'survived' and were left out",)
 
 
+def test_csv_words_among_numbers_are_told(file):
+    rows = [f"{'none' if row == 2 else row},{row if row % 2 else 'x'},{row % 2}" for row in range(9)]
+    samples = SOURCES["csv"](file("\n".join(["age,mixed,left", *rows])), "left")
+    (note,) = samples.notes
+    assert note.startswith("column 'age' holds 'none' in row 3, so that its numbers are 9 categories")
+
+
 def test_csv_missing_numbers_become_the_training_median(file):
     random_ = np.random.default_rng(0)
     table = pd.DataFrame({"a": random_.normal(size=60), "b": random_.normal(size=60), "y": random_.normal(size=60)})

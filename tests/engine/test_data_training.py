@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 import torch
 
-from engine import Recipe, Trainer
+from engine import Recipe, RecipeError, Trainer
 from engine.catalog.own import resolve
 from engine.data.draws import Seeded
 from tests.engine import plain
@@ -130,3 +130,10 @@ def test_own_code_reaches_workers_that_are_not_forked(tmp_path: Path, monkeypatc
 
 def _take(seeded: Seeded, answers: Any) -> None:
     answers.put(float(seeded.__getitems__((1, [0]))[0][0]))
+
+
+def test_a_loss_that_is_always_0_is_refused(tmp_path):
+    (tmp_path / "line.csv").write_text("x,y\n" + "".join(f"{x},{1.5 * x}\n" for x in range(40)))
+    values = {"data": {"name": "csv", "path": str(tmp_path / "line.csv"), "target": "y"}, "loss": {"name": "CrossEntropyLoss"}}
+    with pytest.raises(RecipeError, match="is 0 whatever the model does.*MSELoss"):
+        Trainer.from_recipe(Recipe.from_dict(values), runs=None)

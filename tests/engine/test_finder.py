@@ -89,6 +89,12 @@ def test_the_command_line(in_a_shell: object, capsys: pytest.CaptureFixture[str]
     assert "rates must grow" in capsys.readouterr().err
 
 
+def test_the_command_names_the_field_that_decides_the_rate(in_a_shell: object, capsys: pytest.CaptureFixture[str]) -> None:
+    scheduler = ["--set", "scheduler.name=OneCycleLR", "--set", "scheduler.max_lr=0.01"]
+    assert main(["find-lr", "--data", "iris", "--steps", "40", *scheduler]) == 0
+    assert "--set scheduler.max_lr=" in capsys.readouterr().out.splitlines()[-1]
+
+
 def test_export_from_the_command_line(in_a_shell: object, capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["train", "--epochs", "1", "--device", "cpu", "--quiet", "--runs", "runs"]) == 0
     capsys.readouterr()

@@ -194,11 +194,13 @@ def test_no_devices(device: str) -> None:
 
 def test_files_that_are_none(tmp_path: Path) -> None:
     (tmp_path / "bad.toml").write_text('name = "x"\nseed 3\n')
+    (tmp_path / "mark.toml").write_bytes(b'\xef\xbb\xbfname = "windows"\n')
+    assert Recipe.load(tmp_path / "mark.toml").name == "windows"
     with pytest.raises(RecipeError, match=r"bad.toml is no TOML file: .*line 2, column 6"):
         Recipe.load(tmp_path / "bad.toml")
     with pytest.raises(RecipeError, match="there is no file"):
         Recipe.load(tmp_path / "none.toml")
-    with pytest.raises(RecipeError, match="can't be read"):
+    with pytest.raises(RecipeError, match="is a directory, not a recipe's file"):
         Recipe.load(tmp_path)
     (tmp_path / "binary.toml").write_bytes(b"\xff\xfe")
     with pytest.raises(RecipeError, match="UTF-8"):

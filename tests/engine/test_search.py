@@ -115,6 +115,13 @@ def test_a_recipe_with_a_search_is_a_recipe(tmp_path: Path) -> None:
         plan_of(BASE)
 
 
+def test_a_rate_that_the_scheduler_sets_is_not_searched(tmp_path: Path) -> None:
+    made = values({"optimizer.lr": {"low": 1e-4, "high": 1e-1, "log": True}})
+    Search.create({**made, "scheduler": {"name": "OneCycleLR"}}, runs=tmp_path / "follows")  # max_lr is optimizer.lr
+    with pytest.raises(RecipeError, match=r"'optimizer.lr' makes no difference: OneCycleLR takes .* scheduler.max_lr"):
+        Search.create({**made, "scheduler": {"name": "OneCycleLR", "max_lr": 0.1}}, runs=tmp_path)
+
+
 def test_a_trial_is_one_process(tmp_path: Path) -> None:
     with pytest.raises(RecipeError, match=r"training.processes must be 1 in a search: .* search.workers"):
         Search.create({**values(), "training": {"processes": 2}}, runs=tmp_path)

@@ -89,6 +89,7 @@ def test_a_component_can_be_swept() -> None:
         (["optimizer.lr=0..1x3"], "ends above 0"),
         (["optimizer.lr=0.1..1"], "whole numbers"),
         (["seed=0..40", "data.split_seed=0..40"], "1,681 runs; at most 1,000"),
+        (["scheduler.name=OneCycleLR", "scheduler.max_lr=0.01", "optimizer.lr=1e-3,1e-2"], "sweep that, or leave it out"),
         ([], "needs a field"),
     ],
 )

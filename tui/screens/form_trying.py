@@ -100,8 +100,10 @@ class FormTrying(FormFields):
         self.show_problems(event.problems)
 
     def on_finder_pane_chosen(self, event: FinderPane.Chosen) -> None:
+        from engine.recipe import rate_field
+
         self.close_pane()
-        line = self.line("optimizer.lr")
+        line = self.line(rate_field(self.model.values))
         line.query_one(".editor", Input).value = f"{event.lr:g}"
         line.focus_editor()
 

@@ -83,6 +83,10 @@ def _from_files(
         file = existing(path, argument)
         try:
             return read(file)
+        except UnicodeDecodeError:
+            raise wrong(
+                f"data.{argument}", f"data.{argument} = {path!r} can't be read as a table: it is not text in UTF-8"
+            ) from None
         except (ValueError, OSError) as error:  # what pandas and pyarrow raise for files that are none derives from these
             words = " ".join(str(error).split())
             raise wrong(f"data.{argument}", f"data.{argument} = {path!r} can't be read as a table: {words}") from None
@@ -131,6 +135,7 @@ def from_tables(
             notes.append(f"column {column!r} is empty and was left out")
         else:
             encoders.append(Column.of(table[column], str(column)))
+            notes += encoders[-1].doubts(table[column])
             features |= encoders[-1].inputs(table[column])
     if not features:
         raise wrong("data.columns", f"data.columns: {origin} has no column to predict {target!r} from")
