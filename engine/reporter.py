@@ -7,6 +7,7 @@ import traceback
 from collections.abc import Callable, Iterable
 from typing import Any
 
+from engine.errors import EpochalError
 from engine.events import Event, Message
 from engine.history import History
 
@@ -20,6 +21,8 @@ class Reporter:
 
     def on(self, kind: type[Event], listener: Callable[[Any], None]) -> None:
         """Call `listener(event)` for each event of that class; `Event` itself stands for all."""
+        if not (isinstance(kind, type) and issubclass(kind, Event)):
+            raise EpochalError(f"on() takes a class of events, such as engine.EpochEnded, and then the listener; not {kind!r}")
         self._listeners.append((kind, listener))
 
     def state(self, *events: Event) -> None:

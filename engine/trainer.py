@@ -14,7 +14,7 @@ from engine.control import Control
 from engine.distributed import first, writes
 from engine.fitting import Fitting, Result
 from engine.metrics import Metric
-from engine.recipe import Checkpoint, Recipe, Track, Training
+from engine.recipe import Checkpoint, Recipe, Track
 from engine.track.attach import refuse_missing
 
 if TYPE_CHECKING:
@@ -58,11 +58,13 @@ class Trainer(Fitting):
         that follows from `seed`. `scheduler` is torch's; it steps as torch's documentation steps its class. `plan` takes the
         other fields of `engine.recipe.Training` by name (precision, execution, accumulate, clip_norm, monitor, patience, …).
         With `run_dir` the run is written there, and a run that is already there is continued. `track` says who else is told.
+
+        Raises RecipeError in one sentence: a value that can't be, a pair of unequal lengths, an optimizer of another model.
         """
-        from engine.own import own_parts
+        from engine.own import own_parts, own_plan
 
         refuse_missing(track or Track())
-        training = Training(epochs=epochs, device=device, **plan)
+        training = own_plan(epochs=epochs, device=device, **plan)
         parts = own_parts(model, loss, optimizer, train, validation, scheduler, metrics, training, batch_size, seed)
         run, continued = None, False
         if run_dir is not None and writes():
@@ -78,13 +80,16 @@ class Trainer(Fitting):
             self.restore()
 
     @classmethod
-    def from_recipe(cls, recipe: Recipe, *, runs: str | Path | None = "runs", control: Control | None = None) -> Trainer:
-        """Assemble a recipe. Its run directory is made below `runs`, none with None.
+    def from_recipe(
+        cls, recipe: Recipe | str | Path, *, runs: str | Path | None = "runs", control: Control | None = None
+    ) -> Trainer:
+        """Assemble a recipe, or that of a file. Its run directory is made below `runs`, none with None.
 
         Raises RecipeError, one sentence a mistake, before anything is written.
         """
         from engine.assemble import assemble
 
+        recipe = Recipe.load(recipe) if isinstance(recipe, str | Path) else recipe
         refuse_missing(recipe.track)
         parts = assemble(recipe)
         run = None

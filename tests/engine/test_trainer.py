@@ -11,7 +11,21 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from engine import Control, EpochEnded, Event, Message, Progress, RunEnded, RunPaused, RunStarted, Trained, Trainer, Validated
+from engine import (
+    Control,
+    EpochalError,
+    EpochEnded,
+    Event,
+    Message,
+    Progress,
+    RecipeError,
+    RunEnded,
+    RunPaused,
+    RunStarted,
+    Trained,
+    Trainer,
+    Validated,
+)
 from engine.data.order import order
 from tests.engine import plain
 from tests.engine.small import Data, parts, some
@@ -330,3 +344,40 @@ def test_a_validation_without_data_is_a_sentence(digits: Data) -> None:
     trainer.control.validate()
     assert trainer.fit().state == "finished"
     assert said == ["there is no validation data in this run"]
+
+
+@pytest.mark.parametrize(
+    ("given", "says"),
+    [
+        ({"patiance": 3}, "takes no 'patiance'; the nearest is 'patience'"),
+        ({"epoch": 3}, "takes no 'epoch'; the nearest is 'epochs'"),
+        ({"epochs": "3"}, "training.epochs is '3'; it must be an integer"),
+        ({"epochs": 0}, "training.epochs is 0"),
+        ({"batch_size": 0}, "batch_size is 0"),
+        ({"optimizer": "Adam"}, "optimizer is 'Adam'; it must be an optimizer made with"),
+        ({"optimizer": torch.optim.SGD(nn.Linear(3, 2).parameters(), lr=0.1)}, "none of the model's parameters"),
+        ({"loss": "mse"}, "loss is 'mse'; it must be a function"),
+        ({"metrics": ["accuracy"]}, "it must be a dict of metrics"),
+        ({"train": (torch.zeros(8, 3), torch.zeros(7, 2))}, "8 inputs and 7 targets"),
+        ({"train": (torch.zeros(0, 3), torch.zeros(0, 2))}, "0 inputs and 0 targets"),
+        ({"train": (torch.zeros(8, 3).numpy(), torch.zeros(8, 2).numpy())}, "a pair of tensors is wanted"),
+    ],
+)
+def test_a_mistake_with_ones_own_objects_is_one_sentence(given: dict[str, Any], says: str) -> None:
+    model = nn.Linear(3, 2)
+    usual = {"loss": nn.MSELoss(), "optimizer": torch.optim.SGD(model.parameters(), lr=0.1)}
+    with pytest.raises(RecipeError) as caught:
+        Trainer(**{"model": model, **usual, "train": (torch.zeros(8, 3), torch.zeros(8, 2)), **given})
+    assert len(caught.value.problems) == 1 and says in str(caught.value)
+
+
+def test_listeners_are_for_classes_of_events() -> None:
+    model = nn.Linear(3, 2)
+    trainer = Trainer(
+        model=model,
+        loss=nn.MSELoss(),
+        optimizer=torch.optim.SGD(model.parameters(), lr=0.1),
+        train=(torch.zeros(8, 3), torch.zeros(8, 2)),
+    )
+    with pytest.raises(EpochalError, match="such as engine.EpochEnded"):
+        trainer.on("EpochEnded", print)  # type: ignore[arg-type]
