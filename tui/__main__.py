@@ -35,7 +35,7 @@ def main(argv: list[str] | None = None) -> int:
         _tell_completion()
     terminal = os.isatty(0) and os.isatty(1)
     asked = _attach(arguments) if arguments[:1] == ["attach"] else _console(arguments)
-    if asked is None or (("attach" in asked or "view" in asked) and not terminal):
+    if asked is None or (("attach" in asked or "view" in asked) and (not terminal or os.environ.get("TERM") == "dumb")):
         return _command_line([argument for argument in arguments if arguments[0] != "attach" or argument != "--plain"])
     recipe, runs = asked.get("recipe"), asked.get("runs")
     if recipe is not None and not Path(recipe).is_file():
@@ -46,6 +46,9 @@ def main(argv: list[str] | None = None) -> int:
     if not terminal:
         print("epochal: no terminal for the console; training without it", file=sys.stderr)
         return _command_line(["train", *([recipe] if recipe else []), *(["--runs", runs] if runs else [])])
+    if os.environ.get("TERM") == "dumb":
+        print("epochal: TERM=dumb can't show the console: epochal train RECIPE.toml trains without it", file=sys.stderr)
+        return 2
     from tui.launch import Launcher, launch
 
     def console(launcher: Launcher) -> int:

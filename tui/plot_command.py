@@ -115,8 +115,10 @@ def _check(metric: str, name: str, history: History) -> None:
 
 def _takes(out: Stream) -> bool:
     """Whether braille may be written there."""
+    if asked := os.environ.get("EPOCHAL_ASCII"):
+        return asked == "0"
     encoding = (out.encoding or "utf-8").lower().replace("-", "")
-    return not os.environ.get("EPOCHAL_ASCII") and encoding == "utf8"
+    return encoding == "utf8" and not (out.isatty() and os.environ.get("TERM") == "linux")
 
 
 def _colour(out: Stream) -> bool:

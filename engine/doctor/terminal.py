@@ -80,12 +80,12 @@ def _characters(environment: Mapping[str, str]) -> Finding:
     """By the locale, then by the terminal itself: how far the cursor moves over two of them."""
     plain = "EPOCHAL_ASCII=1 draws with plain characters"
     encoding = (sys.stdout.encoding or "").lower().replace("-", "")
-    if environment.get("EPOCHAL_ASCII"):
+    if environment.get("EPOCHAL_ASCII", "0") not in ("", "0"):
         return Finding("terminal", "ok", "EPOCHAL_ASCII is set: plain characters alone")
     if encoding != "utf8":
         return Finding("terminal", "warning", f"the locale's encoding is {sys.stdout.encoding}, no UTF-8", "LANG=C.UTF-8")
     if environment["TERM"] == "linux":
-        return Finding("terminal", "warning", "Linux's own console has no braille: charts show as gaps", plain)
+        return Finding("terminal", "ok", "Linux's own console has no braille: plain characters alone, unless EPOCHAL_ASCII=0")
     width = drawn_width()
     if width is None:
         return Finding("terminal", "ok", "UTF-8 by the locale (the terminal does not say how wide it draws braille)")

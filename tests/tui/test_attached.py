@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -210,8 +211,25 @@ async def test_a_checkpoint_that_the_disk_did_not_take_is_a_red_line(attached: C
         assert said not in screen_text(attached)
         follower.events.append(CheckpointFailed(step=1200, reason="No space left on device"))
         await until(lambda: said in screen_lines(attached)[3])
+        follower.events.append(
+            replace(follower.history.progress, phase="save")
+        )  # it was stopped, and its last one has no place
+        await until(lambda: "gives that up" in screen_text(attached))
         follower.events.append(CheckpointWritten(step=1300, epoch=3, path="step-00001300", best=False, seconds=0.1))
         await until(lambda: said not in screen_text(attached))
+
+
+async def test_why_a_run_failed_is_on_every_page_of_a_small_screen(attached: Console, follower):
+    async with attached.run_test(size=SMALL) as pilot:
+        await watching(attached, pilot)
+        why = "✗ ValueError: one too many   6 says more"
+        follower.events.append(
+            RunEnded(state="failed", reason="ValueError: one too many", epoch=1, step=9, seconds=1.0, best={})
+        )
+        await until(lambda: why in screen_lines(attached)[3])
+        await pilot.resize_terminal(120, 40)
+        await until(lambda: "6 Summary" in screen_text(attached))
+        await until(lambda: why not in screen_text(attached), 5)
 
 
 async def test_changes_and_rewinds_are_noted_in_their_epoch_and_marked(attached: Console, follower):

@@ -120,6 +120,23 @@ async def test_a_sweep_unfolds_and_is_steered(console: Console, engine: Scripted
         await until(lambda: isinstance(console.screen, TrainScreen) and console.screen.shown.path == root / "r2")
 
 
+async def test_no_column_is_cut_at_80_columns(console: Console, engine: ScriptedEngine, queue: Queue):
+    axes = ("optimizer.lr=1e-4, 1e-3, 1e-2",)
+    parts = (Part(label="lr=0.0001", run=str(Path("runs/r0").absolute()), state="finished", how="alone"),)
+    queue.add([Job(name="a-name-that-takes-much-room", axes=axes, parts=parts)])
+    engine.runs_there = [run_summary("r0", "finished", best={"epoch": 2, "val/loss": 0.4123}, seconds=3723.0)]
+    async with console.run_test(size=(80, 24)) as pilot:
+        await opened(console, pilot, 1)
+        await pilot.press("enter")
+        await until(lambda: len(cells(console)) == 2)
+        assert "…" in rows(console)[0] and "1:02:03" in rows(console)[1]
+        table = console.screen.query_one(DataTable)
+        await until(lambda: 60 < table.virtual_size.width <= 80)
+        assert "1e-4, 1e-3, 1e-2" in text(console, "#about"), "what was cut is said below"
+        await pilot.resize_terminal(120, 40)
+        await until(lambda: "alone" in rows(console)[1] and "…" not in rows(console)[0])
+
+
 async def test_a_job_whose_process_died_is_shown_so(console: Console, queue: Queue):
     queue.add([Job(name="a"), Job(name="b")])
     queue.claim(1)

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import pytest
 from textual.widgets import Input
 
@@ -64,6 +66,17 @@ async def test_enter_on_the_line_explains_it_too(console: Console, engine: Scrip
         assert "still improving" in scripted.screen_text(console) and "Proposed" not in scripted.screen_text(console)
         await pilot.press("enter")
         await until(lambda: not isinstance(console.screen, VerdictScreen))
+
+
+async def test_a_long_one_is_cut_and_the_key_that_explains_it_is_not(console: Console, engine: ScriptedEngine):
+    engine.events = epochs(3)
+    async with console.run_test(size=(80, 24)) as pilot:
+        await begun(console, pilot)
+        line = console.screen.query_one(VerdictLine)
+        await until(lambda: line.display)
+        line.verdict = replace(line.verdict, text="too long for the line " * 9)
+        line.on_resize()
+        await until(lambda: "…   ! explains" in scripted.screen_text(console))
 
 
 @pytest.mark.parametrize("size", [(80, 24), (120, 40)])

@@ -1,11 +1,14 @@
 """How numbers are written."""
 
 import math
+from types import SimpleNamespace
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from tui.__main__ import main
+from tui.widgets import formats
 from tui.widgets.formats import clock, number, plain, rate, short, took
 
 
@@ -56,3 +59,20 @@ def test_symbols_have_plain_stand_ins_of_the_same_length():
     text = "★ ● ◌ ‖ ✓ ■ ✗ ▸ … – — · ─ │ ┌ ┤ █▌ • ×ß"
     assert plain(text).isascii()
     assert len(plain(text)) == len(text)
+
+
+@pytest.mark.parametrize(
+    ("asked", "term", "ascii"), [("", "xterm", False), ("", "linux", True), ("0", "linux", False), ("1", "xterm", True)]
+)
+def test_plain_characters_where_they_are_asked_for_and_on_linux_own_console(monkeypatch, asked, term, ascii):
+    monkeypatch.setattr("sys.__stdout__", SimpleNamespace(encoding="utf-8"))
+    monkeypatch.setenv("EPOCHAL_ASCII", asked)
+    monkeypatch.setenv("TERM", term)
+    assert formats.plain_terminal() is ascii
+
+
+def test_a_dumb_terminal_is_told_what_it_can_do(monkeypatch, capsys):
+    monkeypatch.setenv("TERM", "dumb")
+    monkeypatch.setattr("os.isatty", lambda _: True)
+    assert main([]) == 2
+    assert capsys.readouterr().err == "epochal: TERM=dumb can't show the console: epochal train RECIPE.toml trains without it\n"

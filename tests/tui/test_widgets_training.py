@@ -1,6 +1,7 @@
 """The panes of a run, drawn from scripted histories and read from the screen."""
 
 import math
+from dataclasses import replace
 
 import pytest
 from textual.app import App, ComposeResult
@@ -12,7 +13,7 @@ from tests.tui import scripted
 from tests.tui.scripted import line_with, screen_lines, screen_text
 from tui.widgets.chart import Chart
 from tui.widgets.epochs import EpochLog
-from tui.widgets.progress import RunProgress, TitleLine
+from tui.widgets.progress import RunProgress, TitleLine, title_row
 from tui.widgets.summary import Summary
 
 SIZES = [(80, 24), (120, 40)]
@@ -43,6 +44,13 @@ def look(request, monkeypatch):
     if request.param != "color":
         monkeypatch.setenv("NO_COLOR" if request.param == "no color" else "EPOCHAL_ASCII", "1")
     return request.param
+
+
+@pytest.mark.parametrize("size", SIZES)
+def test_a_long_name_does_not_push_away_what_the_run_does(size):
+    history = scripted.history_of(replace(scripted.started(3), name="very-long-" * 20))
+    row = "".join(text for text, _ in title_row(history, size[0], scripted.START))
+    assert len(row) == size[0] and "very-long-" in row and "… ─" in row and row.endswith("starting ")
 
 
 @pytest.mark.parametrize("size", SIZES)

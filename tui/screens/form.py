@@ -147,6 +147,8 @@ class FormScreen(FormTrying):
             return False
         problems = self._check()
         self.show_problems(problems)
+        if problems and self._focused_line() is None:  # the same line may have been there before the key
+            self.notify("it can't begin: the line at the top says why", severity="warning")
         return not (problems or self.model.problems())
 
     def _look_at_background(self) -> None:

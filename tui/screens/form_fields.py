@@ -170,7 +170,7 @@ class FormFields(Base):
             self.source or "default recipe",
             f"{changes} differ{'s' if changes == 1 else ''} from the defaults" if changes else "",
         ]
-        ready = self.preload.ready.is_set()
+        ready = self.complete  # not before the fields that came with torch can be filled in
         state = "torch failed to load" if self.preload.failure else "ready" if ready else "loading torch …"
         if self._starting:
             state = self._starting

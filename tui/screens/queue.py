@@ -7,6 +7,8 @@ from functools import partial
 from pathlib import Path
 from typing import Any, ClassVar
 
+from rich.cells import cell_len, set_cell_size
+from textual import events
 from textual.app import ComposeResult
 from textual.binding import BindingType
 from textual.content import Content
@@ -23,6 +25,7 @@ from tui.screens.table import TableScreen
 from tui.widgets.formats import clock, number
 
 HEADS = ["", "job", "state", "what", "epoch", "best", "trained", "how"]
+WHAT, LEAST = 3, 20  # the column that is cut, and what it keeps
 SIGNS = {**SYMBOLS, "waiting": "·", "training": "●"}
 Row = tuple[str, list[str]]  # its key: "3", or "3/0" for the first run of a sweep; and its cells
 
@@ -66,10 +69,25 @@ class QueueScreen(TableScreen):
 
     def _show(self) -> None:
         rows = dict(row for job in self._contents.jobs for row in self._rows(job.shown))
-        if self._draw(HEADS, rows, self._goal) and self._goal in rows:
+        if self._draw(*self._fitted(rows), self._goal) and self._goal in rows:
             self._goal = ""
         self._entitle()
         self._tell()
+
+    def on_resize(self, event: events.Resize) -> None:
+        super().on_resize(event)
+        self._show()
+
+    def _fitted(self, rows: dict[str, list[str]]) -> tuple[list[str], dict[str, list[str]]]:
+        """What has no room is said below the table: how it is trained, on a small screen, and the end of a long name."""
+        heads = HEADS[:-1] if self.has_class("-small") else HEADS
+        shown = {key: cells[: len(heads)] for key, cells in rows.items()}
+        others = sum(max(map(cell_len, column)) for i, column in enumerate(zip(heads, *shown.values(), strict=True)) if i != WHAT)
+        room = max(LEAST, self.size.width - 1 - others - 2 * len(heads))  # a scrollbar, and a blank on each side of a column
+        for cells in shown.values():
+            if cell_len(cells[WHAT]) > room:
+                cells[WHAT] = set_cell_size(cells[WHAT], room - 1).rstrip() + "…"
+        return heads, shown
 
     def _rows(self, job: Job) -> list[Row]:
         run = self._runs.get(job.run)
@@ -134,9 +152,11 @@ class QueueScreen(TableScreen):
             return part.reason or part.run or "has not begun", part.how
         if job.axes:
             notes = " · ".join(job.notes) or "what trains together is known when it has begun"
-            return notes, job.reason or "Enter shows its runs, v draws them on one chart, s stops it"
+            stops = ", s stops it" if job.state not in ENDED else ""
+            return f"{_short(job)} · {notes}", job.reason or f"Enter shows its runs, v draws them on one chart{stops}"
         if job.search:
-            return job.reason or "Enter shows its trials, v draws those under way, s stops it", f"in {job.search}"
+            stops = ", s stops it" if job.state not in ENDED else ""
+            return job.reason or f"Enter shows its trials, v draws those under way{stops}", f"in {job.search}"
         return job.reason or job.run or "frozen as it was queued", f"in {job.directory}"
 
     # what is under the cursor

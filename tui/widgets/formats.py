@@ -79,9 +79,12 @@ _PLAIN = {
 
 
 def plain_terminal() -> bool:
-    """Whether only ASCII may be drawn: asked for by EPOCHAL_ASCII, or the terminal's encoding is not UTF-8."""
+    """Whether only ASCII may be drawn: asked for by EPOCHAL_ASCII (0: not), the terminal's encoding is not UTF-8, or it is
+    Linux's own console, which has no braille."""
+    if asked := os.environ.get("EPOCHAL_ASCII"):
+        return asked != "0"
     encoding = getattr(sys.__stdout__, "encoding", None) or "utf-8"
-    return bool(os.environ.get("EPOCHAL_ASCII")) or encoding.lower().replace("-", "") != "utf8"
+    return encoding.lower().replace("-", "") != "utf8" or os.environ.get("TERM") == "linux"
 
 
 def plain(text: str) -> str:

@@ -146,7 +146,8 @@ def _line(name: str, share: float | None, counted: str, pieces: list[tuple[int, 
 
 
 class Trouble(Rows):
-    """A red line, or two, for as long as the disk does not take the run's checkpoints; nothing the rest of the time."""
+    """A red line, or two, for as long as the disk does not take the run's checkpoints, and on a small screen for why a run
+    failed, which its summary says on another page; nothing the rest of the time."""
 
     DEFAULT_CSS = """
     Trouble { height: auto; max-height: 3; overflow: hidden hidden; display: none; }
@@ -159,10 +160,15 @@ class Trouble(Rows):
     def show(self, history: History) -> None:
         """Draw what is new in `history`."""
         self._history = history
-        failed = history.failed_save
-        self.display = failed is not None
-        if failed is not None:
-            said = f"✗ checkpoint of step {failed.step:,} not written: {failed.reason}"
+        failed, ended = history.failed_save, history.ended
+        said = f"✗ checkpoint of step {failed.step:,} not written: {failed.reason}" if failed is not None else ""
+        if said and ended is None and history.progress is not None and history.progress.phase == "save":
+            said += "; the run waits until it can be: q, then k gives that up"
+        elsewhere = self.screen.has_class("-small") and not self.screen.has_class("-page6")
+        if elsewhere and ended is not None and ended.state in ("failed", "died"):
+            said = f"✗ {ended.reason}   6 says more{', o what would help' if ended.proposal else ''}"
+        self.display = bool(said)
+        if said:
             lines = wrap(said, max(20, self.app.size.width - 2), initial_indent=" ", subsequent_indent="   ")
             self.styles.height = min(len(lines), 3)
             self.set_rows([[(line, "bad")] for line in lines])
@@ -222,7 +228,10 @@ def title_row(history: History, width: int, now: float, attached: str = "") -> R
             if text:
                 left.append((order, [(f"· {text}", "label")]))
     tail = fit(max(12, width // 2), right, " ")
-    head = fit(width - length(tail) - 5, left, " ")
+    room = width - length(tail) - 5
+    if length(left[0][1]) > room:  # what it does is said whatever it is called
+        left[0] = 0, [(f"{left[0][1][0][0][: room - 1]}…", "strong")]
+    head = fit(room, left, " ")
     line = "─" * max(1, width - length(head) - length(tail) - 4)
     return [(" ", ""), *head, (f" {line} ", "faint"), *tail, (" ", "")]
 

@@ -16,6 +16,7 @@ LOOKS = {
     "diverging": ("✗", "bad"),
     "exploding": ("✗", "bad"),
 }  # others: a warning
+EXPLAINS = "   ! explains"
 SECONDS = 2.0  # of training between two looks at the curve in the middle of an epoch
 
 
@@ -42,6 +43,14 @@ class VerdictLine(Rows, can_focus=True):
         self._seen = seen
         self.verdict = verdict(history)
         self.display = self.verdict is not None
+        self._draw()
+
+    def on_resize(self) -> None:
+        self._draw()
+
+    def _draw(self) -> None:
         if self.verdict is not None:
             symbol, role = LOOKS.get(self.verdict.kind, ("!", "warn"))
-            self.set_rows([[(f" {symbol} ", role), (self.verdict.text, ""), ("   ! explains", "faint")]])
+            text, room = self.verdict.text, self.app.size.width - len(f" {symbol} {EXPLAINS} ")
+            said = text if len(text) <= room else text[: room - 1] + "…"
+            self.set_rows([[(f" {symbol} ", role), (said, ""), (EXPLAINS, "faint")]])
