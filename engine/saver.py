@@ -120,4 +120,5 @@ class Saver:
 
     def _failed(self, snapshot: Snapshot, best: Snapshot | None, error: OSError) -> None:
         self._not_taken = best
-        self._told.append(CheckpointFailed(step=snapshot.step, reason=error.strerror or str(error)))
+        reason = error.strerror or str(error) if self.run.path.is_dir() else f"{self.run.path} is gone"
+        self._told.append(CheckpointFailed(step=snapshot.step, reason=reason))

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import errno
+import shutil
 import threading
 from collections.abc import Iterator
 from pathlib import Path
@@ -15,7 +16,7 @@ from torch.utils.data import Dataset
 
 from engine import CheckpointWritten, EpochEnded, Run, Trainer
 from engine.control import StopWaiting
-from engine.events import CheckpointFailed, Event
+from engine.events import CheckpointFailed, Event, Progress
 from engine.recipe import Checkpoint
 from engine.run import files
 from tests.engine import plain
@@ -121,6 +122,15 @@ def test_a_full_disk_at_the_end_is_tried_again(digits: Data, tmp_path: Path, mon
     assert trainer.history.failed_save is None
     saved = Run.open(tmp_path / "run").checkpoints.read("last")
     assert plain.same(saved.tensors["model"], trainer.parts.model.state_dict())
+
+
+def test_a_run_whose_directory_was_removed_says_so(digits: Data, tmp_path: Path) -> None:
+    checkpoint = Checkpoint(retry_minutes=0.0)
+    trainer = Trainer(**parts(), train=some(digits, 64), epochs=1, run_dir=tmp_path / "run", checkpoint=checkpoint)
+    trainer.on(Progress, lambda _: shutil.rmtree(tmp_path / "run", ignore_errors=True))
+    result = trainer.fit()
+    assert trainer.history.failed_save is not None
+    assert trainer.history.failed_save.reason == f"{tmp_path / 'run'} is gone" and "is gone" in result.reason
 
 
 def test_a_disk_that_stays_full_is_said_and_the_model_is_there(

@@ -159,6 +159,14 @@ async def test_a_broken_torch_is_told(console: Console, engine: ScriptedEngine, 
         await until(lambda: "libtorch is damaged" in banner(console))
 
 
+async def test_of_a_mistake_the_line_shows_what_it_does_not_show_already(console: Console):
+    async with console.run_test(size=(80, 24)):
+        await ready(console)
+        line = console.form.line("name")
+        line.show_error("data.path = 'empty file.csv' can't be read as a table: the file is empty")
+        assert line.note == "✗ can't be read as a table: the file is empty"
+
+
 async def test_the_filter_leaves_matching_rows(console: Console):
     async with console.run_test(size=(80, 24)) as pilot:
         await ready(console)

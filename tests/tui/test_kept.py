@@ -93,6 +93,15 @@ async def test_a_column_without_panes_gives_its_room_to_the_chart(training: Scri
         await until(lambda: screen.has_class("-ended") and "6 Summary" in screen_text(console))
 
 
+async def test_few_rows_are_the_charts_and_the_recipes_first(training: ScriptedEngine):
+    console = Console(training, {"name": "digits-mlp"})
+    async with console.run_test(size=(100, 30)) as pilot:
+        screen = await run(console, pilot)
+        assert screen.query_one(Chart).size.height >= 9 and screen.query_one(RecipePane).size.height >= 4
+        await pilot.press("5", "right_curly_bracket")
+        assert screen.query_one(OutputPane).region.height == 6, "what the person chooses holds"
+
+
 async def test_hidden_panes_are_tabs_on_a_small_screen(training: ScriptedEngine, tmp_path: Path):
     (tmp_path / "settings.toml").write_text('[layout]\nhidden = ["recipe", "device", "output", "epochs"]\nright = 70\n')
     console = opened(training, tmp_path / "settings.toml")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Awaitable
 from typing import Any
 
@@ -21,6 +22,7 @@ OWN = "own…"
 ABSENT = "none"
 KEY, EDITOR, PATH = 24, 26, 16  # cells, as console.tcss has them
 LEAST = 18  # cells that a note needs
+_SHOWN = re.compile(r"^[\w.]+ = ('[^']*'|\S+),? ")
 
 
 class Line(Horizontal):
@@ -86,8 +88,8 @@ class Line(Horizontal):
         """Draw the mark and the note beside; an error takes the note's place."""
         self.error = error
         self.marked = ("• " if differs else "  ") + self.title
-        # The row shows key and value already: of the engine's "key is value; it must be …" the rest is enough.
-        self.note = "✗ " + error.rpartition("; it ")[2] if error else note
+        # The row shows key and value already: of the engine's "key is value; it must be …", "key = value can't …" the rest.
+        self.note = "✗ " + _SHOWN.sub("", error.rpartition("; it ")[2]) if error else note
         self.set_class(bool(error), "-wrong")
         self.refresh()
 

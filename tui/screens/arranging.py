@@ -13,7 +13,8 @@ from tui.widgets.recipe_pane import RecipePane
 
 HIDEABLE: dict[str, type[Widget]] = dict(zip(PANES, (RecipePane, EpochLog, DevicePane, OutputPane), strict=True))
 STEPS = {"layout.right": 4, "layout.epochs": 2, "layout.output": 1}  # cells or lines at a time
-ENDED = 14  # lines that the summary needs beside the epochs
+ENDED, LOW_ENDED = 14, 12  # lines that the summary needs beside the epochs
+LOWER = {"layout.epochs": 8, "layout.output": 3}  # on a screen of few rows
 
 
 class Arranging(Base):
@@ -40,8 +41,14 @@ class Arranging(Base):
         right.set_class({"recipe", "device"} <= hidden, "-hidden")
         middle.set_class("epochs" in hidden and not ended and self._beside is None, "-hidden")
         right.styles.width = None if small else kept["layout.right"]
-        middle.styles.height = None if small else max(kept["layout.epochs"], ENDED if ended else 0)
-        output.styles.height = None if small else kept["layout.output"]
+        summary = (LOW_ENDED if self.has_class("-low") else ENDED) if ended else 0
+        middle.styles.height = None if small else max(self._height("layout.epochs"), summary)
+        output.styles.height = None if small else self._height("layout.output")
+
+    def _height(self, key: str) -> int:
+        """As the person chose it; else as usual, and less where there are few rows: the chart and the recipe need them."""
+        kept: int = self.console_app.preferences[key]
+        return LOWER[key] if self.has_class("-low") and kept == SETTINGS[key].default else kept
 
     def show_pane(self, pane: type[Widget]) -> None:
         """Bring it back where it was hidden."""

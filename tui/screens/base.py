@@ -20,6 +20,7 @@ if TYPE_CHECKING:
 
 SMALL = (100, 30)  # below: tabs instead of panes side by side
 LEAST = (80, 24)  # below: one line of status
+LOW = 36  # rows; below, panes side by side are lower than usual
 
 
 class KeyLine(Widget):
@@ -86,3 +87,4 @@ class Base(Still[None]):
         width, height = event.size
         self.set_class(width < SMALL[0] or height < SMALL[1], "-small")
         self.set_class(width < LEAST[0] or height < LEAST[1], "-tiny")
+        self.set_class(height < LOW, "-low")
