@@ -82,7 +82,9 @@ class QueueScreen(TableScreen):
         """What has no room is said below the table: how it is trained, on a small screen, and the end of a long name."""
         heads = HEADS[:-1] if self.has_class("-small") else HEADS
         shown = {key: cells[: len(heads)] for key, cells in rows.items()}
-        others = sum(max(map(cell_len, column)) for i, column in enumerate(zip(heads, *shown.values(), strict=True)) if i != WHAT)
+        others = sum(
+            max(map(cell_len, column)) for i, column in enumerate(zip(heads, *shown.values(), strict=True)) if i != WHAT
+        )
         room = max(LEAST, self.size.width - 1 - others - 2 * len(heads))  # a scrollbar, and a blank on each side of a column
         for cells in shown.values():
             if cell_len(cells[WHAT]) > room:
