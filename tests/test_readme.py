@@ -1,4 +1,4 @@
-"""The README's Python runs as it stands there, and what the contributor's page names is there."""
+"""The Python of the README and its guides runs as it stands there, and what they link to and name is there."""
 
 from __future__ import annotations
 
@@ -12,8 +12,10 @@ from engine import Recipe
 from engine.cli import main
 from engine.search.plan import plan_of
 
-README = (Path(__file__).parents[1] / "README.md").read_text(encoding="utf-8")
-PYTHON = re.findall(r"```python\n(.*?)```", README, re.DOTALL)
+ROOT = Path(__file__).parents[1]
+PAGES = {page: page.read_text(encoding="utf-8") for page in (ROOT / "README.md", *sorted((ROOT / ".github").glob("*.md")))}
+PYTHON = list(dict.fromkeys(code for text in PAGES.values() for code in re.findall(r"```python\n(.*?)```", text, re.DOTALL)))
+TOML = [text for page in PAGES.values() for text in re.findall(r"```toml\n(.*?)```", page, re.DOTALL)]
 MINE = next(code for code in PYTHON if code.startswith("# my.py"))
 THEIRS = [code for code in PYTHON if code.startswith(("# lightning", "# transformers"))]  # see test_own_loop_theirs.py
 
@@ -33,20 +35,37 @@ def test_ones_own_model_and_data_train(tmp_path: Path, monkeypatch: pytest.Monke
     assert main(["train", *settings]) == 0
 
 
-def test_the_recipe_of_the_readme_is_valid() -> None:
-    text = re.search(r"```toml\n(.*?)```", README, re.DOTALL)
-    assert text is not None
-    recipe = Recipe.from_dict(tomllib.loads(text[1]))
-    assert recipe.scheduler is not None and recipe.scheduler.name == "OneCycleLR"
+@pytest.mark.parametrize("text", TOML, ids=lambda text: text.split("\n")[0])
+def test_the_recipes_are_valid(text: str) -> None:
+    values = tomllib.loads(text)
+    if "search" in values:
+        assert plan_of(values).workers == 2
+    recipe = Recipe.from_dict(values)
+    given = [(section, key) for section, table in values.items() if isinstance(table, dict) for key in table]
+    assert not [each for each in given if each[0] != "search" and each[1] not in recipe.to_dict()[each[0]]]
 
 
-def test_the_search_of_the_readme_is_valid() -> None:
-    text = next(text for text in re.findall(r"```toml\n(.*?)```", README, re.DOTALL) if text.startswith("[search]"))
-    assert plan_of(tomllib.loads(text)).workers == 2
+def test_every_link_leads_somewhere() -> None:
+    """To a page or picture that is there, and to a heading that it has."""
+    broken = []
+    for page, text in PAGES.items():
+        prose = re.sub(r"```.*?```", "", text, flags=re.DOTALL)
+        for link in re.findall(r"\]\((?!https?:)([^)]+)\)", prose):
+            path, _, heading = link.partition("#")
+            to = (page.parent / path).resolve() if path else page
+            heads = (
+                re.findall(r"^#+ (.*)$", to.read_text(encoding="utf-8"), re.MULTILINE)
+                if to.suffix == ".md" and to.exists()
+                else []
+            )
+            slugs = [re.sub(r"[^\w -]", "", head.lower()).replace(" ", "-") for head in heads]
+            if not to.exists() or (heading and heading not in slugs):
+                broken.append((page.name, link))
+    assert not broken
 
 
 def test_the_contributors_page_names_what_is_there() -> None:
-    root = Path(__file__).parents[1]
+    root = ROOT
     page = (root / ".github" / "CONTRIBUTING.md").read_text(encoding="utf-8")
     named = re.findall(r"`((?:engine|tui|tests|\.github)/[\w./-]*)`", page)
     assert named and not [path for path in named if not (root / path).exists()]

@@ -1,4 +1,4 @@
-"""The README's callbacks for other trainers, in those trainers."""
+"""The guide's callbacks for other trainers, in those trainers."""
 
 from __future__ import annotations
 
@@ -13,14 +13,14 @@ from torch import nn
 from engine import History, Run
 from engine.run import load_history
 
-README = (Path(__file__).parents[2] / "README.md").read_text(encoding="utf-8")
+GUIDE = (Path(__file__).parents[2] / ".github" / "GUIDE-PYTHON.md").read_text(encoding="utf-8")
 
 
 def watched(library: str, run: Run) -> Any:
-    """The callback as the README has it."""
-    (code,) = re.findall(rf"```python\n(# {library}\n.*?)```", README, re.DOTALL)
+    """The callback as the guide has it."""
+    (code,) = re.findall(rf"```python\n(# {library}\n.*?)```", GUIDE, re.DOTALL)
     names: dict[str, Any] = {}
-    exec(compile(code, "README.md", "exec"), names)
+    exec(compile(code, "GUIDE-PYTHON.md", "exec"), names)
     return names["Watched"](run)
 
 
