@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import platform
 import threading
 import time
@@ -13,6 +14,7 @@ from types import SimpleNamespace
 from typing import Any
 
 import pytest
+from textual.css.query import NoMatches
 from textual.widgets import DataTable
 
 from engine.catalog.fields import Field, Section
@@ -285,9 +287,12 @@ def with_runs(engine: ScriptedEngine) -> ScriptedEngine:
 
 
 async def until(condition: Callable[[], object], seconds: float = 120.0) -> None:
-    """Wait until it holds."""
+    """Wait until it holds; it does not while a widget that it asks for is not there."""
     deadline = time.monotonic() + seconds
-    while not condition():
+    while True:
+        with contextlib.suppress(NoMatches):
+            if condition():
+                return
         assert time.monotonic() < deadline, "it never came to hold"
         await asyncio.sleep(0.01)
 

@@ -9,6 +9,7 @@ import pytest
 from textual.widgets import DataTable
 
 from engine.track import event_files, foreign
+from tests.tui.conftest import until
 from tui.__main__ import main
 from tui.app import Console
 from tui.door import Engine
@@ -34,8 +35,7 @@ def gallery(tmp_path: Path) -> Path:
 async def test_runs_of_other_tools_are_listed_drawn_and_only_looked_at(gallery: Path) -> None:
     app = Console(Engine(gallery), {}, lists=True)
     async with app.run_test(size=(120, 40)) as pilot:
-        await pilot.pause()
-        assert isinstance(app.screen, RunsScreen)
+        await until(lambda: isinstance(app.screen, RunsScreen) and app.screen.query_one(DataTable).row_count == 3)
         table = app.screen.query_one(DataTable)
         names = [str(table.get_row_at(row)[1]) for row in range(table.row_count)]
         assert sorted(names) == ["log.csv", "one/version_0", "two/version_0"]
@@ -43,22 +43,19 @@ async def test_runs_of_other_tools_are_listed_drawn_and_only_looked_at(gallery: 
             table.move_cursor(row=names.index(name))
             await pilot.press("space")
         await pilot.press("v")
-        await pilot.pause(1.2)
-        assert isinstance(app.screen, OverlayScreen)
+        await until(lambda: isinstance(app.screen, OverlayScreen) and len(app.screen.query_one(Chart).others) == 1)
         chart = app.screen.query_one(Chart)
         both = [chart.run, *(name for name, _ in chart.others)]
         assert sorted(both) == ["one/version_0", "two/version_0"]
         await pilot.press("escape", "escape")
         table.move_cursor(row=names.index("log.csv"))
         await pilot.press("enter")
-        await pilot.pause(1.0)
-        assert isinstance(app.screen, TrainScreen)
+        await until(lambda: isinstance(app.screen, TrainScreen) and len(app.screen.query_one(EpochLog)._rows) > 2)
         rows = ["".join(text for text, _ in row) for row in app.screen.query_one(EpochLog)._rows]
         assert "0.5000" in rows[2] and "1.250" in rows[2] and "best" in rows[2]
         await pilot.press("space")
-        await pilot.pause()
-        said = [notification.message for notification in app._notifications]
-        assert said[-1:] == ["another tool wrote this run: it can be looked at, and nothing else"]
+        sentence = "another tool wrote this run: it can be looked at, and nothing else"
+        await until(lambda: [notification.message for notification in app._notifications][-1:] == [sentence])
 
 
 def test_without_a_terminal_they_are_listed(gallery: Path, capsys: pytest.CaptureFixture[str]) -> None:

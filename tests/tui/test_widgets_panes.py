@@ -12,6 +12,7 @@ from hypothesis import strategies as st
 from textual.app import App, ComposeResult
 
 from tests.tui import scripted
+from tests.tui.conftest import until
 from tests.tui.scripted import screen_lines, screen_text
 from tui.widgets.device import DevicePane, device_rows
 from tui.widgets.device_reader import DeviceReader, DeviceReading
@@ -125,11 +126,8 @@ class TestDevice:
                 yield DevicePane(reader=reader)
 
         app = One()
-        async with app.run_test(size=(40, 14)) as pilot:
-            for _ in range(50):
-                await pilot.pause(0.02)
-                if "61 °C" in screen_text(app):
-                    break
+        async with app.run_test(size=(40, 14)):
+            await until(lambda: "61 °C" in screen_text(app))
             text = screen_text(app)
             for said in ("NVIDIA H100", "78 %", "11.0 of 80.0 GiB", "61 °C  412 W", "12 %", "11.0 of 128.0 GiB", "98 % cpu"):
                 assert said in text
