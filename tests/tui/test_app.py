@@ -9,6 +9,7 @@ import pytest
 from textual.widgets import Input, Static
 
 from engine.errors import Problem
+from tests.tui import scripted
 from tests.tui.conftest import SMALL, WIDE, ScriptedEngine, cells, ready, until
 from tui.app import Console
 from tui.screens.base import KeyLine
@@ -137,6 +138,18 @@ async def test_nothing_is_drawn_when_nothing_is_new(console: Console, monkeypatc
         assert len(drawn) == before
         await pilot.press("v")
         await until(lambda: len(drawn) > before)
+
+
+async def test_what_is_drawn_late_is_the_run_as_it_is_by_then(console: Console, monkeypatch):
+    async with console.run_test(size=WIDE) as pilot:
+        screen = await training(console, pilot)
+        drawn = []
+        monkeypatch.setattr(TrainScreen, "_show", lambda self, history: drawn.append(history))
+        screen.action_pane(3)
+        console.session.history = now = scripted.running_history()
+        await until(lambda: drawn)
+        await pilot.pause()
+        assert all(history is now for history in drawn)
 
 
 async def test_what_training_prints_is_shown(console: Console):

@@ -111,7 +111,7 @@ class TrainScreen(AfterKeys, ChartKeys, Arranging, Steering):
         super().on_resize(event)
         self.lay_out()
         self._seen = ()
-        self.call_after_refresh(self._show, self.shown.history)  # panes that came into view
+        self.call_after_refresh(self._show_now)  # panes that came into view
 
     def on_screen_resume(self) -> None:
         self._seen = ()
@@ -148,6 +148,9 @@ class TrainScreen(AfterKeys, ChartKeys, Arranging, Steering):
         if not self._over and self.session is not None and not self.session.alive:
             self._end()
         self.set_timer(self.console_app.pace.after(cost, sent), self.poll)
+
+    def _show_now(self) -> None:
+        self._show(self.shown.history)  # which may be another one by the time that this is called
 
     def _show(self, history: History) -> None:
         if self.has_class("-tiny"):
@@ -244,7 +247,7 @@ class TrainScreen(AfterKeys, ChartKeys, Arranging, Steering):
         pane: Widget = self.query_one(PANES[n][1])
         self.show_pane(PANES[n][1])
         self.set_focus(pane)
-        self.call_after_refresh(self._show, self.shown.history)
+        self.call_after_refresh(self._show_now)
 
     def action_verdict(self) -> None:
         """Explain what the run's history says of it, and make the change ready that it proposes."""
