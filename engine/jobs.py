@@ -26,9 +26,7 @@ from engine.run.worker import lead
 from engine.settings import read_toml
 
 if TYPE_CHECKING:
-    from engine.fitting import Fitting
     from engine.search.board import Board
-    from engine.sweep import Member
 
 LISTEN_SECONDS = 0.25  # between two looks at what is asked
 SHOW_SECONDS = 1.0  # between two looks at what the workers of a search do
@@ -136,36 +134,28 @@ class Training:
     def _sweep(self, job: Job, inbox: Inbox, watch: Callable[[Control], None]) -> tuple[str, str]:
         from engine.sweep import expand
         from engine.sweeping import Everyone, Sweep
-        from engine.trainer import Trainer
 
         members = expand(_values(job), job.axes)
         parts = job.parts or tuple(Part(label=member.label) for member in members)
         self._change(lambda job: replace(job, parts=parts))
         control = Everyone()
         self._listen(inbox, control, watch)
-        begun = sum(part.state not in ("finished", "failed") and bool(part.run) for part in parts)
-        if begun > 1:
-            note = f"{begun} runs go on from their checkpoints, one after another"
-            self._change(lambda job: replace(job, notes=tuple(dict.fromkeys((*job.notes, note)))))
-        for i, part in enumerate(parts):  # those that were under way go on, one by one
-            path = Path(part.run) if part.run else None
-            if part.state in ("finished", "failed") or path is None or not path.is_dir() or control.stopping:
-                continue
-            ended = _finished(path)
-            if ended is None:
-                trainer = self._heard(Trainer.resume(path), i)
-                control.lead([trainer.control])
-                trainer.fit()
-            else:
+        begun: dict[int, Path] = {}  # those that go on from their checkpoints
+        left = [i for i, part in enumerate(parts) if part.state not in ("finished", "failed")]
+        for i in [i for i in left if parts[i].run and Path(parts[i].run).is_dir()]:
+            begun[i] = Path(parts[i].run)
+            if ended := _finished(begun[i]):
                 self._part(i, state=ended[0])
-        places = {id(members[i]): i for i, part in enumerate(parts) if not part.run or not Path(part.run).is_dir()}
+                left.remove(i)
         sweep = Sweep(
-            [member for member in members if id(member) in places],
+            [members[i] for i in left],
             runs=self.queue.root,
             control=control,
             notifier=self._notifier,
+            begun={at: begun[i] for at, i in enumerate(left) if i in begun},
         )
-        sweep.on(Event, lambda member, event: self._told(places[id(member)], member, event))
+        places = {id(members[i]): i for i in left}
+        sweep.on(Event, lambda member, event: self._told(places[id(member)], event))
         for outcome in sweep.fit():
             if outcome.state == "failed":  # perhaps before there was a run to say so
                 self._part(places[id(outcome.member)], state="failed", reason=outcome.reason[:200])
@@ -230,12 +220,7 @@ class Training:
             return "stopped", control.stopping or "the search was stopped"
         return ("failed" if board.best is None else "finished"), board.outcome
 
-    def _heard(self, trainer: Fitting, i: int) -> Fitting:
-        trainer.on(Event, lambda event: self._told(i, None, event))
-        self._notifier.watch(trainer)
-        return trainer
-
-    def _told(self, i: int, member: Member | None, event: Event) -> None:
+    def _told(self, i: int, event: Event) -> None:
         match event:
             case RunStarted():
                 assert event.path is not None
@@ -243,7 +228,7 @@ class Training:
                 self._under_way(Run(Path(event.path)))
             case RunEnded():
                 self._part(i, state=event.state, reason="" if event.state == "finished" else event.reason[:200])
-            case Message(text=text) if member is not None and event.level == "info" and "trained" in text:
+            case Message(text=text) if event.level == "info" and "trained" in text:
                 self._change(lambda job: replace(job, notes=(*job.notes, text)))
 
     def _part(self, i: int, **values: Any) -> None:

@@ -60,29 +60,8 @@ class Standing:
             message = "training.non_finite = 'rewind' needs a run directory: without one there is no checkpoint to go back to"
             raise RecipeError([Problem("training.non_finite", message)])
 
-        execution.arrange(parts.model, parts.optimizer, plan.precision, parts.device)
-        guarded = parts.device.type == "cuda" and plan.non_finite != "skip" and Guard.fits(parts.optimizer)
-        guarded = guarded and (self.together is None or self.together.strategy == "ddp")
-        guard = Guard(parts.optimizer, parts.device).obeyed() if guarded else None
         self.execution = execution.chosen(plan.execution)
-        self.loop = Loop(
-            model=parts.model,
-            module=parts.model,
-            loss=parts.loss,
-            optimizer=parts.optimizer,
-            count=parts.count,
-            after_step=parts.schedule.after_step if parts.schedule and parts.schedule.unit == "step" else None,
-            precision=execution.precision_context(plan.precision, parts.device),
-            scaler=execution.gradient_scaler(plan.precision, parts.device),
-            average=Average(parts.model, plan.ema) if plan.ema else None,
-            closure=parts.needs_closure,
-            clip_norm=plan.clip_norm,
-            clip_value=plan.clip_value,
-            measure_norm=plan.gradient_norm,
-            guard=guard,
-            check=guard is None,
-            skip=plan.non_finite == "skip",
-        )
+        self.loop = self._loop()
         wanted = plan.execution if self.together is None else "eager"
         self.whole = execution.whole_step(
             self.loop, wanted, parts.device, lambda text: self.reporter.messages([text], "warning")
@@ -104,9 +83,8 @@ class Standing:
         self.pace = Pace()
         self.changed: dict[str, float | None] = {}  # fields of the plan that were changed live
         self._applied: list[float] = []  # when each live change was stated: those that a checkpoint holds
-        self._due: list[
-            tuple[int, float | None, Change]
-        ] = []  # step, time where it is on the record, and change, to be repeated
+        # Step, time where it is on the record, and change, to be repeated.
+        self._due: list[tuple[int, float | None, Change]] = []
         self._rewinds = 0
         self._validated = 0  # the step after which the plan's last validation in the middle of an epoch was
         self._guarded_from = 0  # the step from which the guard counts
@@ -122,6 +100,32 @@ class Standing:
         if run is not None and parts.preprocessing is not None:
             self._warnings += parts.preprocessing.keep(run.path)
         self._notes: tuple[str, ...] = ()  # said at the beginning
+
+    def _loop(self) -> Loop:
+        """The loop over the parts, on their device, as the plan has it."""
+        parts, plan = self.parts, self.plan
+        execution.arrange(parts.model, parts.optimizer, plan.precision, parts.device)
+        guarded = parts.device.type == "cuda" and plan.non_finite != "skip" and Guard.fits(parts.optimizer)
+        guarded = guarded and (self.together is None or self.together.strategy == "ddp")
+        guard = Guard(parts.optimizer, parts.device).obeyed() if guarded else None
+        return Loop(
+            model=parts.model,
+            module=parts.model,
+            loss=parts.loss,
+            optimizer=parts.optimizer,
+            count=parts.count,
+            after_step=parts.schedule.after_step if parts.schedule and parts.schedule.unit == "step" else None,
+            precision=execution.precision_context(plan.precision, parts.device),
+            scaler=execution.gradient_scaler(plan.precision, parts.device),
+            average=Average(parts.model, plan.ema) if plan.ema else None,
+            closure=parts.needs_closure,
+            clip_norm=plan.clip_norm,
+            clip_value=plan.clip_value,
+            measure_norm=plan.gradient_norm,
+            guard=guard,
+            check=guard is None,
+            skip=plan.non_finite == "skip",
+        )
 
     @property
     def history(self) -> History:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 import sys
 import traceback
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from functools import partial
 from pathlib import Path
@@ -105,8 +105,10 @@ class Sweep:
         runs: str | Path | None = "runs",
         control: Everyone | None = None,
         notifier: Notifier | None = None,  # tells a command or webhook of each run
+        begun: Mapping[int, Path] | None = None,  # by position: the run of a member that goes on from its last checkpoint
     ) -> None:
         self.members = list(members)
+        self._begun = begun or {}
         self._notifier = notifier
         self.control = control or Everyone()
         self._runs = runs
@@ -130,7 +132,7 @@ class Sweep:
                 self._together(together)
             for i in together:
                 if i not in self._outcomes and not self.control.stopping:
-                    self._outcomes[i] = self._alone(self.members[i])
+                    self._outcomes[i] = self._alone(i)
         left_out = self.control.stopping or ""
         return [
             self._outcomes.get(i) or Outcome(member=member, state="left out", reason=left_out)
@@ -138,17 +140,26 @@ class Sweep:
         ]
 
     def groups(self) -> list[list[int]]:
-        """The positions of those that are alike, in the order of their first."""
+        """The positions of those that are alike and stand at the same step, in the order of their first."""
         from engine.execution.population import MOST, alike, device_type
 
-        groups: dict[str, list[int]] = {}
+        groups: dict[tuple[str, int], list[int]] = {}
         for i, member in enumerate(self.members):
-            groups.setdefault(alike(member.recipe), []).append(i)
+            groups.setdefault((alike(member.recipe), self._step(i)), []).append(i)
         together: list[list[int]] = []
         for group in groups.values():
             most = MOST.get(device_type(self.members[group[0]].recipe), len(group))
             together += (group[first : first + most] for first in range(0, len(group), most))
         return together
+
+    def _step(self, i: int) -> int:
+        """At which its last checkpoint is, -1 for a run that is new."""
+        from engine.run import Run
+
+        if i not in self._begun:
+            return -1
+        steps = Run(self._begun[i]).checkpoints.list()
+        return steps[-1][0] if steps else 0
 
     def apart(self, positions: list[int]) -> str:
         """Why these are to be trained one after another, "" where they may be one population."""
@@ -157,14 +168,18 @@ class Sweep:
         first = self.members[positions[0]].recipe
         if why := misfit(first):
             return why
+        if positions[0] in self._begun and device_type(first) != "cpu":
+            return "they go on from their checkpoints on a GPU"
         return "so few would gain nothing together" if len(positions) < FEWEST[device_type(first)] else ""
 
     def _together(self, positions: list[int]) -> None:
         """Train these as one population, where that is possible. Those without an outcome are to be trained alone."""
         from engine.execution.bursts import population_of, stack_of
         from engine.execution.stack import Misfit, share
+        from engine.run import Run
 
         first = self.members[positions[0]]
+        trainers: list[Fitting] = []
         try:
             if why := self.apart(positions):
                 raise Misfit(why)
@@ -176,20 +191,33 @@ class Sweep:
                     share(next(iter(assembled.values())), parts)  # at once: there may be no room for the data of all
             if len(assembled) < 2:
                 return
+            for i in assembled if positions[0] in self._begun else ():  # before the stack, which takes over what they hold
+                run = Run(self._begun[i])
+                run.refuse_if_training()
+                trainers.append(self._fitting(self.members[i], assembled[i], run))
+                trainers[-1].restore()
+            if len({(trainer.epoch, trainer.batch) for trainer in trainers}) > 1:
+                raise Misfit("a checkpoint of theirs is damaged")
             stack = stack_of(list(assembled.values()))
-        except Misfit as error:
+        except (Misfit, EpochalError) as error:
+            for trainer in trainers:
+                assert trainer.run is not None
+                trainer.run.lock.release()
             self._say(first, f"{len(positions)} runs are trained one after another, because {error}")
             return
         positions, members = list(assembled), [self.members[i] for i in assembled]
-        self._say(first, f"{len(members)} runs are trained together, each step of all as one")
-        trainers: list[Fitting] = []
+        where = f" from step {trainers[0].step} on" if trainers else ""
+        self._say(first, f"{len(members)} runs are trained together{where}, each step of all as one")
         try:
-            for member, parts in zip(members, assembled.values(), strict=True):
-                trainers.append(self._fitting(member, parts))
+            for member, parts in zip(members, assembled.values(), strict=True) if not trainers else ():
+                trainers.append(self._fitting(member, parts, self._created(member)))
         except EpochalError as error:  # no room for their directories
             for i in positions:
                 self._outcomes[i] = failed(self.members[i], None, str(error))
             return
+        for member, trainer in zip(members, trainers, strict=True):
+            trainer.tell_others(member.recipe.track, member.recipe.to_dict())
+            self._heard(member, trainer)
         self.control.lead([trainer.control for trainer in trainers])
         for i, trainer, result in zip(positions, trainers, population_of(trainers, stack).fit(), strict=True):
             if isinstance(result, Exception):
@@ -219,28 +247,33 @@ class Sweep:
         except Exception:
             return None
 
-    def _fitting(self, member: Member, parts: Parts) -> Fitting:
-        """A training of its own, whose steps are taken from outside."""
-        from engine.fitting import Fitting
+    def _created(self, member: Member) -> Run | None:
         from engine.run import Run, environment
 
         recipe = member.recipe
         known = environment() | {"differs": recipe.differs()}
-        run = None if self._runs is None else Run.create(self._runs, recipe.name, recipe.to_toml(), known)
+        return None if self._runs is None else Run.create(self._runs, recipe.name, recipe.to_toml(), known)
+
+    def _fitting(self, member: Member, parts: Parts, run: Run | None) -> Fitting:
+        """A training of its own, whose steps are taken from outside."""
+        from engine.fitting import Fitting
+
+        recipe = member.recipe
         plan = replace(recipe.training, execution="eager")  # of what is not a step: nothing is to be compiled for it
-        fitting = Fitting(parts, plan, recipe.checkpoint, recipe.name, run, None)
-        fitting.tell_others(recipe.track, recipe.to_dict())
-        return self._heard(member, fitting)
+        return Fitting(parts, plan, recipe.checkpoint, recipe.name, run, None)
 
     def _say(self, member: Member, text: str) -> None:
         for kind, listener in self._listeners:
             if issubclass(Message, kind):
                 listener(member, Message(text=text, level="info"))
 
-    def _alone(self, member: Member) -> Outcome:
-        trainer = None
+    def _alone(self, i: int) -> Outcome:
+        from engine.trainer import Trainer
+
+        member, begun, trainer = self.members[i], self._begun.get(i), None
         try:
-            trainer = self._trainer(member)
+            made = Trainer.resume(begun) if begun else Trainer.from_recipe(member.recipe, runs=self._runs)
+            trainer = self._heard(member, made)
             self.control.lead([trainer.control])
             return concluded(member, trainer, trainer.fit())
         except EpochalError as error:
@@ -248,11 +281,6 @@ class Sweep:
         except Exception as error:  # of the user's code: the others may do without what it was
             traceback.print_exc(file=sys.stderr)
             return failed(member, trainer, f"{type(error).__name__}: {error}")
-
-    def _trainer(self, member: Member) -> Fitting:
-        from engine.trainer import Trainer
-
-        return self._heard(member, Trainer.from_recipe(member.recipe, runs=self._runs))
 
     def _heard(self, member: Member, trainer: Fitting) -> Fitting:
         for kind, listener in self._listeners:

@@ -14,7 +14,7 @@ from engine.data.batches import ResidentBatches
 from engine.data.order import order
 from engine.execution.device_stack import LONGEST, Burst, DeviceStack, Numbers
 from engine.execution.guard import Guard
-from engine.execution.population import GRAPHS, Population, _begin_epoch, _seed, _stopped
+from engine.execution.population import GRAPHS, Population, begin_epoch, seed_of, stopped
 from engine.execution.stack import Stack
 from engine.fitting import Fitting
 from engine.loop import Taken
@@ -68,7 +68,7 @@ class Bursts(Population):
 
     def _epoch(self) -> None:
         """An epoch; and those after it as long as nothing between them needs the weights of that moment."""
-        self._each(_begin_epoch)
+        self._each(begin_epoch)
         self.stack.tidy()
         if not self.members:
             return
@@ -117,7 +117,7 @@ class Bursts(Population):
             member.reporter.messages([text], "warning")
 
     def _end_epoch(self, member: Fitting) -> tuple[str, str] | None:
-        return None if member._end_epoch() else _stopped(member)
+        return None if member._end_epoch() else stopped(member)
 
     @property
     def _due(self) -> bool:
@@ -138,14 +138,14 @@ class Bursts(Population):
     def _orders(self, epoch: int) -> dict[int, Tensor]:
         if self._prepared is None or self._prepared[0] != epoch:
             train = self.stack.train
-            seeds = {_seed(member.parts) for member in self.members}
+            seeds = {seed_of(member.parts) for member in self.members}
             self._prepared = epoch, {seed: order(train.samples, seed, epoch, train.shuffle) for seed in seeds}
         return self._prepared[1]
 
     def _open(self, epoch: int, launched: int = 0) -> Ahead:
         """Let the epoch's order go to the device."""
         orders = self._orders(epoch)
-        of_rows = {self.stack.row(member.parts): orders[_seed(member.parts)] for member in self.members}
+        of_rows = {self.stack.row(member.parts): orders[seed_of(member.parts)] for member in self.members}
         self.stack.begin_epoch(of_rows)
         train = self.stack.train
         firsts, end = numpy.array(train._firsts(0)), train._end

@@ -30,9 +30,9 @@ from engine.execution.stack import STATE, Stack
 NUMBERS = ("lr", "momentum", "betas", "eps", "weight_decay")  # of the optimizer, in which members may differ
 MOST = {"cpu": 64, "cuda": 512}  # members of one population
 FEWEST = {"cpu": 8, "cuda": 2}  # on a CPU fewer gain nothing, see tests/benchmarks/population.py
-GRAPHS: dict[str, Callable[[torch.device], Graph]] = {
-    "cuda": CudaGraph
-}  # devices on which a burst of steps is launched at once
+# Devices on which a burst of steps is launched at once.
+GRAPHS: dict[str, Callable[[torch.device], Graph]] = {"cuda": CudaGraph}
+ASKED_SECONDS = 0.005  # in which who asks one member has asked all, so that they stop at the same step
 
 
 def alike(recipe: Recipe) -> str:
@@ -95,19 +95,21 @@ class Population:
 
     def _epoch(self) -> None:
         train = self.stack.train
-        self._each(_begin_epoch)
+        self._each(begin_epoch)
         if not self.members:
             return
         orders = {
-            id(member): order(train.samples, _seed(member.parts), member.epoch + 1, train.shuffle) for member in self.members
+            id(member): order(train.samples, seed_of(member.parts), member.epoch + 1, train.shuffle) for member in self.members
         }
         together = torch.stack([orders[id(member)] for member in self.members])
         halt = min(member._next_halt() for member in self.members)
-        for first in train._firsts(0):
+        for first in train._firsts(self.members[0].batch):
             if len(together) != len(self.members):  # some have left
                 together = torch.stack([orders[id(member)] for member in self.members])
             self._step(together[:, first : first + train.batch_size])
             asked = any(member.control.pending for member in self.members)
+            if asked:
+                time.sleep(ASKED_SECONDS)
             if asked or time.perf_counter() >= self._next_report or any(m.step >= halt for m in self.members[:1]):
                 self._each(self._look)
                 self._next_report = time.perf_counter() + REPORT_SECONDS
@@ -151,16 +153,16 @@ class Population:
         """Between two steps: state, and do what is asked for or due. How and why the training ends, if it does."""
         member._report()
         if member.control.pending and not member._attend():
-            return _stopped(member)
+            return stopped(member)
         if member._spent:
             return self._end_epoch(member) or member._over
         if member._halfway_is_due and not member._validate_on_the_way():
-            return _stopped(member)
+            return stopped(member)
         return None
 
     def _end_epoch(self, member: Fitting) -> tuple[str, str] | None:
         member._report()
-        return None if member._end_epoch() else _stopped(member)
+        return None if member._end_epoch() else stopped(member)
 
     def _each(self, work: Callable[[Fitting], tuple[str, str] | None]) -> None:
         """Do this for each that still trains. Those that it ends, or whose error it raises, leave."""
@@ -189,12 +191,14 @@ def _begin(member: Fitting) -> None:
     member._start()
 
 
-def _begin_epoch(member: Fitting) -> tuple[str, str] | None:
+def begin_epoch(member: Fitting) -> tuple[str, str] | None:
+    """Begin it, or say how and why the training ends here."""
     member._begin_epoch()
-    return _stopped(member) if member.control.stopping and not member._attend() else None
+    return stopped(member) if member.control.stopping and not member._attend() else None
 
 
-def _stopped(member: Fitting) -> tuple[str, str]:
+def stopped(member: Fitting) -> tuple[str, str]:
+    """How and why a training ends that was asked to."""
     return "stopped", member.control.stopping or "stopped"
 
 
@@ -203,6 +207,7 @@ def _fail(loss: float | None) -> None:
         raise NonFiniteLoss(loss)
 
 
-def _seed(parts: Parts) -> int:
+def seed_of(parts: Parts) -> int:
+    """That of the order of its samples."""
     assert isinstance(parts.train, ResidentBatches)
     return parts.train.seed

@@ -314,7 +314,8 @@ class _Trials(Sweep):
 
     def __init__(self, search: Search, trials: Sequence[Taken]) -> None:
         members = [taken.member for taken in trials if taken.member is not None]
-        super().__init__(members, runs=search.folder.root, control=search.control)
+        begun = {i: taken.run for i, taken in enumerate(trials) if taken.run is not None}
+        super().__init__(members, runs=search.folder.root, control=search.control, begun=begun)
         self._search = search
         self._taken = {id(taken.member): taken for taken in trials}
         self.on(Event, lambda member, event: search._hear(self.of(member), event))
@@ -322,14 +323,6 @@ class _Trials(Sweep):
     def of(self, member: Member) -> Taken:
         """The trial of a member."""
         return self._taken[id(member)]
-
-    def _trainer(self, member: Member) -> Fitting:
-        from engine.trainer import Trainer
-
-        taken = self.of(member)
-        if taken.run is None:
-            return super()._trainer(member)
-        return self._heard(member, Trainer.resume(taken.run))
 
     def _heard(self, member: Member, trainer: Fitting) -> Fitting:
         taken, folder = self.of(member), self._search.folder

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import json
 from pathlib import Path
 from typing import Any
@@ -12,6 +13,7 @@ import torch
 from engine import EpochEnded, Message, Recipe, Sweep, Trainer
 from engine.cli import main
 from engine.execution import population
+from engine.execution.stack import Stack
 from engine.run import Journal, Run
 from engine.sweep import expand
 from engine.sweeping import Outcome
@@ -272,3 +274,48 @@ def test_members_on_the_command_line(capsys: pytest.CaptureFixture[str]) -> None
     rows = json.loads(capsys.readouterr().out)
     assert [row["state"] for row in rows] == ["finished"] * 2
     assert rows[0]["best"]["val/loss"] < rows[1]["best"]["val/loss"]
+
+
+def epochs_of(run: Run) -> list[dict[str, float]]:
+    return [{**event.metrics, "lr": event.lr} for event in Journal.read(run.journal.path)[0] if isinstance(event, EpochEnded)]
+
+
+@pytest.mark.parametrize("steps", [29, 40])  # an epoch has 29
+def test_a_population_that_was_stopped_goes_on_as_one(steps: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    values = {**BASE, "scheduler": {"name": "StepLR", "step_size": 1}, "training": {"epochs": 3, "device": "cpu"}}
+    axes = ["seed=0,1"]
+    undisturbed, said, _ = swept(values, *axes, runs="undisturbed")
+    assert TOGETHER in said
+    members = expand(values, axes)
+    sweep, update, taken = Sweep(members, runs="stopped"), Stack.update, itertools.count(1)
+
+    def stop(stack: Stack, gradients: torch.Tensor) -> None:
+        update(stack, gradients)
+        if next(taken) == steps:
+            sweep.control.stop()
+
+    monkeypatch.setattr(Stack, "update", stop)
+    stopped = sweep.fit()
+    assert [outcome.state for outcome in stopped] == ["stopped"] * 2
+    again, said_again = Sweep(members, begun={i: outcome.run.path for i, outcome in enumerate(stopped)}), list[str]()
+    again.on(Message, lambda member, event: said_again.append(event.text))
+    for outcome, wanted in zip(again.fit(), undisturbed, strict=True):
+        assert outcome.state == "finished" and outcome.run.name in [each.run.name for each in stopped]
+        for row, other in zip(epochs_of(outcome.run), epochs_of(wanted.run), strict=True):
+            assert row == pytest.approx(other, rel=1e-4, abs=1e-6)
+    assert said_again == [f"2 runs are trained together from step {steps} on, each step of all as one"]
+
+
+def test_members_that_stand_at_other_steps_go_on_alone(monkeypatch: pytest.MonkeyPatch) -> None:
+    members = expand(BASE, ["seed=0,1"])
+    for member, epochs in zip(members, (1, 2), strict=True):
+        Trainer.from_recipe(member.recipe.replace(**{"training.epochs": epochs})).fit()
+    begun = {i: run.path for i, run in enumerate(sorted(Run.list("runs"), key=lambda run: run.epoch))}
+    sweep, said = Sweep(members, begun=begun), list[str]()
+    sweep.on(Message, lambda member, event: said.append(event.text))
+    outcomes = sweep.fit()
+    assert (
+        TOGETHER not in "".join(said)
+        and [outcome.state for outcome in outcomes] == ["finished"] * 2
+        and len(Run.list("runs")) == 2
+    )
