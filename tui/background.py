@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from tui.job import Job, reason
+from tui.job import Job, sentence
 
 
 @dataclass(frozen=True, slots=True)
@@ -35,8 +35,7 @@ class Starting:
             return None
         status, out, printed = result
         if status != 0:
-            sentences = [line.removeprefix("epochal: ") for line in printed.splitlines() if line.startswith("epochal: ")]
-            return Begun(failure=" ".join(sentences) if status == 2 and sentences else reason(status, printed), printed=printed)
+            return Begun(failure=sentence(status, printed), printed=printed)
         try:
             begun = json.loads(out.strip().splitlines()[-1])
             if "search" in begun:

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from tui.job import Job, sentence
+from tui.job import Job, sentence, sentences
 
 
 @dataclass(frozen=True, slots=True)
@@ -31,5 +31,4 @@ class Exporting(Job):
         status, text, printed = result
         if status != 0:
             return Export(sentence(status, printed), failed=True)
-        notes = [line.removeprefix("epochal: ") for line in printed.splitlines() if line.startswith("epochal: ")]
-        return Export("; ".join([*text.strip().splitlines()[-1:], *notes]))
+        return Export("; ".join([*text.strip().splitlines()[-1:], *sentences(printed)]))

@@ -6,7 +6,6 @@ import contextlib
 import os
 import signal
 import subprocess
-import sys
 import tempfile
 import time
 from collections.abc import Mapping, Sequence
@@ -29,8 +28,8 @@ class Job:
             from engine.settings import to_toml
 
             recipe.write_text(to_toml(values), encoding="utf-8")
-        # Imports find what they find here, whatever lies in the working directory.
-        path = os.pathsep.join(entry or str(Path.cwd()) for entry in sys.path)
+        from engine.run.worker import child_environment
+
         self._began = time.monotonic()
         with self._out.open("wb") as out, self._err.open("wb") as err:
             self._process = subprocess.Popen(
@@ -38,7 +37,7 @@ class Job:
                 stdin=subprocess.DEVNULL,
                 stdout=out,
                 stderr=err,
-                env={**os.environ, "PYTHONPATH": path},
+                env=child_environment(),
                 start_new_session=True,  # so that its data workers can be ended with it
             )
 
@@ -74,9 +73,14 @@ class Job:
         self._directory.cleanup()
 
 
+def sentences(printed: str) -> list[str]:
+    """What of a command's standard error is said to a person."""
+    return [line.removeprefix("epochal: ") for line in printed.splitlines() if line.startswith("epochal: ")]
+
+
 def sentence(status: int, printed: str) -> str:
     """What the command said of a mistake, else why it failed."""
-    said = [line.removeprefix("epochal: ") for line in printed.splitlines() if line.startswith("epochal: ")]
+    said = sentences(printed)
     return " ".join(said) if status == 2 and said else reason(status, printed)
 
 

@@ -18,7 +18,7 @@ from engine.cli.signals import Signals
 from engine.errors import EpochalError
 from engine.events import Event
 from engine.notify import Call, Notifier
-from engine.run.worker import environment
+from engine.run.worker import child_environment
 from engine.search import optunas
 from engine.search.board import Board, Watch
 from engine.search.folder import Folder
@@ -123,7 +123,7 @@ def _in_background(folder: Folder, arguments: argparse.Namespace, out: Stream, e
     with folder.log_path.open("ab") as log:
         child = subprocess.Popen(
             [sys.executable, "-P", "-m", "engine", "search", str(folder.path)],
-            stdin=subprocess.DEVNULL, stdout=log, stderr=log, start_new_session=True, env=environment(),
+            stdin=subprocess.DEVNULL, stdout=log, stderr=log, start_new_session=True, env=child_environment(),
         )  # fmt: skip
     until = time.monotonic() + BEGIN_SECONDS
     while child.poll() is None and not {*folder.at_work()} - before and time.monotonic() < until:

@@ -17,7 +17,7 @@ from typing import Any
 
 from engine.data.workers import available_cpus
 from engine.distributed.launched import LAUNCHER
-from engine.run.worker import environment
+from engine.run.worker import child_environment
 from engine.signals import handled
 
 _COLLATERAL = (1, -signal.SIGTERM, 128 + signal.SIGTERM)  # how a rank ends of which another's end was the cause
@@ -71,7 +71,7 @@ class Launch:
         """Return when all have ended: None where they did so as they should, or because of a signal that was handed on."""
         with tempfile.TemporaryDirectory(prefix="epochal-") as logs, self._signals():
             # Where the processes find what this one finds, and how the launcher is known to them:
-            os.environ.update(environment(), **{LAUNCHER: self._prog})
+            os.environ.update(child_environment(), **{LAUNCHER: self._prog})
             os.environ.setdefault("OMP_NUM_THREADS", str(max(1, available_cpus() // self._processes)))
             with _quiet() as log:
                 return self._run(logs, log)

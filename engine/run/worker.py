@@ -101,7 +101,7 @@ class Worker:
     def _train(self, job: Job) -> None:
         command = [sys.executable, "-P", "-m", "engine", "queue", "train", str(job.id), "--runs", str(self.queue.root)]
         self._child = subprocess.Popen(
-            command, stdin=subprocess.DEVNULL, env=environment(), start_new_session=True, cwd=self.queue.root
+            command, stdin=subprocess.DEVNULL, env=child_environment(), start_new_session=True, cwd=self.queue.root
         )
         stopped = False
         while self._child.poll() is None:
@@ -174,8 +174,8 @@ class Worker:
         return next((job for job in self.queue.read().jobs if job.id == number), None)
 
 
-def environment() -> dict[str, str]:
-    """That of this process: imports find what they find here, whatever lies in the working directory."""
+def child_environment() -> dict[str, str]:
+    """The variables of a process that this one begins: imports find there what they find here, wherever it works."""
     return {**os.environ, "PYTHONPATH": os.pathsep.join(entry or str(Path.cwd()) for entry in sys.path)}
 
 
@@ -199,7 +199,8 @@ def begin_working(queue: Queue, *, again: bool = True) -> str:
         with queue.log.open("ab") as log:
             child = subprocess.Popen(
                 [sys.executable, "-P", "-m", "engine", "queue", "work", "--runs", str(queue.root)],
-                stdin=subprocess.DEVNULL, stdout=log, stderr=log, env=environment(), start_new_session=True, cwd=queue.root,
+                stdin=subprocess.DEVNULL, stdout=log, stderr=log, env=child_environment(),
+                cwd=queue.root, start_new_session=True,
             )  # fmt: skip
     except OSError as error:
         raise RunError(f"no worker can be begun: {error.strerror}") from error

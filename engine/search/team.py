@@ -10,7 +10,7 @@ from pathlib import Path
 
 from engine.control import Control
 from engine.run import control_file
-from engine.run.worker import environment
+from engine.run.worker import child_environment
 from engine.search.folder import Folder
 
 
@@ -30,7 +30,7 @@ class Team(Control):
                     subprocess.Popen(
                         [sys.executable, "-P", "-m", "engine", "search", str(folder.path), "--join", "--quiet"],
                         stdin=subprocess.DEVNULL, stdout=log, stderr=log, start_new_session=True,
-                        env={**environment(), **threads, **own},
+                        env={**child_environment(), **threads, **own},
                     )
                 )  # fmt: skip
 

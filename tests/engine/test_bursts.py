@@ -46,7 +46,7 @@ def _in_bursts(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
             {"optimizer": {"name": "AdamW", "no_decay": True, "groups": [{"pattern": "layers.1.*", "lr": 1e-4}]}},
             ["optimizer.weight_decay=0.1,0.5"],
         ),
-        ({"scheduler": {"name": "OneCycleLR", "max_lr": 0.05}}, ["optimizer.lr=1e-3,1e-2", "seed=0,1"]),
+        ({"scheduler": {"name": "OneCycleLR", "max_lr": 0.05}}, ["optimizer.eps=1e-8,1e-3", "seed=0,1"]),
         ({"scheduler": {"name": "StepLR", "step_size": 1}}, ["optimizer.lr=1e-3,1e-2"]),
         ({"training": {"epochs": 2, "clip_norm": 0.5, "clip_value": 0.02, "device": "cpu"}}, ["optimizer.lr=1e-3,1e-2"]),
         ({"training": {"max_steps": 30, "validate_steps": 10, "device": "cpu"}}, ["seed=0,1"]),
