@@ -11,7 +11,7 @@ import torch
 from torch import Tensor, nn
 
 from engine.control import Control
-from engine.distributed import first, writes
+from engine.distributed import first, refuse_others, writes
 from engine.fitting import Fitting, Result
 from engine.metrics import Metric
 from engine.recipe import Checkpoint, Recipe, Track
@@ -66,6 +66,7 @@ class Trainer(Fitting):
         refuse_missing(track or Track())
         training = own_plan(epochs=epochs, device=device, **plan)
         parts = own_parts(model, loss, optimizer, train, validation, scheduler, metrics, training, batch_size, seed)
+        refuse_others(parts)
         run, continued = None, False
         if run_dir is not None and writes():
             from engine.run import Run
@@ -92,6 +93,7 @@ class Trainer(Fitting):
         recipe = Recipe.load(recipe) if isinstance(recipe, str | Path) else recipe
         refuse_missing(recipe.track)
         parts = assemble(recipe)
+        refuse_others(parts)
         run = None
         if runs is not None and writes():
             from engine.run import Run, environment
@@ -126,6 +128,7 @@ class Trainer(Fitting):
             begun = bool(opened.checkpoints.list())  # the weights to start from are not needed any more
         recipe, begun = first((recipe, begun))
         parts = assemble(recipe.replace(**{"training.weights": None}) if begun else recipe)
+        refuse_others(parts)
         trainer = cls._made(parts, recipe, opened, control)
         trainer.restore(("training.epochs",) if longer else ())
         if longer:  # asked for: patience that had run out starts again

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from engine.distributed.ranks import Ranks
+    from engine.parts import Parts
 
 _ranks: Ranks | None = None
 
@@ -37,6 +38,15 @@ def writes() -> bool:
     """Whether this process writes runs: the only one, or the first."""
     ranks = processes()
     return ranks is None or ranks.rank == 0
+
+
+def refuse_others(parts: Parts) -> None:
+    """RecipeError, in all processes, where one has other data than the first."""
+    ranks = processes()
+    if ranks is not None:
+        from engine.distributed import alike
+
+        alike.refuse_others(ranks, parts.train, parts.validation)
 
 
 def first(value: Any) -> Any:

@@ -72,7 +72,7 @@ def complete(run: Run, death: Death) -> tuple[RunEnded | None, RunEnded | None]:
     with contextlib.suppress(RunError, OSError):
         run.lock.acquire()
         try:
-            said = Journal.end(run.journal.path)
+            said = Journal.end(run.journal.path) if run.journal.path.exists() else None  # or it had not begun
             if said is not None and (said.state != "failed" or death.rank == 0 or (death.error and death.error in said.reason)):
                 return said, None
             status = Status.read(run.status.path)

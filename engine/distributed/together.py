@@ -14,9 +14,11 @@ import torch
 from torch import Tensor, nn
 
 from engine.control import Control
+from engine.data.batches import LoaderBatches
 from engine.data.share import Share
 from engine.distributed import sharded
 from engine.distributed.agreed import Agreed
+from engine.distributed.alike import Alike
 from engine.distributed.elsewhere import Elsewhere
 from engine.distributed.ranks import Ranks
 from engine.events import RanksMeasured
@@ -45,6 +47,8 @@ class Together:
         self._began = self._measure_at = time.monotonic()
         for batches in (parts.train, parts.validation):
             ranks.deal(batches)
+            if isinstance(batches, LoaderBatches):
+                batches.loader = Alike(batches.loader, ranks)
 
     def elsewhere(self, checkpoint: Checkpoint) -> Elsewhere:
         """The saver of a rank that writes nothing."""

@@ -6,10 +6,12 @@ It is written to FOLDER/CASE.RANK.json.
 from __future__ import annotations
 
 import faulthandler
+import itertools
 import json
 import math
 import os
 import sys
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -20,6 +22,7 @@ from torch.utils.data import DataLoader, TensorDataset
 
 from engine import EpochEnded, Progress, Recipe, Trainer
 from engine.changes import Change
+from engine.errors import RecipeError
 from engine.events import RunPaused, Sampled, SettingChanged, Trained, Validated, to_dict
 from engine.execution import sampled
 
@@ -167,7 +170,35 @@ def streamed(folder: Path) -> dict[str, Any]:
 
 
 def own_loader(folder: Path) -> dict[str, Any]:
-    return fit(Trainer(**parts(model()), train=DataLoader(TensorDataset(*digits()), BATCH)))
+    given = parts(model())
+    torch.manual_seed(5)  # from which the order follows, on the first rank
+    return fit(Trainer(**given, train=DataLoader(TensorDataset(*digits()), BATCH, shuffle=True)))
+
+
+def other_data(folder: Path) -> dict[str, Any]:
+    rank = int(os.environ["RANK"])
+    inputs, targets = digits()
+    raised = []
+    for data in ((inputs[rank:], targets[rank:]), (inputs.roll(rank, 0), targets), list(_batches(targets.roll(rank)))):
+        try:
+            fit(Trainer(**parts(model()), train=data))
+        except RecipeError as error:
+            raised.append(str(error))
+    return {"raised": raised}
+
+
+def uneven(folder: Path) -> dict[str, Any]:
+    """A loader that does not know its length, and ends sooner on one rank."""
+
+    class Loader:
+        def __iter__(self) -> Iterator[Data]:
+            yield from itertools.islice(_batches(digits()[1]), 6 - int(os.environ["RANK"]))
+
+    return fit(Trainer(**parts(model()), train=Loader()))
+
+
+def _batches(targets: Tensor) -> Iterator[Data]:
+    yield from zip(digits()[0].split(BATCH), targets.split(BATCH), strict=True)
 
 
 class Aside(nn.Module):

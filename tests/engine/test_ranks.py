@@ -43,6 +43,8 @@ TWO = (
     "skipped",
     "begun",
     "aside",
+    "other_data",
+    "uneven",
 )
 THREE = ("resumed", "classes", "told")
 
@@ -276,6 +278,16 @@ def test_the_batches_of_ones_own_loader_are_dealt(two: Any) -> None:
     for seen in two("own_loader"):
         assert seen["losses"] == close(one["losses"])
         assert seen["weights"] == close(one["weights"])
+
+
+def test_ranks_with_other_data_are_told_so(two: Any) -> None:
+    for seen in two("other_data"):
+        sizes, values, loader = seen["raised"]
+        assert "rank 1 has other training data than rank 0 (198, not 199)" in sizes
+        assert "rank 1 has other training data than rank 0:" in values
+        assert "rank 1's loader begins with another batch than rank 0's" in loader
+    for seen in two("uneven"):
+        assert "one rank's loader has fewer batches than another's" in seen["raised"]
 
 
 def test_parameters_that_take_no_part_are_left_alone(two: Any) -> None:

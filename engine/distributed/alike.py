@@ -1,0 +1,102 @@
+"""The data of several processes: each loads the same, and takes its share of every batch. What is not the same is refused."""
+
+from __future__ import annotations
+
+import random
+from collections.abc import Iterable, Iterator
+from typing import Any
+
+import numpy
+import torch
+from torch import Tensor
+
+from engine.data.batches import Batches, ResidentBatches
+from engine.distributed.ranks import Ranks
+from engine.errors import Problem, RecipeError
+
+SEEN = 64  # values of a tensor by which it is known
+
+
+def refuse_others(ranks: Ranks, train: Batches, validation: Batches | None) -> None:
+    """RecipeError, on all ranks, where one has other data than the first."""
+    for name, batches in (("training", train), ("validation", validation)):
+        resident = isinstance(batches, ResidentBatches)
+        known = [_known(held) for held in (batches.inputs, batches.targets)] if resident else []  # type: ignore[union-attr]
+        sizes = None if batches is None else (getattr(batches, "samples", None), batches.length)
+        found = ranks.gather((sizes, known))
+        for rank, other in enumerate(found):
+            if other != found[0]:
+                (mine, theirs) = ((sizes and (sizes[0] or sizes[1])) for sizes, _ in (found[0], other))
+                _refuse(
+                    f"rank {rank} has other {name} data than rank 0" + (f" ({theirs}, not {mine})" if mine != theirs else "")
+                )
+
+
+class Alike:
+    """One's own loader. What it draws where an epoch begins, its order above all, it draws as rank 0's does.
+
+    RecipeError, on all ranks, where its first batch is another than rank 0's, or it comes to its end sooner.
+    """
+
+    def __init__(self, loader: Iterable[Any], ranks: Ranks) -> None:
+        self._loader, self._ranks = loader, ranks
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._loader, name)
+
+    def __len__(self) -> int:
+        return len(self._loader)  # type: ignore[arg-type]  # a TypeError where it has none
+
+    def __iter__(self) -> Iterator[Any]:
+        own = torch.get_rng_state()
+        drawn, plain, numbers = self._ranks.first((own, random.getstate(), numpy.random.get_state()))
+        random.setstate(plain)  # from these two nothing draws but what loads data
+        numpy.random.set_state(numbers)
+        torch.set_rng_state(drawn)
+        batches = iter(self._loader)
+        first = list(_first(batches))
+        if self._ranks.rank:  # dropout is each rank's own
+            torch.set_rng_state(own)
+        found = self._ranks.gather([_known(batch[1:]) for batch in first if isinstance(batch, tuple | list)])  # the targets
+        for rank, other in enumerate(found):
+            if other != found[0]:
+                _refuse(f"rank {rank}'s loader begins with another batch than rank 0's")
+        yield from first
+        yield from batches if _sized(self._loader) else self._in_step(batches)
+
+    def _in_step(self, batches: Iterator[Any]) -> Iterator[Any]:
+        """Of a loader of which nobody knows the length: a rank that goes on alone would wait for the others without end."""
+        while True:
+            batch = list(_first(batches))
+            there = torch.tensor(len(batch))
+            self._ranks.summing(there)()
+            if there == 0:
+                return
+            if there < self._ranks.count:
+                _refuse("one rank's loader has fewer batches than another's")
+            yield from batch
+
+
+def _first(batches: Iterator[Any]) -> Iterator[Any]:
+    for batch in batches:
+        yield batch
+        return
+
+
+def _sized(loader: Any) -> bool:
+    try:
+        return len(loader) >= 0
+    except TypeError:  # as the loader of an iterable data set has it
+        return False
+
+
+def _known(value: Any) -> str:
+    if isinstance(value, Tensor):
+        return f"{tuple(value.shape)} {value.detach().flatten()[:SEEN].tolist()}"
+    return str([_known(item) for item in value]) if isinstance(value, tuple | list) else type(value).__name__
+
+
+def _refuse(what: str) -> None:
+    raise RecipeError(
+        [Problem("data", f"{what}: every process is to load the same, in the same order; batches are dealt here")]
+    )
