@@ -324,6 +324,7 @@ KEYS: tuple[Key, ...] = (
 FIRST = {
     "form": ("start", "background", "queue-add", "recipes", "dry-run", "recipe-save", "find-lr", "filter", "runs"),
     "over": ("new", "runs"),
+    "overlay": ("overlay-leave",),
     "runs": ("open", "new", "resume", "mark", "overlay", "runs-filter", "sort", "fork"),
     "search": ("trial-open", "search-on", "search-stop", "search-best", "search-overlay", "search-next"),
     "queue": ("job-open", "queue-start", "job-stop", "job-pause", "new", "runs"),

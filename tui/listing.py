@@ -63,7 +63,9 @@ class Listing:
     def heads(self, runs: Sequence[Any]) -> list[str]:
         """The columns' names, with an arrow on the one that they are sorted by."""
         if self.narrow:
-            return ["", *(self._head(name, COLUMNS[name]) for name in NARROW), "not as the default"]
+            monitors = {run.monitor for run in runs if run.best}
+            of = monitors.pop() if len(monitors) == 1 else ""  # there is no room for it beside every value
+            return ["", *(self._head(name, COLUMNS[name], of) for name in NARROW), "not as the default"]
         heads = ["", *(self._head(name, by) for name, by in COLUMNS.items())]
         if any(map(elsewhere, runs)):
             heads.append("host")
@@ -71,8 +73,9 @@ class Listing:
             heads.append(self._head("tag", "tag"))
         return [*heads, "not as the default"]
 
-    def _head(self, name: str, by: str) -> str:
-        shown = f"best {self.metric.replace('/', ' ')}" if name == "best" and self.metric else name
+    def _head(self, name: str, by: str, of: str = "") -> str:
+        of = self.metric or of
+        shown = f"best {of.replace('/', ' ')}" if name == "best" and of else name
         return f"{shown} {'▲' if self.reverse else '▼'}" if self.order == by else shown
 
     def cells(self, run: Any, runs: Sequence[Any], best: Best, marked: Collection[str], ghost: str) -> list[str]:

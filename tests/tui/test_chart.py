@@ -360,6 +360,22 @@ def test_other_runs_have_a_letter_a_colour_and_their_own_values():
     assert [set(at.mean) for at in figure.columns] == [{1.0}, {2.0}]
 
 
+async def test_every_run_is_named_where_one_line_has_no_room_for_all():
+    chart = Chart(View(smoothing=0.0))
+    first, *others = [f"20261122-14031{i}-a-name-of-a-run" for i in range(3)]
+
+    class Stage(App):
+        def compose(self):
+            yield chart
+
+    app = Stage()
+    async with app.run_test(size=(80, 24)) as pilot:
+        chart.run, chart.others = first, tuple((name, history_with([2.0] * 80)) for name in others)
+        chart.show(history_with([1.0] * 50))
+        await pilot.pause()
+        assert [name for name in (first, *others) if name not in screen_text(app)] == [], screen_text(app)
+
+
 # by key
 
 

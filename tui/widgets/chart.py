@@ -197,6 +197,8 @@ class Chart(Pane):
         self._figure = figure = self._make()
         self.set_title(f"1 Chart ── {figure.heading(width - 15)}")
         legend = [figure.legend(width)] if height >= LEGEND_FROM else []
+        if legend and not figure.names_runs(legend[0]):  # whose curve is which, before all else
+            legend = figure.legend_rows(width)[: 1 + (height - LEGEND_FROM) // 5]
         reading = figure.reading(width, 2 if height >= 2 * LEGEND_FROM else 1)
         self.set_rows([*legend, *figure.rows(width, height - len(legend) - len(reading)), *reading])
 

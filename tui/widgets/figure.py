@@ -94,6 +94,11 @@ class Figure:
         """What each line is and where it is now, and what each mark says; of that the most important."""
         return [(" ", ""), *fit(width - 2, self._pieces(), "   ")]
 
+    def names_runs(self, legend: Row) -> bool:
+        """Whether it says of every run which curve is its."""
+        said = "".join(text for text, _ in legend)
+        return len(self.runs) == 1 or all(trace.run in said for trace in self.traces)
+
     def legend_rows(self, width: int) -> list[Row]:
         """The same, all of it, on as many lines as it takes."""
         pieces = self._pieces()
