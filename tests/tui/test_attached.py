@@ -58,9 +58,11 @@ async def test_an_attached_run_is_shown_and_steered_through_its_directory(attach
         )
         await pilot.press("c", "v", "space")
         await until(lambda: [ask for _, ask, _ in engine.told] == ["checkpoint", "validate", "pause"])
+        await until(lambda: "◌ pausing" in screen_text(attached))  # a step may be long, and the notice goes
         follower.events.append(RunPaused(step=100))
         await until(lambda: "‖ paused" in screen_text(attached))
         await pilot.press("space", "s")
+        await until(lambda: "◌ stopping" in screen_text(attached))
         await until(lambda: engine.told[3:] == [(NAME, "resume", {}), (NAME, "stop", {"reason": "stopped by the user"})])
         assert not attached.preload.ready.is_set(), "to look on needs no torch"
         follower.events.append(RunEnded(state="stopped", reason="stopped by the user", epoch=0, step=100, seconds=1.0, best={}))

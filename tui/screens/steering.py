@@ -14,21 +14,34 @@ class Steering(Base):
     """Its actions are for the run `shown`; where it can't be steered the person is told why."""
 
     shown: Session | Followed
+    asked = ""  # by key, and not so yet: "pausing" or "stopping"
+
+    def still_asked(self) -> str:
+        """What the run was asked for and has not done yet; that of another process as far as it was asked here."""
+        if isinstance(self.shown, Session):
+            control = self.shown.control
+            self.asked = "stopping" if control.stopping is not None else "pausing" if control.paused else ""
+        if self.asked == "pausing" and self.shown.history.paused:
+            self.asked = ""
+        return self.asked
 
     def action_pause(self) -> None:
         """Pause, or go on."""
         if control := self._control():
             if control.paused:
                 control.resume()
+                self.asked = ""
                 self.notify("going on")
             else:
                 control.pause()
+                self.asked = "pausing"
                 self.notify("pausing after this step")
 
     def action_stop(self) -> None:
         """Stop after this step, with a checkpoint."""
         if control := self._control():
             control.stop()
+            self.asked = "stopping"
             self.notify("stopping after this step, then saving")
 
     def action_checkpoint(self) -> None:

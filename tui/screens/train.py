@@ -136,7 +136,7 @@ class TrainScreen(AfterKeys, ChartKeys, Arranging, Steering):
         ghost = self._ghost()
         beside = [(name, other.version) for name, other in ghost]
         panes = [rows for rows in self.query(Rows) if rows.is_on_screen]  # one may have come only now, laid out after its key
-        seen = (id(history), history.version, self._page, self.size, beside, panes)
+        seen = (id(history), history.version, self._page, self.size, beside, panes, self.still_asked())
         looked_at = self.is_current or self.app.screen.has_class("-beside")  # the tour stands on it
         if looked_at and seen != self._seen and not self.console_app.suspended:
             self._seen = seen
@@ -161,6 +161,7 @@ class TrainScreen(AfterKeys, ChartKeys, Arranging, Steering):
             self.put_beside(None)
             self.query_one(KeyLine).of = "train" if history.ended is None else "over"
             self.query_one("#tabs", Static).update(self._tabs())
+        self.query_one(TitleLine).wanted = self.asked
         if isinstance(self.shown, Followed):
             self._place(self.shown.place)
         ghost = self._ghost()

@@ -191,6 +191,7 @@ class TitleLine(Rows):
         self._every = every  # seconds between two looks at the clock
         self._clock = clock
         self.attached = ""  # to which process
+        self.wanted = ""  # "pausing" or "stopping": asked for, and not so yet
         self._history = History()
 
     def on_mount(self) -> None:
@@ -200,7 +201,7 @@ class TitleLine(Rows):
         """Draw what is new in `history`."""
         self._history = history
         if self.is_mounted and self.size.width:
-            self.set_rows([title_row(history, self.size.width, self._clock(), self.attached)])
+            self.set_rows([title_row(history, self.size.width, self._clock(), self.attached, self.wanted)])
 
     def on_resize(self) -> None:
         self.show(self._history)
@@ -210,10 +211,12 @@ class TitleLine(Rows):
             self.show(self._history)
 
 
-def title_row(history: History, width: int, now: float, attached: str = "") -> Row:
+def title_row(history: History, width: int, now: float, attached: str = "", wanted: str = "") -> Row:
     """`name · run · device · precision · execution ─── ● state · ckpt 0:21 ago` in at most `width` cells."""
     started, state = history.started, history.state
     symbol, role = STATES.get(state, ("?", "bad"))
+    if wanted and history.ended is None and state != "saving":  # a step, or what a model waits for, may take long
+        state, symbol, role = wanted, "◌", "warn"
     right: list[tuple[int, Row]] = [(0, [(f"{symbol} ", role), (state, role)])]
     if history.checkpoints:
         written = history.checkpoints[-1]
