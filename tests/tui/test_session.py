@@ -230,7 +230,7 @@ def test_a_recipe_that_is_not_there_is_one_sentence(capsys):
     from tui.__main__ import main
 
     assert main(["missing.toml"]) == 2
-    assert capsys.readouterr().err == "epochal: there is no file missing.toml\n"
+    assert capsys.readouterr().err == "epochal: there is no file 'missing.toml'\n"
 
 
 def test_prints_after_the_terminal_was_left_go_to_the_log(tmp_path: Path):
