@@ -26,6 +26,7 @@ for name in [*os.environ]:
 SETTINGS = tempfile.TemporaryDirectory(prefix="epochal-tests-")
 os.environ |= {"EPOCHAL_CONFIG": SETTINGS.name, "TERM": "xterm-256color"}
 os.environ.setdefault("OMP_NUM_THREADS", "1")  # before torch is imported by any test
+os.environ.pop("PYTHONDONTWRITEBYTECODE", None)  # each of some hundred processes would compile the engine anew
 
 
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:

@@ -18,7 +18,7 @@ from typing import Any
 import pytest
 
 SMALL = ["train", "--set", "data.name=spirals", "--set", "data.samples=150", "--set", "model.hidden=[8]"]
-ENDLESS = [*SMALL, "--epochs", "1000000"]
+ENDLESS = [*SMALL, "--epochs", "1000000", "--set", "training.execution=eager"]  # nothing is compiled for so long a run
 PATIENCE = 180  # seconds until a process that hangs is given up; a busy machine is many times slower
 
 

@@ -14,9 +14,10 @@ import psutil
 import pytest
 
 from engine.cli import main
+from engine.cli.steer import Talk
 from engine.events import EpochEnded, RunEnded, RunStarted, from_dict
 from engine.run import Run
-from tests.engine.processes import ENDLESS, PATIENCE, SMALL, ended, read_until, started, until
+from tests.engine.processes import ENDLESS, PATIENCE, ended, read_until, started, until
 
 pytestmark = pytest.mark.usefixtures("in_a_shell")
 Capture = pytest.CaptureFixture[str]
@@ -33,6 +34,11 @@ def runs(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
     yield root
     if process.is_running():
         process.kill()
+
+
+@pytest.fixture(autouse=True)
+def _however_long_a_step_takes(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(Talk.hear.__kwdefaults__, "patience", PATIENCE)
 
 
 def called(capsys: Capture, runs: Path, *arguments: str) -> tuple[int, str, str]:
@@ -131,7 +137,7 @@ def test_z_stop(capsys: Capture, runs: Path) -> None:
 
 
 def test_a_run_whose_process_was_killed(capsys: Capture, tmp_path: Path) -> None:
-    with started(*SMALL, "--epochs", "1000000", "--name", "gone", "--runs", str(tmp_path)) as process:
+    with started(*ENDLESS, "--name", "gone", "--runs", str(tmp_path)) as process:
         read_until(process, "    2  ")
     process.wait()
     assert called(capsys, tmp_path, "runs")[1].splitlines()[1].split()[1] == "died"

@@ -74,7 +74,7 @@ def test_thirty_steps_lower_the_loss(name, shape):
     learns(built(name, shape), shape, nn.CrossEntropyLoss(), classes, RATES.get(name, 1e-2))
 
 
-@pytest.mark.parametrize("name", SHAPES)
+@pytest.mark.parametrize("name", [pytest.param(n, marks=pytest.mark.slow) if n == "resnet18" else n for n in SHAPES])
 def test_every_model_learns_numbers_as_well(name):
     shape = SHAPES[name][0]
     learns(built(name, shape, outputs=1), shape, nn.MSELoss(), torch.linspace(-1, 2, 12)[:, None], RATES.get(name, 1e-2))

@@ -52,6 +52,7 @@ name = "long"
 batch_size = 4
 [training]
 epochs = 100000
+execution = "eager"
 threads = 1
 """
 
