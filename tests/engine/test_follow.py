@@ -20,20 +20,13 @@ from engine.events import (
     RunContinued,
     RunEnded,
     RunPaused,
-    RunStarted,
     Trained,
     to_dict,
 )
 from engine.history import History
 from engine.run import Run, load_history, strict_json
 from engine.run.follow import LONGEST, Follower
-
-
-def started(step: int = 0, epoch: int = 0) -> RunStarted:
-    return RunStarted(
-        name="n", path=None, device="cpu", device_name="CPU", precision="float32", execution="eager", epochs=3,
-        steps_per_epoch=10, total_steps=30, parameters=5, step=step, epoch=epoch, monitor="val/loss", mode="min",
-    )  # fmt: skip
+from tests.engine.events import started
 
 
 def trained(first: int, last: int) -> Trained:

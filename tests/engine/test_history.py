@@ -19,11 +19,11 @@ from engine.events import (
     RunContinued,
     RunEnded,
     RunPaused,
-    RunStarted,
     Trained,
     Validated,
 )
 from engine.history import History, Series
+from tests.engine.events import started
 
 # Series
 
@@ -126,13 +126,6 @@ def test_a_reader_in_another_thread_always_sees_whole_points() -> None:
 
 
 # History
-
-
-def started(step: int = 0) -> RunStarted:
-    return RunStarted(
-        name="n", path=None, device="cpu", device_name="CPU", precision="float32", execution="eager", epochs=3,
-        steps_per_epoch=10, total_steps=30, parameters=5, step=step, epoch=0, monitor="val/loss", mode="min",
-    )  # fmt: skip
 
 
 def progress(phase: str) -> Progress:

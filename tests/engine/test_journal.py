@@ -27,13 +27,7 @@ from engine.events import (
     Validated,
 )
 from engine.run import Journal, files
-
-
-def started(step: int = 0, epoch: int = 0) -> RunStarted:
-    return RunStarted(
-        name="n", path=None, device="cpu", device_name="CPU", precision="float32", execution="eager", epochs=3,
-        steps_per_epoch=10, total_steps=30, parameters=5, step=step, epoch=epoch, monitor="val/loss", mode="min",
-    )  # fmt: skip
+from tests.engine.events import started
 
 
 def trained(first: int, last: int, every: int = 1) -> Trained:

@@ -23,20 +23,13 @@ from engine.events import (
     RunContinued,
     RunEnded,
     RunPaused,
-    RunStarted,
     Trained,
     Validated,
 )
 from engine.recorder import Recorder
 from engine.reporter import Reporter
 from engine.run import Journal, Run, files
-
-
-def started(step: int = 0) -> RunStarted:
-    return RunStarted(
-        name="n", path=None, device="cpu", device_name="CPU", precision="float32", execution="eager", epochs=3,
-        steps_per_epoch=10, total_steps=30, parameters=5, step=step, epoch=0, monitor="val/loss", mode="min",
-    )  # fmt: skip
+from tests.engine.events import started
 
 
 def trained(step: int) -> Trained:
