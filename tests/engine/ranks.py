@@ -256,7 +256,7 @@ def resumed(folder: Path) -> dict[str, Any]:
 
 def main(folder: Path, *names: str) -> None:
     torch.set_num_threads(1)
-    faulthandler.dump_traceback_later(120, exit=True)  # ranks that wait for each other
+    faulthandler.dump_traceback_later(270, exit=True)  # ranks that wait for each other
     for name in names:
         try:
             seen = globals()[name](folder)
