@@ -21,7 +21,7 @@ from engine.measure import counter
 from engine.optimizers import build_optimizer
 from engine.parts import Parts
 from engine.plan import length
-from engine.recipe import Component, Recipe
+from engine.recipe import Component, Recipe, rate_field
 from engine.schedules import build_schedule
 from engine.trial import try_one_batch
 from engine.weights import load_weights
@@ -106,11 +106,21 @@ def assembled(recipe: Recipe, data: Prepared | None = None) -> tuple[Parts, Prep
     work = FlopCounterMode(display=False)
     with work:
         doubts = try_one_batch(parts, recipe, data)
-    parts.warnings = (*started, *data.notes, *doubts)
+    parts.warnings = (*started, *data.notes, *doubts, *_idle(recipe))
     # Threads that share a millisecond's work cost more than they save, tenfold where another process is busy.
     small = device.type == "cpu" and 0 < work.get_total_flops() < SMALL
     parts.threads = plan.threads or (1 if small else None)
     return parts, data
+
+
+def _idle(recipe: Recipe) -> Iterator[str]:
+    """A sentence where somebody chose a learning rate that the scheduler passes over."""
+    entry = catalog.find("optimizer", recipe.optimizer.name)
+    usual = next((item.default for item in entry.fields if item.key == "lr"), None)
+    given = recipe.optimizer.arguments.get("lr", usual)
+    if recipe.scheduler is not None and given != usual and rate_field(recipe.to_dict(complete=False)) != "optimizer.lr":
+        own = f"{recipe.scheduler.name} takes the learning rate from scheduler.max_lr = {recipe.scheduler.arguments['max_lr']}"
+        yield f"optimizer.lr = {given:g} makes no difference: {own}"
 
 
 def build_model(component: Component, data: Prepared | Preprocessing) -> nn.Module:

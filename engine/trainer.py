@@ -12,6 +12,7 @@ from torch import Tensor, nn
 
 from engine.control import Control
 from engine.distributed import first, refuse_others, writes
+from engine.errors import RunError
 from engine.fitting import Fitting, Result
 from engine.metrics import Metric
 from engine.recipe import Checkpoint, Recipe, Track
@@ -124,7 +125,10 @@ class Trainer(Fitting):
             if longer:
                 length = {"training.epochs": epochs or recipe.training.epochs, "training.max_steps": max_steps}
                 recipe = recipe.replace(**length, **{"training.max_minutes": None})
-                recipe.save(opened.recipe_path)
+                try:
+                    recipe.save(opened.recipe_path)
+                except OSError as error:
+                    raise RunError(f"{opened.recipe_path} can't be written: {error.strerror}") from error
             begun = bool(opened.checkpoints.list())  # the weights to start from are not needed any more
         recipe, begun = first((recipe, begun))
         parts = assemble(recipe.replace(**{"training.weights": None}) if begun else recipe)

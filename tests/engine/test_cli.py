@@ -421,3 +421,14 @@ def test_closed_standard_streams_are_no_bug() -> None:
         f"{command} delete x --yes <&- >&- 2>&-; echo $?; {command} runs <&- >&-", check=False, shell=True, capture_output=True
     )
     assert (done.stdout, done.stderr) == (b"2\n", b"")
+
+
+def test_a_rate_that_the_scheduler_passes_over_is_told(capsys: Capture) -> None:
+    scheduler = ["--set", "scheduler.name=OneCycleLR", "--set", "scheduler.max_lr=0.01"]
+    assert "makes no difference" not in called(capsys, "train", *QUICK, "--no-run", *scheduler)[2]
+    says = called(capsys, "train", *QUICK, "--no-run", *scheduler, "--set", "optimizer.lr=3e-4")[2]
+    assert "optimizer.lr = 0.0003 makes no difference: OneCycleLR takes the learning rate from scheduler.max_lr = 0.01" in says
+    assert (
+        "makes no difference"
+        not in called(capsys, "train", *QUICK, "--no-run", *scheduler[:2], "--set", "optimizer.lr=3e-4")[2]
+    )

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 from pathlib import Path
 from typing import Any
 
@@ -9,7 +10,7 @@ import pytest
 import torch
 from torch import nn
 
-from engine import CheckpointError, Recipe, Trainer, Validated
+from engine import CheckpointError, Recipe, RunError, Trainer, Validated
 from tests.engine import plain
 from tests.engine.test_resume import EPOCHS, RECIPE, facts, stop_at
 
@@ -123,3 +124,15 @@ def test_d1_images_with_their_channels_last_are_resumed_as_they_were(fused: bool
             trainer.fit()
         ended.append(model.state_dict())
     assert plain.same(*ended)
+
+
+def test_longer_where_nothing_can_be_written_is_one_sentence(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    run = Trainer.from_recipe(Recipe.from_dict(RECIPE).replace(**{"training.epochs": 1}), runs=tmp_path).fit().run
+
+    def refused(*_: Any) -> None:
+        raise OSError(errno.EROFS, "Read-only file system")
+
+    monkeypatch.setattr(Recipe, "save", refused)
+    assert run is not None
+    with pytest.raises(RunError, match=r"recipe\.toml can't be written: Read-only file system"):
+        Trainer.resume(run.path, epochs=2)
