@@ -89,11 +89,12 @@ _files: dict[str, Path] = {}  # that were loaded, by the name of their module
 class Loaded:
     """The files of own code that were loaded. Unpickled in another process, it loads them there.
 
-    A data worker that is not forked finds classes by their module; no file has the name of such a module.
+    A data worker that is not forked finds classes by their module; no file has the name of such a module. A file that is gone
+    since was another run's.
     """
 
     def __reduce__(self) -> tuple[Any, ...]:
-        return _loaded, (tuple(map(str, _files.values())),)
+        return _loaded, (tuple(str(path) for path in _files.values() if path.is_file()),)
 
 
 def _loaded(paths: tuple[str, ...]) -> Loaded:

@@ -15,11 +15,20 @@ import time
 from collections.abc import Callable, Iterator
 from typing import Any
 
+import psutil
 import pytest
 
 SMALL = ["train", "--set", "data.name=spirals", "--set", "data.samples=150", "--set", "model.hidden=[8]"]
 ENDLESS = [*SMALL, "--epochs", "1000000", "--set", "training.execution=eager"]  # nothing is compiled for so long a run
 PATIENCE = 180  # seconds until a process that hangs is given up; a busy machine is many times slower
+
+
+def alive(process: int) -> bool:
+    """Whether there is such a process, and more of it than its exit status: nobody may be there to ask for that."""
+    try:
+        return bool(psutil.Process(process).status() != psutil.STATUS_ZOMBIE)
+    except psutil.NoSuchProcess:
+        return False
 
 
 def as_from_a_shell() -> None:

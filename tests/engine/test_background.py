@@ -14,7 +14,7 @@ import psutil
 import pytest
 
 from engine.run import Run
-from tests.engine.processes import PATIENCE, SMALL, as_from_a_shell, started, until
+from tests.engine.processes import PATIENCE, SMALL, alive, as_from_a_shell, started, until
 
 pytestmark = pytest.mark.usefixtures("in_a_shell")
 
@@ -119,5 +119,5 @@ def test_a_signal_while_it_begins_goes_to_the_run() -> None:
         process.send_signal(signal.SIGINT)
         assert process.wait(PATIENCE) == 130
         assert streams.read() == ""
-    assert not psutil.pid_exists(int(pid))
+    assert not alive(int(pid))
     assert not Path("runs").exists()

@@ -108,7 +108,14 @@ def test_what_is_held_back_is_never_changed(here: Path) -> None:
 
 
 def test_own_code_reaches_workers_that_are_not_forked(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """As data workers are started by Python from 3.14 on: the file is loaded there before its data set is unpickled."""
+    """As data workers are started by Python from 3.14 on: the file is loaded there before its data set is unpickled.
+
+    The file of an earlier run is gone by then.
+    """
+    (tmp_path / "earlier.py").write_text("class Net: ...\n")
+    monkeypatch.chdir(tmp_path)
+    resolve("earlier.py:Net")
+    (tmp_path / "earlier.py").unlink()
     (tmp_path / "own.py").write_text(
         "import torch\n"
         "from torch.utils.data import Dataset\n"
@@ -118,7 +125,6 @@ def test_own_code_reaches_workers_that_are_not_forked(tmp_path: Path, monkeypatc
         "    def __getitem__(self, index):\n"
         "        return torch.tensor([7.0]), 1\n"
     )
-    monkeypatch.chdir(tmp_path)
     context = multiprocessing.get_context("spawn")
     answers = context.Queue()
     seeded = Seeded(resolve("own.py:Squares")())

@@ -18,6 +18,7 @@ import pytest
 from engine.events import RunEnded
 from engine.run import Journal, Run
 from engine.run.status import ALIVE
+from tests.engine.processes import alive
 
 PATIENCE = 180.0  # seconds until what does not come is given up: on a busy machine all takes many times longer
 REPOSITORY = Path(__file__).parents[2]
@@ -132,14 +133,6 @@ def only_run(where: Path) -> Run:
     """The run that a test made."""
     (summary,) = Run.list(where / "runs")
     return Run.open(summary.path)
-
-
-def alive(process: int) -> bool:
-    try:
-        os.kill(process, 0)
-    except ProcessLookupError:
-        return False
-    return True
 
 
 def trainer_of(run: Run) -> int:

@@ -20,7 +20,8 @@ from pathlib import Path
 
 import pytest
 
-from tests.terminal.conftest import LONG, PATIENCE, REPOSITORY, Tmux, alive, held, only_run, recipe, the_end_of, trainer_of
+from tests.engine.processes import alive
+from tests.terminal.conftest import LONG, PATIENCE, REPOSITORY, Tmux, held, only_run, recipe, the_end_of, trainer_of
 
 pytestmark = pytest.mark.slow  # ten seconds and more each
 

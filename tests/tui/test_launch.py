@@ -14,6 +14,8 @@ from pathlib import Path
 
 import pytest
 
+from tests.engine.processes import alive
+
 
 def launched(code: str, where: Path) -> subprocess.Popen[str]:
     """A process whose child runs `code`, the body of a function of `launcher`; `tell(name)` makes a file."""
@@ -42,14 +44,6 @@ def until(condition: Callable[[], bool], seconds: float = 60.0) -> bool:
     while not condition():
         assert time.monotonic() < deadline
         time.sleep(0.01)
-    return True
-
-
-def alive(process: int) -> bool:
-    try:
-        os.kill(process, 0)
-    except ProcessLookupError:
-        return False
     return True
 
 
