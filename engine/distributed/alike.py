@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import random
 from collections.abc import Iterable, Iterator
+from itertools import islice
 from typing import Any
 
 import numpy
@@ -54,7 +55,7 @@ class Alike:
         numpy.random.set_state(numbers)
         torch.set_rng_state(drawn)
         batches = iter(self._loader)
-        first = list(_first(batches))
+        first = list(islice(batches, 1))
         if self._ranks.rank:  # dropout is each rank's own
             torch.set_rng_state(own)
         found = self._ranks.gather([_known(batch[1:]) for batch in first if isinstance(batch, tuple | list)])  # the targets
@@ -67,7 +68,7 @@ class Alike:
     def _in_step(self, batches: Iterator[Any]) -> Iterator[Any]:
         """Of a loader of which nobody knows the length: a rank that goes on alone would wait for the others without end."""
         while True:
-            batch = list(_first(batches))
+            batch = list(islice(batches, 1))
             there = torch.tensor(len(batch))
             self._ranks.summing(there)()
             if there == 0:
@@ -75,12 +76,6 @@ class Alike:
             if there < self._ranks.count:
                 _refuse("one rank's loader has fewer batches than another's")
             yield from batch
-
-
-def _first(batches: Iterator[Any]) -> Iterator[Any]:
-    for batch in batches:
-        yield batch
-        return
 
 
 def _sized(loader: Any) -> bool:

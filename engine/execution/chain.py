@@ -25,14 +25,14 @@ class Chain:
     """The `layers` of `model`, one after another, and its `loss`: `forward`, `criterion`, `backward`, without gradient mode."""
 
     def __init__(self, model: nn.Module, loss: nn.Module, layers: Sequence[nn.Module]) -> None:
-        self.model, self.loss, self.layers = model, loss, layers
+        self.loss, self.layers = loss, layers
         self._parameters = list(model.parameters())
         first = next(i for i, layer in enumerate(layers) if list(layer.parameters()))
         self._before = layers[:first]  # of what lies before the first parameter no gradient is wanted
         self._links = [LINKS[type(layer)](layer, i > 0) for i, layer in enumerate(layers[first:])]
         self._criterion = LOSSES[type(loss)]
         self._backs: list[Back] = []
-        self._kind: Any = None  # of the batches for which it has proven itself
+        self._kind: tuple[object, ...] | None = None  # of the batches for which it has proven itself
         self._differs = False
 
     @classmethod
@@ -62,7 +62,7 @@ class Chain:
 
     def proven(self, inputs: Tensor, targets: Tensor) -> bool:
         """Whether it has been shown to give autograd's bits for batches of this kind."""
-        return bool(self._kind == (inputs.shape[1:], targets.shape[1:], inputs.dtype, targets.dtype))
+        return _kind(inputs, targets) == self._kind
 
     def prove(self, inputs: Tensor, targets: Tensor, derive: Callable[[], Tensor]) -> Tensor:
         """The loss that `derive` returns, whose gradients are there then; and see whether those of the chain are the same."""
@@ -83,7 +83,7 @@ class Chain:
         finally:
             for parameter, gradient in zip(self._parameters, gradients, strict=True):
                 parameter.grad = gradient
-        self._kind = inputs.shape[1:], targets.shape[1:], inputs.dtype, targets.dtype
+        self._kind = _kind(inputs, targets)
         return loss
 
     def follow(self, earlier: Chain | None) -> Chain:
@@ -111,6 +111,11 @@ class Chain:
         backs = self._backs
         while backs:
             gradient = backs.pop()(gradient)
+
+
+def _kind(inputs: Tensor, targets: Tensor) -> tuple[object, ...]:
+    """All of a batch but how many samples it has."""
+    return inputs.shape[1:], targets.shape[1:], inputs.dtype, targets.dtype
 
 
 def _usual(layer: nn.Module) -> bool:

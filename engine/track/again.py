@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from engine.errors import RunError
-from engine.events import EpochEnded, Event, Logged, RunStarted
+from engine.events import EpochEnded, Logged, RunStarted
 from engine.run.journal import Journal
 
 if TYPE_CHECKING:
@@ -51,13 +51,13 @@ def earlier(run: Run, step: int | None) -> Earlier:
     started = next((event for event in reversed(events) if isinstance(event, RunStarted)), None)
     if started is None:
         raise RunError(f"{run.name} has not begun: there is nothing to go on with")
-    last = max((each for event in events for each in _steps(event)), default=0)
+    logged = [event for event in events if isinstance(event, Logged)]
+    rows = [event for event in events if isinstance(event, EpochEnded)]
+    last = max([*(event.step for event in logged), *(row.step for row in rows)], default=0)
     if step is None:
         step = last
     if type(step) is not int or not 0 <= step <= last:
         raise RunError(f"step is {step!r}; {run.name} was logged up to step {last}, and goes on after one of 0 to {last}")
-    logged = [event for event in events if isinstance(event, Logged)]
-    rows = [event for event in events if isinstance(event, EpochEnded)]
     ended = [row for row in rows if row.step <= step]
     since = ended[-1].step if ended else 0
     part = _values(logged, since, step)
@@ -75,10 +75,6 @@ def earlier(run: Run, step: int | None) -> Earlier:
         best=_best(started, logged, ended, step),
         seconds=run.status.read(run.status.path)["seconds"],
     )
-
-
-def _steps(event: Event) -> list[int]:
-    return [event.step] if isinstance(event, Logged | EpochEnded) else []
 
 
 def _values(logged: list[Logged], after: int, until: int) -> dict[str, list[float]]:
