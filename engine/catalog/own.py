@@ -7,8 +7,10 @@ import hashlib
 import importlib
 import re
 import sys
-from collections.abc import Iterator
-from importlib.machinery import SourceFileLoader
+from collections.abc import Iterator, Sequence
+from importlib.abc import ExecutionLoader, MetaPathFinder
+from importlib.machinery import ModuleSpec
+from importlib.util import decode_source, spec_from_loader
 from pathlib import Path
 from types import ModuleType
 from typing import Any
@@ -66,41 +68,49 @@ def _load(path: Path) -> ModuleType:
     """The file as a module under a name of its own, so that two files called model.py do not meet."""
     source = path.read_bytes()
     name = f"{path.stem}_{hashlib.sha256(bytes(path) + source).hexdigest()[:12]}"
-    if name in sys.modules:
-        return sys.modules[name]
-    loader = SourceFileLoader(name, str(path))
-    module = ModuleType(name)
-    module.__file__, module.__loader__ = str(path), loader
-    _files[name] = path
-    sys.modules[name] = module  # dataclasses and pickling look a class's module up
-    try:
-        with _importable(path.parent):
-            # Not through the bytecode cache, which takes two versions of one size within one second for the same.
-            exec(loader.source_to_code(source, str(path)), module.__dict__)
-    except BaseException:
-        del sys.modules[name], _files[name]
-        raise
-    return module
+    _files[name] = (str(path), source)
+    __import__(name)  # this and not importlib.import_module: the import's own frames are kept out of a traceback
+    return sys.modules[name]
 
 
-_files: dict[str, Path] = {}  # that were loaded, by the name of their module
+_files: dict[str, tuple[str, bytes]] = {}  # path and source of each file that was asked for, by the name of its module
 
 
-class Loaded:
-    """The files of own code that were loaded. Unpickled in another process, it loads them there.
+class _File(ExecutionLoader):
+    def get_filename(self, fullname: str) -> str:
+        return _files[fullname][0]
 
-    A data worker that is not forked finds classes by their module; no file has the name of such a module. A file that is gone
-    since was another run's.
+    def get_source(self, fullname: str) -> str:
+        return decode_source(_files[fullname][1])
+
+    def exec_module(self, module: ModuleType) -> None:
+        # Not through the bytecode cache, which takes two versions of one size within one second for the same.
+        with _importable(Path(self.get_filename(module.__name__)).parent):
+            super().exec_module(module)
+
+
+class _Finder(MetaPathFinder):
+    def find_spec(self, fullname: str, path: Sequence[str] | None, target: ModuleType | None = None) -> ModuleSpec | None:
+        return spec_from_loader(fullname, _File()) if fullname in _files else None
+
+
+sys.meta_path.append(_Finder())
+
+
+class Files:
+    """The files of own code. Once this is unpickled in another process, what is of a class in one of them can be, too.
+
+    A data worker that is not forked finds a class by its module. It gets the source as it was when the run began, and runs a
+    file only when something of it is asked for: others may be those of an earlier run.
     """
 
     def __reduce__(self) -> tuple[Any, ...]:
-        return _loaded, (tuple(str(path) for path in _files.values() if path.is_file()),)
+        return _known, (_files,)
 
 
-def _loaded(paths: tuple[str, ...]) -> Loaded:
-    for path in paths:
-        _load(Path(path))
-    return Loaded()
+def _known(files: dict[str, tuple[str, bytes]]) -> Files:
+    _files.update(files)
+    return Files()
 
 
 @contextlib.contextmanager

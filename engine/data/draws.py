@@ -12,7 +12,7 @@ import torch
 from numpy.random import mtrand
 from torch.utils.data import Dataset
 
-from engine.catalog.own import Loaded
+from engine.catalog.own import Files
 
 _LENT = numpy.random.MT19937(0)  # stands in for NumPy's global generator while samples are loaded
 
@@ -45,7 +45,7 @@ class Seeded(Dataset):
         self.drawn: set[str] = set()
 
     def __getstate__(self) -> dict[str, Any]:
-        return {"own": Loaded(), **self.__dict__}  # first: the data set may be of a class in such a file
+        return {"own": Files(), **self.__dict__}  # first: the data set may be of a class in one of them
 
     def __getitems__(self, key: tuple[int, list[int]]) -> list[Any]:
         """The samples of `key`: the stream, a number that stands for seed and epoch, and the indices."""

@@ -11,8 +11,10 @@ import struct
 import subprocess
 import sys
 import termios
+import threading
 import time
 from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
 import psutil
@@ -49,9 +51,13 @@ def started(*arguments: str, options: tuple[str, ...] = (), **streams: Any) -> I
 
 
 def ended(process: subprocess.Popen[str]) -> tuple[int, str, str]:
-    """Exit status and the rest of both streams."""
-    out, err = process.communicate(timeout=PATIENCE)
-    return process.returncode, out, err
+    """Exit status and the rest of both streams, with what was already read ahead of the last line taken from them."""
+    too_late = threading.Timer(PATIENCE, process.kill)
+    too_late.start()
+    with ThreadPoolExecutor() as threads:
+        out, err = threads.map(lambda stream: stream.read() if stream else "", (process.stdout, process.stderr))
+    too_late.cancel()
+    return process.wait(), out, err
 
 
 def read_until(process: subprocess.Popen[str], words: str) -> None:

@@ -108,14 +108,12 @@ def test_what_is_held_back_is_never_changed(here: Path) -> None:
 
 
 def test_own_code_reaches_workers_that_are_not_forked(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """As data workers are started by Python from 3.14 on: the file is loaded there before its data set is unpickled.
-
-    The file of an earlier run is gone by then.
-    """
-    (tmp_path / "earlier.py").write_text("class Net: ...\n")
+    """As data workers are started by Python from 3.14 on: they load the file of the data set, as it was, and no other."""
+    (tmp_path / "earlier.py").write_text(
+        "import multiprocessing\nassert not multiprocessing.parent_process()\nclass Net: ...\n"
+    )
     monkeypatch.chdir(tmp_path)
     resolve("earlier.py:Net")
-    (tmp_path / "earlier.py").unlink()
     (tmp_path / "own.py").write_text(
         "import torch\n"
         "from torch.utils.data import Dataset\n"
@@ -128,6 +126,7 @@ def test_own_code_reaches_workers_that_are_not_forked(tmp_path: Path, monkeypatc
     context = multiprocessing.get_context("spawn")
     answers = context.Queue()
     seeded = Seeded(resolve("own.py:Squares")())
+    (tmp_path / "own.py").write_text("changed since")
     process = context.Process(target=_take, args=(seeded, answers))
     process.start()
     process.join(240)
