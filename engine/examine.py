@@ -49,7 +49,7 @@ def examine(recipe: Recipe) -> Examination:
         trial_parts.model = copy.deepcopy(parts.model)
         entry = catalog.find("optimizer", recipe.optimizer.name)
         trial_parts.optimizer = build_optimizer(entry, recipe.optimizer.arguments, trial_parts.model)
-        with execution.Arithmetic(recipe.training, parts.threads):
+        with execution.arithmetic(recipe.training, parts.threads):
             steps, seconds = _steps(trial_parts, recipe)
             facts = _facts(trial_parts, recipe, seconds)
             rows = [*_rows(parts, data, recipe, steps), *_cost(trial_parts, facts)]

@@ -74,7 +74,7 @@ def find_lr(
     with torch.random.fork_rng(devices=range(torch.cuda.device_count())):
         parts, _ = assembled(recipe)
         loop = _loop(parts, recipe)
-        with execution.Arithmetic(recipe.training, parts.threads):
+        with execution.arithmetic(recipe.training, parts.threads):
             points, ended = _walk(loop, _endless(parts, recipe), lowest, highest, steps, each)
     return Range(tuple(points), ended, suggest(points))
 

@@ -59,7 +59,7 @@ class Fitting(Epochs):
 
         RunError when another process is at work on the run's directory.
         """
-        with execution.Arithmetic(self.plan, self.parts.threads), only_while_waiting(self.control):
+        with execution.arithmetic(self.plan, self.parts.threads), only_while_waiting(self.control):
             self._lock()
             return self._conclude(*self._outcome(self._begin_and_train))
 

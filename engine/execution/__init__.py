@@ -5,8 +5,8 @@ from __future__ import annotations
 import functools
 import gc
 import os
-from collections.abc import Callable
-from contextlib import AbstractContextManager, nullcontext
+from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from typing import TYPE_CHECKING, Any
 
 import torch
@@ -15,6 +15,7 @@ from torch.optim import SGD, Adam, AdamW
 
 from engine.errors import Problem, RecipeError
 from engine.execution.hands import LeanHands
+from engine.execution.heap import kept
 from engine.recipe import Training
 
 if TYPE_CHECKING:
@@ -153,32 +154,25 @@ def weights_type(precision: str) -> torch.dtype:
     return {"float64": torch.float64, "bf16-pure": torch.bfloat16}.get(precision, torch.float32)
 
 
-class Arithmetic:
-    """While a run lasts, torch's global switches: TF32 for float32 products, CPU threads, deterministic operations."""
-
-    def __init__(self, plan: Training, threads: int | None) -> None:
-        self.plan, self.threads = plan, threads
-
-    def __enter__(self) -> None:
-        self._before = (
-            torch.get_float32_matmul_precision(),
-            torch.get_num_threads(),
-            torch.are_deterministic_algorithms_enabled(),
-            torch.backends.cudnn.benchmark,
-        )
-        torch.set_float32_matmul_precision("high" if self.plan.precision == "tf32" else "highest")
-        if self.threads is not None:
-            torch.set_num_threads(self.threads)
-        gc.freeze()  # what is there now stays: Python need not go through it again and again while steps are taken
-        if self.plan.deterministic:
-            torch.use_deterministic_algorithms(True)
-            torch.backends.cudnn.benchmark = False
-
-    def __exit__(self, *_: object) -> None:
-        precision, threads, deterministic, benchmark = self._before
-        torch.set_float32_matmul_precision(precision)
+@contextmanager
+def arithmetic(plan: Training, threads: int | None) -> Iterator[None]:
+    """While a run lasts: TF32 for float32 products, CPU threads, deterministic operations, and who keeps freed memory."""
+    before = torch.get_float32_matmul_precision(), torch.get_num_threads()
+    were_deterministic, benchmark = torch.are_deterministic_algorithms_enabled(), torch.backends.cudnn.benchmark
+    torch.set_float32_matmul_precision("high" if plan.precision == "tf32" else "highest")
+    if threads is not None:
         torch.set_num_threads(threads)
+    if plan.deterministic:
+        torch.use_deterministic_algorithms(True)
+        torch.backends.cudnn.benchmark = False
+    gc.freeze()  # what is there now stays: Python need not go through it again and again while steps are taken
+    try:
+        with kept():
+            yield
+    finally:
         gc.unfreeze()
-        if self.plan.deterministic:  # which imports torch's compiler
-            torch.use_deterministic_algorithms(deterministic)
+        torch.set_float32_matmul_precision(before[0])
+        torch.set_num_threads(before[1])
+        if plan.deterministic:  # which imports torch's compiler
+            torch.use_deterministic_algorithms(were_deterministic)
         torch.backends.cudnn.benchmark = benchmark

@@ -85,7 +85,7 @@ class Population:
     def fit(self) -> list[Result | Exception]:
         """Train all to their ends. For each what came of it, in their order: a Result, or the error of the user's code."""
         first = self.members[0]
-        with execution.Arithmetic(first.plan, first.parts.threads):
+        with execution.arithmetic(first.plan, first.parts.threads):
             self._each(_begin)
             while self.members:
                 self._each(lambda member: member._over)

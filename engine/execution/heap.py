@@ -1,0 +1,33 @@
+"""Memory of the CPU that steps free and take again."""
+
+from __future__ import annotations
+
+import contextlib
+import ctypes
+from collections.abc import Iterator
+
+# Numbers and meaning: malloc.h and mallopt(3).
+_TRIM_THRESHOLD, _MMAP_THRESHOLD = -1, -3
+_KEPT = 1 << 30  # bytes that stay for the next step
+_USUAL = 32 << 20  # what glibc itself goes up to, where large blocks are freed
+
+
+@contextlib.contextmanager
+def kept() -> Iterator[None]:
+    """While the block lasts the C library keeps what is freed, up to 1 GiB; afterwards it gives back what nobody uses.
+
+    By itself glibc hands the large tensors of a step back to the system, and gets pages from it anew in the next one, each of
+    them to be cleared: a sixth of the time of a step of 1.9 million weights. Other C libraries are left as they are.
+    """
+    libc = ctypes.CDLL(None)
+    if not hasattr(libc, "mallopt") or not hasattr(libc, "malloc_trim"):
+        yield
+        return
+    libc.mallopt(_MMAP_THRESHOLD, _KEPT)
+    libc.mallopt(_TRIM_THRESHOLD, _KEPT)
+    try:
+        yield
+    finally:
+        libc.mallopt(_MMAP_THRESHOLD, _USUAL)
+        libc.mallopt(_TRIM_THRESHOLD, 2 * _USUAL)
+        libc.malloc_trim(0)

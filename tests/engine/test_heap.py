@@ -1,0 +1,32 @@
+"""Memory that steps free and take again."""
+
+from __future__ import annotations
+
+import ctypes
+import resource
+
+import psutil
+import pytest
+import torch
+
+from engine.execution.heap import kept
+
+SIZE = 64 << 20
+PAGES = SIZE // resource.getpagesize()
+
+
+def pages_fetched() -> int:
+    """From the system, for a tensor of `SIZE` bytes that is made, written and freed."""
+    before = resource.getrusage(resource.RUSAGE_SELF).ru_minflt
+    torch.ones(SIZE, dtype=torch.uint8)
+    return resource.getrusage(resource.RUSAGE_SELF).ru_minflt - before
+
+
+@pytest.mark.skipif(not hasattr(ctypes.CDLL(None), "mallopt"), reason="this C library has no mallopt")
+def test_what_a_step_frees_is_there_for_the_next_and_goes_back_at_the_end() -> None:
+    process = psutil.Process()
+    with kept():
+        pages_fetched()
+        assert [fetched for fetched in (pages_fetched() for _ in range(5)) if fetched > PAGES / 10] == []
+        held = process.memory_info().rss
+    assert held - process.memory_info().rss > 0.9 * SIZE
