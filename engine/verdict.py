@@ -200,12 +200,12 @@ def _finite(row: EpochEnded, name: str) -> bool:
 
 
 def _share(after: float, before: float) -> str:
-    """ "+9 %" """
-    return f"{(after - before) / abs(before) * 100:+.0f} %" if before else f"{after - before:+.3g}"
+    """ "+9%" """
+    return f"{(after - before) / abs(before) * 100:+.0f}%" if before else f"{after - before:+.3g}"
 
 
 def _risen(after: float, before: float) -> str:
-    """ "+9 % from 0.412", or "21 times 0.4056" """
+    """ "+9% from 0.412", or "21 times 0.4056" """
     if before > 0 and after > 3 * before:
         return f"{after / before:.0f} times {_number(before)}"
     return f"{_share(after, before)} from {_number(before)}"

@@ -301,7 +301,7 @@ class Console(Guest):
         from tui.screens.train import TrainScreen
 
         shown = self.screen.shown.path if isinstance(self.screen, TrainScreen) else None
-        run = self.screen.run_path if isinstance(self.screen, RunsScreen) else shown
+        run = self.screen.under_cursor if isinstance(self.screen, RunsScreen) else shown
         self.action_form()
         self.push_screen(SearchScreen(path or (run and search_of(run))))
 

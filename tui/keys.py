@@ -11,7 +11,8 @@ from textual.binding import Binding
 class Key:
     """One thing a key does.
 
-    `screens` says where ("app": everywhere; "over": in the footer once a run has ended); `hint` is its word in the footer.
+    `screens` says where ("app": everywhere); `hint` is its word in the footer, which for a run that has ended is that of
+    "over", for an empty table that of "empty".
     """
 
     id: str
@@ -236,7 +237,7 @@ KEYS: tuple[Key, ...] = (
     Key("job-retry", "R", "R", "Once more", "a stopped or failed job waits again", ("queue",), "retry", "retry"),
     Key("job-overlay", "v", "v", "Overlay on one chart", "the runs of a sweep", ("queue",), "overlay", "chart"),
     Key("job-recipe", "o", "o", "Open its recipe in the form", "", ("queue",), "recipe", "its recipe"),
-    Key("queue-leave", "escape", "Esc", "Back", "to where you came from", ("queue",), "leave", palette=False),
+    Key("queue-leave", "escape", "Esc", "Back", "to where you came from", ("queue", "empty"), "leave", "back", palette=False),
     Key("queue-clear", "X", "X", "Clear the queue", "takes out what has ended", ("queue",), "clear", "clear"),
     # searches
     Key("trial-open", "enter", "Enter", "Look at the trial's run", "attaches to one at work", ("search",), "open", "look"),
@@ -272,7 +273,7 @@ KEYS: tuple[Key, ...] = (
         "n",
         "New run",
         "the form; training goes on",
-        ("train", "runs", "over", "queue", "search"),
+        ("train", "runs", "over", "queue", "search", "empty"),
         "app.new",
         "new run",
     ),
@@ -324,6 +325,7 @@ KEYS: tuple[Key, ...] = (
 FIRST = {
     "form": ("start", "background", "queue-add", "recipes", "dry-run", "recipe-save", "find-lr", "filter", "runs"),
     "over": ("new", "runs"),
+    "empty": ("new",),
     "overlay": ("overlay-leave",),
     "runs": ("open", "new", "resume", "mark", "overlay", "runs-filter", "sort", "fork"),
     "search": ("trial-open", "search-on", "search-stop", "search-best", "search-overlay", "search-next"),

@@ -73,14 +73,14 @@ def test_improving() -> None:
     val = [loss + 0.1 for loss in falling(5)]
     text = said(history(falling(5), val))
     share = round((val[-1] / val[-4] - 1) * 100)
-    assert text == f"improving: still improving: val loss {share:+d} % in 3 epochs"
+    assert text == f"improving: still improving: val loss {share:+d}% in 3 epochs"
     assert "train loss" in said(history(falling(5)))
 
 
 def test_overfitting_names_the_epoch() -> None:
     val = [1.5, 1.0, 0.7, 0.5, 0.52, 0.55, 0.56, 0.6]
     text = said(history(falling(8), val))
-    assert text.startswith("overfitting: overfitting since epoch 4: val loss +20 % from 0.5, train loss -")
+    assert text.startswith("overfitting: overfitting since epoch 4: val loss +20% from 0.5, train loss -")
 
 
 def test_a_loss_that_multiplied_is_no_percentage() -> None:

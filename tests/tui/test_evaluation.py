@@ -76,6 +76,7 @@ async def test_it_is_evaluated_with_progress_and_a_mistake_is_its_sentence(run: 
         await ready(console)
         console.push_screen(EvaluationScreen(run))
         await until(lambda: "12 of 48 samples" in screen_text(console))
+        assert [str(console.screen.query_one(f"#{id}").border_title) for id in ("classes", "worst")] == ["2 Classes", "3 Worst"]
         wait.touch()
         await until(lambda: "kind2" in screen_text(console))
         monkeypatch.setattr(

@@ -13,6 +13,7 @@ from textual.widgets import DataTable, Static
 from engine.run.queue import Job, Part, Process, Queue
 from engine.search.board import Board
 from tests.tui.conftest import ScriptedEngine, cells, ready, run_summary, until
+from tests.tui.scripted import line_with, screen_text
 from tui.app import Console
 from tui.screens.overlay import OverlayScreen
 from tui.screens.queue import QueueScreen
@@ -70,6 +71,19 @@ async def test_an_empty_queue_says_how_to_fill_it(console: Console, queue: Queue
     async with console.run_test(size=(80, 24)) as pilot:
         await opened(console, pilot, 0)
         assert "A in the form" in text(console, "#empty")
+        assert line_with(console, "Esc back") and "space" not in screen_text(console), "the footer has what acts here"
+
+        def said() -> list[str]:
+            return [notice.message for notice in console._notifications]
+
+        for key in ("enter", "s", "space", "K", "J", "D", "R", "v", "o"):
+            console.clear_notifications()
+            await pilot.press(key)
+            await until(lambda key=key: said() == [screen(console)._none()])
+        for key, words in (("X", "nothing here has ended"), ("S", "nothing is under way; r begins what waits")):
+            console.clear_notifications()
+            await pilot.press(key)
+            await until(lambda words=words: said() == [words])
         await pilot.press("escape")
         assert console.screen is console.form
 

@@ -41,7 +41,7 @@ async def test_it_is_one_line_and_leads_to_the_change(console: Console, engine: 
     engine.events = epochs(8)
     async with console.run_test(size=(120, 40)) as pilot:
         await begun(console, pilot)
-        await until(lambda: "overfitting since epoch 4: val loss +20 % from 0.5" in scripted.screen_text(console))
+        await until(lambda: "overfitting since epoch 4: val loss +20% from 0.5" in scripted.screen_text(console))
         await pilot.press("exclamation_mark")
         await until(lambda: isinstance(console.screen, VerdictScreen))
         assert "Proposed: patience=3" in scripted.screen_text(console)

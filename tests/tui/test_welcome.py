@@ -29,6 +29,7 @@ async def test_one_key_trains_and_the_tour_comes_once(engine: ScriptedEngine, si
         assert engine.started[0]["name"] == EXPERIMENTS[0][2]["name"]
         for number, (_, title, _) in enumerate(CARDS, 1):
             await until(lambda n=number, t=title: f"{t} ({n} of {len(CARDS)})" in screen_text(console))
+            assert ("Let it end" in screen_text(console)) == (number == len(CARDS))
             await pilot.press("enter")
         assert isinstance(console.screen, TrainScreen)
         assert not console.preferences["guide.tour"] and not console.preferences["guide.welcome"]
@@ -36,6 +37,10 @@ async def test_one_key_trains_and_the_tour_comes_once(engine: ScriptedEngine, si
         await until(lambda: isinstance(console.screen, TourScreen))
         await pilot.press("escape")
         engine.finish.set()
+        await until(lambda: console.screen.has_class("-ended"))
+        await pilot.press("i", *["enter"] * (len(CARDS) - 1))
+        await until(lambda: "What next" in screen_text(console))
+        assert "Let it end" not in screen_text(console), "it has"
 
 
 async def test_it_is_left_for_the_form_and_comes_back_by_key(engine: ScriptedEngine):

@@ -129,7 +129,7 @@ class TestDevice:
         async with app.run_test(size=(40, 14)):
             await until(lambda: "61 °C" in screen_text(app))
             text = screen_text(app)
-            for said in ("NVIDIA H100", "78 %", "11.0 of 80.0 GiB", "61 °C  412 W", "12 %", "11.0 of 128.0 GiB", "98 % cpu"):
+            for said in ("NVIDIA H100", "78%", "11.0 of 80.0 GiB", "61 °C  412 W", "12%", "11.0 of 128.0 GiB", "98% cpu"):
                 assert said in text
             assert threading.get_ident() not in reader.read_in  # never on the thread that draws
 
@@ -250,11 +250,11 @@ def test_each_gpu_and_whose_memory_it_is(monkeypatch):
     text = "\n".join("".join(piece for piece, _ in row) for row in device_rows(reading, 34))
     for said in (
         "GPU 1",
-        "11 %",
+        "11%",
         "13.0 of 80.0 GiB",
         "41 °C  300 W",
         "own   10 GiB, 2 others 3.0 GiB",
-        "gpu 0 10 %  2 of 80 GiB  40 °C",
+        "gpu 0 10%  2 of 80 GiB  40 °C",
     ):
         assert said in text, text
     assert all(length(row) <= 34 for row in device_rows(reading, 34))

@@ -55,8 +55,9 @@ class EvaluationScreen(Base):
         yield KeyLine("evaluation")
 
     def on_mount(self) -> None:
-        for pane in self.query("#beside Pane").results(Pane):
+        for n, pane in enumerate(self.query("#beside Pane").results(Pane), 2):
             pane.fixed = 1
+            pane.set_title(f"{n} {PANES[n]}")
         try:
             self._found = self.console_app.engine.evaluation_of(self._path)
         except EpochalError as error:  # it is written anew

@@ -37,14 +37,14 @@ class Ordering(TableScreen):
 
     def action_tag(self) -> None:
         """Give it a tag."""
-        if run := self._run:
+        if run := self._meant(self._run):
             said = "A line of text that stays with the run; empty takes it away."
             act = partial(self.engine.tag, run.path)
             self.app.push_screen(AskText(f"Tag {run.name}", said, run.tag), self._then(act))
 
     def action_rename(self) -> None:
         """Give its directory another name."""
-        if run := self._run:
+        if run := self._meant(self._run):
             act = partial(self.engine.rename, run.path)
             said = "Another name for its directory; the time at the beginning stays."
             self.app.push_screen(AskText(f"Rename {run.name}", said, re.sub(r"^\d{8}-\d{6}-", "", run.name)), self._then(act))
@@ -62,7 +62,7 @@ class Ordering(TableScreen):
 
     def action_delete(self) -> None:
         """Delete the marked runs, or the one under the cursor, after a question."""
-        runs = self._chosen()
+        runs = self._meant(self._chosen())
         live = [run.name for run in runs if run.state in LIVE]
         if live:
             self.notify(f"{live[0]} is being trained and can't be deleted", severity="warning", markup=False)

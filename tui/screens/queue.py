@@ -161,6 +161,9 @@ class QueueScreen(TableScreen):
             return job.reason or f"Enter shows its trials, v draws those under way{stops}", f"in {job.search}"
         return job.reason or job.run or "frozen as it was queued", f"in {job.directory}"
 
+    def _none(self) -> str:
+        return "the queue is empty: A in the form, or on a run, puts something here"
+
     # what is under the cursor
 
     def _job(self) -> Job | None:
@@ -175,7 +178,7 @@ class QueueScreen(TableScreen):
 
     def action_open(self) -> None:
         """Look at the run under the cursor, or at a search; a sweep unfolds, or folds."""
-        job, part = self._job(), self._member()
+        job, part = self._meant(self._job()), self._member()
         if job is None:
             return
         if job.search:
@@ -195,8 +198,10 @@ class QueueScreen(TableScreen):
         """Draw the runs of the sweep, or the trials under way, on one chart."""
         from tui.screens.overlay import OverlayScreen
 
-        job, part = self._job(), self._member()
-        paths = [Path(part.run)] if part is not None and part.run else list(job.runs) if job is not None else []
+        job, part = self._meant(self._job()), self._member()
+        if job is None:
+            return
+        paths = [Path(part.run)] if part is not None and part.run else list(job.runs)
         if paths:
             self.app.push_screen(OverlayScreen(paths))
         else:
@@ -206,7 +211,7 @@ class QueueScreen(TableScreen):
         """Open the form with its recipe."""
         import tomllib
 
-        job = self._job()
+        job = self._meant(self._job())
         if job is None:
             return
         try:
@@ -229,7 +234,7 @@ class QueueScreen(TableScreen):
 
     def action_stop(self) -> None:
         """Stop the job under the cursor, or one run of a sweep, with a checkpoint; the queue goes on with the next."""
-        job, part = self._job(), self._member()
+        job, part = self._meant(self._job()), self._member()
         if job is None:
             return
         if part is not None:
@@ -240,11 +245,15 @@ class QueueScreen(TableScreen):
 
     def action_stop_all(self) -> None:
         """Stop what is under way, to go on with it at the next start."""
-        self._do(self.engine.queue.stop, said="stopping with a checkpoint, from which r goes on")
+        self._do(self._stop_all)
+
+    def _stop_all(self) -> str:
+        stopped = self.engine.queue.stop()
+        return "stopping with a checkpoint, from which r goes on" if stopped else "nothing is under way; r begins what waits"
 
     def action_pause(self) -> None:
         """Pause the job under the cursor, or let it go on."""
-        job = self._job()
+        job = self._meant(self._job())
         if job is not None:
             paused = any(run is not None and run.state == "paused" for run in (self._runs.get(str(path)) for path in job.runs))
             asked = "resume" if paused else "pause"
@@ -257,13 +266,13 @@ class QueueScreen(TableScreen):
 
     def action_move(self, step: int) -> None:
         """Begin the job earlier or later."""
-        if (job := self._job()) is not None:
+        if (job := self._meant(self._job())) is not None:
             self._goal = str(job.id)
             self._do(partial(self.engine.queue.move, job.id, step))
 
     def action_remove(self) -> None:
         """Take the job out; its runs stay."""
-        job = self._job()
+        job = self._meant(self._job())
         if job is None:
             return
         remove = partial(self.engine.queue.remove, [job.id])
@@ -276,7 +285,7 @@ class QueueScreen(TableScreen):
 
     def action_retry(self) -> None:
         """Have a stopped or failed job wait again."""
-        if (job := self._job()) is not None:
+        if (job := self._meant(self._job())) is not None:
             self._goal = str(job.id)
             self._do(partial(self._retry, job.id))
 
@@ -286,7 +295,11 @@ class QueueScreen(TableScreen):
 
     def action_clear(self) -> None:
         """Take out all that have ended."""
-        self._do(self.engine.queue.clear, said="what has ended is taken out; the runs stay")
+        self._do(self._clear)
+
+    def _clear(self) -> str:
+        gone = len(self.engine.queue.clear())
+        return f"{gone} job{'s' * (gone > 1)} taken out; the runs stay" if gone else "nothing here has ended"
 
 
 def _short(job: Job) -> str:

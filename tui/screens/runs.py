@@ -131,8 +131,11 @@ class RunsScreen(AfterKeys, Ordering):
                 (f" · in {self.engine.root}", "$text-muted"),
             )
         )
-        self.query_one("#empty", Static).update(
-            "\nNo run fits the filter: Esc takes it away." if there else "\nNo run yet. n opens the form, r there starts one."
+        self.query_one("#empty", Static).update(f"\n{self._none()}")
+
+    def _none(self) -> str:
+        return (
+            "No run fits the filter: Esc takes it away." if self._all else "No run yet. n opens the form, r there starts one."
         )
 
     def _about(self) -> tuple[str, str]:
@@ -144,10 +147,14 @@ class RunsScreen(AfterKeys, Ordering):
         return self._runs.get(self._at())
 
     @property
-    def run_path(self) -> Path | None:
+    def under_cursor(self) -> Path | None:
         """The directory of the run under the cursor."""
-        run = self._run
-        return None if run is None else Path(run.path)
+        return None if self._run is None else Path(self._run.path)
+
+    @property
+    def run_path(self) -> Path | None:
+        """The same, and the person is told where there is none."""
+        return self._meant(self.under_cursor)
 
     def _chosen(self) -> list[Any]:
         """The marked runs as they stand in the list, else the one under the cursor."""
@@ -219,7 +226,7 @@ class RunsScreen(AfterKeys, Ordering):
 
     def action_mark(self) -> None:
         """Mark the run, or take the mark away, and go on to the next."""
-        if at := self._at():
+        if at := self._meant(self._at()):
             self._marked ^= {at}
             self._show()
             self.query_one(DataTable).action_cursor_down()
@@ -230,21 +237,21 @@ class RunsScreen(AfterKeys, Ordering):
         """Look at the run under the cursor; at one that is at work, follow it. Marked ones are drawn on one chart."""
         if self._marked:
             self.action_overlay()
-        elif run := self._run:
+        elif run := self._meant(self._run):
             self.console_app.follow(run.path)
 
     def action_overlay(self) -> None:
         """Draw the marked runs on one chart."""
         from tui.screens.overlay import OverlayScreen
 
-        if runs := self._chosen():
+        if runs := self._meant(self._chosen()):
             self.app.push_screen(OverlayScreen([run.path for run in runs]))
 
     def action_compare(self) -> None:
         """In what the recipes differ: of the marked ones, of one and that under the cursor, or of this one and the default."""
         from tui.screens.differences import DifferencesScreen
 
-        runs = self._chosen()
+        runs = self._meant(self._chosen())
         if len(runs) == 1 and self._run is not None and self._run not in runs:
             runs.append(self._run)
         config_of = self.engine.config_of
@@ -260,7 +267,7 @@ class RunsScreen(AfterKeys, Ordering):
 
     def action_ghost(self) -> None:
         """Draw this run faint behind the one that is on the screen, or no longer."""
-        run = self._run
+        run = self._meant(self._run)
         if run is None:
             return
         now = self.console_app.ghost
@@ -273,7 +280,7 @@ class RunsScreen(AfterKeys, Ordering):
 
     def action_resume(self) -> None:
         """Go on with the run under the cursor."""
-        run = self._run
+        run = self._meant(self._run)
         if run is None or self._busy():
             return
         if run.state in LIVE:
@@ -299,7 +306,7 @@ class RunsScreen(AfterKeys, Ordering):
 
     def action_fork(self) -> None:
         """Begin a new run at one of its checkpoints."""
-        run = self._run
+        run = self._meant(self._run)
         if run is None or self._busy() or (values := self._recipe(run)) is None or not self._loaded():
             return
         steps = self.engine.checkpoints(run.path)
@@ -318,7 +325,7 @@ class RunsScreen(AfterKeys, Ordering):
 
     def action_queue(self) -> None:
         """Queue the marked runs, or this one, to be gone on with from their last checkpoints."""
-        self._do(*(partial(self._enqueue, run.path) for run in self._chosen()))
+        self._do(*(partial(self._enqueue, run.path) for run in self._meant(self._chosen())))
 
     def _enqueue(self, path: Path) -> str:
         try:
@@ -328,7 +335,7 @@ class RunsScreen(AfterKeys, Ordering):
 
     async def action_recipe(self) -> None:
         """Open the form with its recipe."""
-        if (run := self._run) is not None and (values := self._recipe(run)) is not None:
+        if (run := self._meant(self._run)) is not None and (values := self._recipe(run)) is not None:
             await self.console_app.propose(values, f"as in {run.name}")
 
     def _busy(self) -> bool:

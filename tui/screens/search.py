@@ -98,13 +98,16 @@ class SearchScreen(TableScreen):
         rows = {} if board is None else {str(row.number): self._cells(board, row) for row in board.rows}
         self._draw(self._columns(board), rows)
         if not rows:
-            none = "There is no search yet. Open a recipe with a [search] in the form: r begins it. Esc goes back."
-            said = self._failure or ("no trial has begun yet" if board is not None else none)
-            self.query_one("#empty", Static).update(f"\n {said}")
+            self.query_one("#empty", Static).update(f"\n {self._none()}")
         self._entitle()
         self._tell()
         self.query_one(BestPane).of(board)
         self.query_one(WeightsPane).of(board)
+
+    def _none(self) -> str:
+        if self._board is not None:
+            return "no trial has begun yet"
+        return self._failure or "There is no search yet. Open a recipe with a [search] in the form: r begins it. Esc goes back."
 
     def _columns(self, board: Board | None) -> list[str]:
         if board is None:
@@ -180,7 +183,7 @@ class SearchScreen(TableScreen):
 
     def action_open(self) -> None:
         """Look at the run of the trial."""
-        row = self._row()
+        row = self._meant(self._row())
         if row is not None and row.run and Path(row.run).is_dir():
             self.console_app.follow(Path(row.run))
         elif row is not None:
@@ -192,15 +195,15 @@ class SearchScreen(TableScreen):
 
         rows = self._board.rows if self._board is not None else ()
         paths = [Path(row.run) for row in rows if row.run and Path(row.run).is_dir()][:FEW]
-        if paths:
+        if self._meant(paths):
             self.app.push_screen(OverlayScreen(paths))
-        else:
-            self.notify("no trial has begun yet")
 
     async def action_recipe(self) -> None:
         """Open the form with the recipe of the trial under the cursor."""
-        row = self._row()
-        if row is None or not row.run:
+        row = self._meant(self._row())
+        if row is None:
+            return
+        if not row.run:
             self.notify("its run has not begun yet")
             return
         try:
@@ -212,17 +215,17 @@ class SearchScreen(TableScreen):
 
     def action_stop(self) -> None:
         """Stop whoever works on it, with checkpoints."""
-        if self._path is not None:
-            self._do(partial(self.engine.stop_search, self._path))
+        if (path := self._meant(self._path)) is not None:
+            self._do(partial(self.engine.stop_search, path))
 
     def action_queue(self) -> None:
         """Queue the search, to be gone on with when its turn comes."""
-        if (path := self._path) is not None:
+        if (path := self._meant(self._path)) is not None:
             self._do(lambda: f"{self.engine.enqueue_run(path)} · Q shows the queue")
 
     def action_go_on(self) -> None:
         """Go on with the search in a process of its own."""
-        board = self._board
+        board = self._meant(self._board)
         if board is None or self._path is None:
             return
         if self._starting is not None or board.state == "searching":

@@ -6,7 +6,7 @@ import threading
 from abc import abstractmethod
 from collections import deque
 from collections.abc import Callable
-from typing import Any, ClassVar
+from typing import Any, ClassVar, TypeVar
 
 from rich.text import Text
 from textual import on
@@ -15,7 +15,9 @@ from textual.coordinate import Coordinate
 from textual.widgets import DataTable, Static
 
 from engine.errors import EpochalError
-from tui.screens.base import Base
+from tui.screens.base import Base, KeyLine
+
+Found = TypeVar("Found")
 
 
 class TableScreen(Base):
@@ -43,12 +45,15 @@ class TableScreen(Base):
         """Two lines on the row under the cursor: what has no room in it."""
 
     @abstractmethod
+    def _none(self) -> str:
+        """Why there is no row to act on, and what would make one."""
+
+    @abstractmethod
     def action_open(self) -> None:
         """Look at what is under the cursor."""
 
     def on_mount(self) -> None:
         self.engine = self.console_app.engine  # a thread may need it when the app has gone
-        self.query_one(DataTable).focus()
         self.set_interval(self.SECONDS / 8, self._look)
         self.set_interval(self.SECONDS, self._begin_reading)
 
@@ -95,6 +100,11 @@ class TableScreen(Base):
         """Write the cells that changed; other rows or columns anew (True), the cursor on the row `goal`, else on its own."""
         table = self.query_one(DataTable)
         table.display, self.query_one("#empty").display = bool(rows), not rows
+        if not rows and self.focused is table:  # it would keep the keys for itself
+            self.set_focus(None)
+        elif rows and self.focused is None:
+            self.set_focus(table)
+        self.query_one(KeyLine).of = self.NAME if rows else "empty"
         (old_heads, old), self._drawn = self._drawn, (heads, rows)
         if (old_heads, list(old)) == (heads, list(rows)):
             for y, (before, now) in enumerate(zip(old.values(), rows.values(), strict=True)):
@@ -121,6 +131,12 @@ class TableScreen(Base):
         """The key of the row under the cursor, "" in an empty table."""
         table = self.query_one(DataTable)
         return str(table.coordinate_to_cell_key(table.cursor_coordinate).row_key.value) if table.row_count else ""
+
+    def _meant(self, found: Found) -> Found:
+        """What a key is for; where that is nothing, the person is told why."""
+        if not found:
+            self.notify(self._none(), markup=False)
+        return found
 
     @on(DataTable.RowHighlighted)
     def _moved(self) -> None:

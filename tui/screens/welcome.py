@@ -48,9 +48,10 @@ CARDS = (
     (2, "The recipe", "All that was chosen: data, model, loss, optimizer. A • marks what is not as usual. e changes the "
      "learning rate while it runs, n goes to the form for another experiment."),
     (4, "The device", "What the computer does for it. 5 is what the training code prints."),
-    (1, "What next", "Let it end, or press s. Then n: change one thing, r: run again, a: all runs with their best. ? has every "
-     "key, : finds any of them by name."),
+    (1, "What next", "n: change one thing, r: run again, a: all runs with their best. E shows what it gets right and wrong. "
+     "? has every key, : finds any of them by name."),
 )  # fmt: skip
+WAIT = "Let it end, or press s to stop and save it. Then"  # on the last card, while the run trains
 
 
 class WelcomeScreen(Dialog[Mapping[str, Any] | None]):
@@ -111,8 +112,9 @@ class TourScreen(Dialog[None]):
     def _show(self) -> None:
         pane, title, words = CARDS[self._at]
         self.query_one(".box").border_title = f"{title} ({self._at + 1} of {len(CARDS)})"
-        self.query_one(Static).update(words)
         below = self.app.screen_stack[-2]
+        last = self._at + 1 == len(CARDS)
+        self.query_one(Static).update(f"{WAIT} {words}" if last and not below.has_class("-ended") else words)
         if hasattr(below, "action_pane"):
             below.action_pane(pane)
 

@@ -85,7 +85,7 @@ def device_rows(reading: DeviceReading, width: int) -> list[Row]:
         rows.append([(" own   " if reading.gpu_own is not None else " " * 7, "label"), (", ".join(said), "")])
     for other in reading.others:
         figures = [
-            "" if other.percent is None else f"{other.percent:.0f} %",
+            "" if other.percent is None else f"{other.percent:.0f}%",
             "" if not other.memory_total else f"{(other.memory_used or 0) / GIB:.0f} of {_gib(other.memory_total)}",
             "" if other.celsius is None else f"{other.celsius:.0f} °C",
             "" if other.watts is None else f"{other.watts:.0f} W",
@@ -99,7 +99,7 @@ def device_rows(reading: DeviceReading, width: int) -> list[Row]:
         rows.append(_memory("mem", reading.memory_used or 0, reading.memory_total, width))
     own = []
     if reading.process_percent is not None:
-        own.append(f"{reading.process_percent:.0f} % cpu")
+        own.append(f"{reading.process_percent:.0f}% cpu")
     if reading.process_memory is not None:
         own.append(f"{reading.process_memory / GIB:.2f} GiB")
     if own:
@@ -108,7 +108,7 @@ def device_rows(reading: DeviceReading, width: int) -> list[Row]:
 
 
 def _share(name: str, percent: float, width: int) -> Row:
-    return [(f" {name:<5} ", "label"), *bar(percent / 100, max(0, min(20, width - 15))), (f" {percent:3.0f} %", "strong")]
+    return [(f" {name:<5} ", "label"), *bar(percent / 100, max(0, min(20, width - 14))), (f" {percent:3.0f}%", "strong")]
 
 
 def _memory(name: str, used: int, total: int, width: int) -> Row:
