@@ -10,7 +10,7 @@ from types import FrameType
 from typing import Any
 
 from engine.control import Control, StopWaiting
-from engine.distributed.launched import LAUNCHER, together
+from engine.distributed.launched import LAUNCHER, rank, restarts_left, stopped_by, together
 
 ENDS = "epochal: ends after this step, with a checkpoint; once more ends it at once\n"
 _ECHO_SECONDS = 3.0  # in which a second signal is the first one again: Slurm signals a job's every process, torchrun its own
@@ -49,11 +49,23 @@ class Signals:
 
     @property
     def status(self) -> int:
-        """The exit status that says which signal came: 130 or 143; 0 for none.
+        """The exit status that says which signal came: 130 or 143; 0 for none."""
+        return 0 if self.received is None else 128 + self.received
 
-        Also 0 under torch's launcher: it would take a run that was asked to stop for one that failed, and begin it once more.
+    def status_of(self, reason: str) -> int:
+        """The exit status of a run that was stopped for this reason.
+
+        Of several processes a signal may have come to any of them, and all have stopped for it. The first tells, when the last
+        checkpoint is written: torch's launcher ends the others as soon as one has another status than 0. Where it would also
+        begin all of them once more, the status is 0: they were asked to stop.
         """
-        return 0 if self.received is None or together() else 128 + self.received
+        if not together():
+            return self.status
+        number = next((number for number, said in _ASKED.items() if said == reason), None)
+        if number is None or rank():
+            return 0
+        stopped_by(number)
+        return 0 if LAUNCHER in os.environ or restarts_left() else 128 + number
 
     def _save(self, number: int, frame: FrameType | None) -> None:
         if os.getpid() != self._pid:

@@ -208,7 +208,7 @@ def _fit(
     if result.state == "failed":
         err.line(f"epochal: {result.reason}")
         return 1
-    return signals.status if result.state == "stopped" else 0
+    return signals.status_of(result.reason) if result.state == "stopped" else 0
 
 
 def _processes(arguments: argparse.Namespace, recipe: Path | str | None) -> int:

@@ -16,7 +16,7 @@ from types import FrameType
 from typing import Any
 
 from engine.data.workers import available_cpus
-from engine.distributed.launched import LAUNCHER
+from engine.distributed.launched import LAUNCHER, STOPPED
 from engine.run.worker import child_environment
 from engine.signals import handled
 
@@ -62,7 +62,7 @@ class Launch:
         heard: Callable[[int], None] = lambda number: None,
     ) -> None:
         """`heard` is told of a signal that was handed on."""
-        self.received: int | None = None  # the signal that came first
+        self.received: int | None = None  # the signal that came first, to this process or to one of them
         self._arguments = ["-P", "-m", "engine", *arguments]
         self._processes, self._restarts, self._prog = processes, restarts, prog
         self._heard = heard
@@ -71,10 +71,14 @@ class Launch:
         """Return when all have ended: None where they did so as they should, or because of a signal that was handed on."""
         with tempfile.TemporaryDirectory(prefix="epochal-") as logs, self._signals():
             # Where the processes find what this one finds, and how the launcher is known to them:
-            os.environ.update(child_environment(), **{LAUNCHER: self._prog})
+            stopped = Path(logs, "stopped")
+            os.environ.update(child_environment(), **{LAUNCHER: self._prog, STOPPED: str(stopped)})
             os.environ.setdefault("OMP_NUM_THREADS", str(max(1, available_cpus() // self._processes)))
             with _quiet() as log:
-                return self._run(logs, log)
+                death = self._run(logs, log)
+            if self.received is None and stopped.exists():
+                self.received = int(stopped.read_text(encoding="ascii"))
+            return death
 
     def _run(self, logs: str, log: list[str]) -> Death | None:
         from torch.distributed.elastic.multiprocessing import DefaultLogsSpecs, SignalException, Std

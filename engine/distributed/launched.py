@@ -20,6 +20,7 @@ if TYPE_CHECKING:
 T = TypeVar("T")
 
 LAUNCHER = "EPOCHAL_LAUNCHER"  # set by our own launcher to how it was called
+STOPPED = "EPOCHAL_STOPPED"  # and this to the file in which it is told that a signal to one of them has stopped all
 _AGENT = "EPOCHAL_AGENT"  # process and beginning of torch's agent, where the parent is no longer that
 _SKEW = 60.0  # seconds by which two machines' clocks may differ
 _FAREWELL = b"\n"
@@ -33,6 +34,17 @@ def together() -> bool:
 def rank() -> int:
     """This process's number among them, 0 where it is alone."""
     return int(os.environ.get("RANK", "0")) if together() else 0
+
+
+def restarts_left() -> bool:
+    """Whether torch's agent would begin all of them once more if one of them failed."""
+    return int(os.environ.get("TORCHELASTIC_RESTART_COUNT", "0")) < int(os.environ.get("TORCHELASTIC_MAX_RESTARTS", "0"))
+
+
+def stopped_by(number: int) -> None:
+    """Tell our own launcher, which may not have seen it, of the signal that the run was stopped by."""
+    if path := os.environ.get(STOPPED):
+        Path(path).write_text(str(number), encoding="ascii")
 
 
 def beginning() -> dict[str, Any]:

@@ -18,6 +18,7 @@ from typing import Any
 import psutil
 import pytest
 
+from engine.cli.signals import Signals
 from engine.distributed import launched
 from engine.distributed.attempt import store_of_this_attempt
 from engine.distributed.launch import _death
@@ -79,6 +80,12 @@ def torchrun(*arguments: str, options: tuple[str, ...] = (), **streams: Any) -> 
             with contextlib.suppress(psutil.NoSuchProcess):
                 for each in [*psutil.Process(process.pid).children(recursive=True), process]:
                     each.kill()
+
+
+def rank_of(launcher: subprocess.Popen[str], rank: int) -> psutil.Process:
+    """That of the processes which a launcher began."""
+    children = psutil.Process(launcher.pid).children()
+    return next(child for child in children if child.environ().get("RANK") == str(rank))
 
 
 def rows(run: Run) -> list[str]:
@@ -154,6 +161,33 @@ def test_a_signal_to_the_launcher_stops_all_with_a_checkpoint(there: Path, name:
     assert ending is not None and ending.state == "stopped" and name in ending.reason
     assert run.checkpoints.read("last").step == ending.step
     assert "goes on" not in out and "stopped" in out
+
+
+@pytest.mark.slow
+def test_a_signal_to_one_of_them_stops_all_and_is_what_the_exit_status_says(there: Path) -> None:
+    with started(*MANY, "--processes", "2", "--restarts", "3") as process:
+        until(lambda: list(there.glob("runs/*/checkpoints/step-*")), "there is a checkpoint")
+        rank_of(process, 1).terminate()
+        status, out, err = ended(process)
+    assert (status, err) == (143, "")
+    run = only_run(there)
+    ending = Journal.end(run.journal.path)
+    assert ending is not None and ending.state == "stopped" and "SIGTERM" in ending.reason
+    assert run.checkpoints.read("last").step == ending.step
+    assert "goes on" not in out and "stopped" in out
+
+
+@pytest.mark.slow
+def test_a_torchrun_one_of_whose_processes_is_asked_to_end_fails_when_the_checkpoint_is_written(there: Path) -> None:
+    with torchrun(*MANY) as process:
+        until(lambda: list(there.glob("runs/*/checkpoints/step-*")), "there is a checkpoint")
+        rank_of(process, 1).terminate()
+        status, _, err = ended(process)
+    assert status == 1 and "exitcode  : 143" in err
+    run = only_run(there)
+    ending = Journal.end(run.journal.path)
+    assert ending is not None and ending.state == "stopped"
+    assert run.checkpoints.read("last").step == ending.step
 
 
 @pytest.mark.slow
@@ -263,6 +297,28 @@ def test_a_job_of_the_queue(there: Path) -> None:
 
 
 # Without processes
+
+
+def test_what_stopped_all_is_told_by_the_first_where_nobody_would_begin_them_again(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    told = tmp_path / "stopped"
+
+    def status(reason: str = "asked to end (SIGTERM)", **variables: str) -> int:
+        """Of a process that got no signal itself."""
+        with monkeypatch.context() as patch:
+            for name in (launched.LAUNCHER, launched.STOPPED, "RANK", "TORCHELASTIC_RESTART_COUNT", "TORCHELASTIC_MAX_RESTARTS"):
+                patch.delenv(name, raising=False)
+            for name, value in ({"WORLD_SIZE": "2", "RANK": "0"} | variables).items():
+                patch.setenv(name, value)
+            return Signals().status_of(reason)
+
+    assert status() == 143 and status("interrupted (SIGINT)") == 130
+    assert status("stopped by the user") == status(RANK="1") == 0
+    assert status(TORCHELASTIC_RESTART_COUNT="1", TORCHELASTIC_MAX_RESTARTS="2") == 0
+    assert status(TORCHELASTIC_RESTART_COUNT="2", TORCHELASTIC_MAX_RESTARTS="2") == 143
+    assert status(EPOCHAL_LAUNCHER="epochal", EPOCHAL_STOPPED=str(told)) == 0
+    assert told.read_text() == "15"
 
 
 def test_restarts_are_for_several_processes(there: Path) -> None:
