@@ -20,6 +20,7 @@ from torch.nn.parallel import DistributedDataParallel
 from torch.optim import Optimizer
 
 from engine.data.batches import LoaderBatches
+from engine.distributed.normalized import KINDS, Joined
 from engine.distributed.ranks import Ranks
 from engine.errors import Problem, RecipeError
 from engine.execution.hands import Hands
@@ -70,16 +71,17 @@ def shared(loop: Loop, parts: Parts, strategy: str, ranks: Ranks) -> nn.Module:
 
 
 def _normalize_together(parts: Parts) -> None:
-    """Batch normalization over all ranks, in place: the names and tensors stay. torch has that on GPUs alone."""
+    """Batch normalization over all ranks, in place: the names and tensors stay."""
+    of_gpus = parts.device.type == "cuda"
     for parent in list(parts.model.modules()):
+        if not of_gpus and type(parent) in KINDS:
+            parent.__class__ = KINDS[type(parent)]
+        elif not of_gpus and isinstance(parent, nn.modules.batchnorm._BatchNorm) and not isinstance(parent, Joined):
+            said = f"{type(parent).__name__} normalizes each process's share of a batch by itself: it is not one of torch's own"
+            parts.warnings = (*parts.warnings, said)
         for name, part in list(parent.named_children()):
-            if not isinstance(part, nn.modules.batchnorm._BatchNorm) or isinstance(part, nn.SyncBatchNorm):
-                continue
-            if parts.device.type != "cuda":
-                said = "batch normalization sees each process's share of a batch by itself: torch joins them on GPUs alone"
-                parts.warnings = (*parts.warnings, said)
-                return
-            setattr(parent, name, nn.SyncBatchNorm.convert_sync_batchnorm(part))
+            if of_gpus and isinstance(part, nn.modules.batchnorm._BatchNorm) and not isinstance(part, nn.SyncBatchNorm):
+                setattr(parent, name, nn.SyncBatchNorm.convert_sync_batchnorm(part))
 
 
 def _leaves_some_out(loop: Loop, parts: Parts) -> bool:

@@ -20,6 +20,7 @@ from engine.distributed import sharded
 from engine.distributed.agreed import Agreed
 from engine.distributed.alike import Alike
 from engine.distributed.elsewhere import Elsewhere
+from engine.distributed.normalized import Joined
 from engine.distributed.ranks import Ranks
 from engine.events import RanksMeasured
 from engine.execution.layers import Layers
@@ -78,6 +79,7 @@ class Together:
         total = torch.zeros((), device=shares[0][1].device)
         for i, ((inputs, targets), part) in enumerate(zip(shares, counts, strict=True)):
             last = i + 1 == len(shares)
+            Joined.counts = shares[i].mine > 0
             with nullcontext() if last else self._quiet():
                 loss = _counted(loop.forward(inputs, targets), part) * (part / everywhere)
                 total = total + loss.detach()

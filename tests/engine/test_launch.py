@@ -307,7 +307,13 @@ def test_what_stopped_all_is_told_by_the_first_where_nobody_would_begin_them_aga
     def status(reason: str = "asked to end (SIGTERM)", **variables: str) -> int:
         """Of a process that got no signal itself."""
         with monkeypatch.context() as patch:
-            for name in (launched.LAUNCHER, launched.STOPPED, "RANK", "TORCHELASTIC_RESTART_COUNT", "TORCHELASTIC_MAX_RESTARTS"):
+            for name in (
+                launched.LAUNCHER,
+                launched.STOPPED,
+                "RANK",
+                "TORCHELASTIC_RESTART_COUNT",
+                "TORCHELASTIC_MAX_RESTARTS",
+            ):
                 patch.delenv(name, raising=False)
             for name, value in ({"WORLD_SIZE": "2", "RANK": "0"} | variables).items():
                 patch.setenv(name, value)

@@ -46,7 +46,7 @@ TWO = (
     "other_data",
     "uneven",
 )
-THREE = ("resumed", "classes", "told")
+THREE = ("resumed", "classes", "told", "normalized")
 
 
 def launch(count: int, folder: Path, *cases: str, device: str = "cpu") -> Callable[[str], Seen]:
@@ -234,35 +234,20 @@ def test_validation_counts_every_sample_once(two: Any) -> None:
         assert seen["rows"][-1]["val/r2"] == close(r2_score(targets[:100], predicted))
 
 
-@pytest.mark.parametrize("strategy", ["ddp", "fsdp"])
-def test_each_rank_normalizes_its_share_and_all_validate_what_is_saved(two: Any, folder: Path, strategy: str) -> None:
-    net, saved = ranks.normalizing(), ranks.normalizing()
-
-    class Shares(nn.Module):
-        def forward(self, inputs: torch.Tensor) -> torch.Tensor:
-            return torch.cat([net(half) for half in (inputs[:17], inputs[17:])])
-
-    inputs, targets = ranks.digits()
-    some = 6 * ranks.BATCH
-    optimizer = torch.optim.SGD(net.parameters(), lr=0.1, momentum=0.9)
-    losses, _ = plain.train(
-        Shares(), nn.CrossEntropyLoss(), optimizer, (inputs[:some], targets[:some]), epochs=3, batch_size=ranks.BATCH
-    )
-    held = Run(folder / f"normalized-{strategy}").checkpoints.read("last").tensors
-    kept = {name.removeprefix("module."): tensor for name, tensor in held.get("average", held["model"]).items()}
-    saved.load_state_dict({name: kept[name] for name in saved.state_dict()})
-    loss = nn.functional.cross_entropy(saved.eval()(inputs), targets).item()
-    for seen in two("normalized" if strategy == "ddp" else "normalized_sharded"):
-        assert seen["losses"] == close(losses)
-        assert seen["rows"][-1]["val/loss"] == close(loss)
-        assert len([text for text in seen["said"] if "batch normalization sees each process's share" in text]) == 1
+@pytest.mark.parametrize(("launched", "case"), [("two", "normalized"), ("two", "normalized_sharded"), ("three", "normalized")])
+def test_a_batch_is_normalized_as_a_whole(request: Any, launched: str, case: str) -> None:
+    one = getattr(ranks, case)(request.getfixturevalue("tmp_path"))  # in this process alone, as torch does it
+    for seen in request.getfixturevalue(launched)(case):
+        assert seen["losses"] == close(one["losses"])
+        assert seen["weights"] == close(one["weights"])  # and means and variances
+        assert [row["val/loss"] for row in seen["rows"]] == close([row["val/loss"] for row in one["rows"]])
 
 
 def test_on_gpus_batches_are_normalized_as_a_whole() -> None:
     net = nn.Sequential(ranks.normalizing(), nn.SyncBatchNorm(3))
     before = dict(net.state_dict(keep_vars=True))
     sharded._normalize_together(SimpleNamespace(model=net, device=torch.device("cuda"), warnings=()))  # type: ignore[arg-type]
-    assert type(net[0][1]) is nn.SyncBatchNorm
+    assert type(net[0][2]) is type(net[0][6]) is type(net[1]) is nn.SyncBatchNorm
     assert all(tensor is before[name] for name, tensor in net.state_dict(keep_vars=True).items())  # which the optimizer knows
 
 
