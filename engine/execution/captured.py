@@ -13,6 +13,7 @@ import os
 import traceback
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from itertools import islice
 from pathlib import Path
 from typing import Any
 
@@ -25,12 +26,14 @@ from engine.execution.cuda_graph import CudaGraph, Graph
 from engine.execution.graph import Call
 from engine.execution.guard import Guard
 from engine.execution.hands import Hands
-from engine.execution.source import Source
+from engine.execution.source import TOGETHER, Source
 from engine.execution.tensors import UNUSED, Tensors
 from engine.execution.whole import Make, Unfit, Window, has_hooks, random_state, set_random_state, unfit, untraced
 from engine.loop import Loop, Taken, summed
 
 RECORDINGS = 20  # at most
+SMALL = 1 << 20  # weights up to which a step is so short that several are recorded as one
+GATHERED = 8 << 20  # bytes of their batches, at most
 
 
 class Captured:
@@ -43,6 +46,7 @@ class Captured:
         self.stale = False
         self._new_graph = graph or (lambda: CudaGraph(device))
         self._graph: Graph
+        self._several: Graph | None = None  # the same, `TOGETHER` times
         self._source: Source
         self._tensors: Tensors
         self._groups: Any = None
@@ -94,7 +98,10 @@ class Captured:
         try:
             self._source.enter(window)
             self._source.follows(window, 0)
-            self._body()
+            self._body(1)
+            if self._fits_several():
+                self._source.rewind()
+                self._body(TOGETHER)
         finally:
             for tensor, old in zip(held, before, strict=True):
                 tensor.copy_(old)
@@ -104,23 +111,37 @@ class Captured:
     def _record(self) -> None:
         if self.device.type == "cuda":
             torch.cuda.empty_cache()  # the graph has memory of its own
-        self._graph = self._new_graph()
         try:
-            self._graph.record(self._body)
+            self._graph = self._recorded(1)
         except RuntimeError as error:
             raise Unfit(_reason(error)) from error
+        self._several = self._recorded(TOGETHER) if self._fits_several() else None
         self._frozen = self._numbers()
 
-    def _body(self) -> None:
-        """One step, as it is recorded."""
+    def _recorded(self, steps: int) -> Graph:
+        graph = self._new_graph()
+        graph.record(lambda: self._body(steps))
+        return graph
+
+    def _fits_several(self) -> bool:
+        """Whether several steps are recorded as one: less is launched for each then, and nothing between two of them."""
+        loop = self.loop
+        if loop.after_step is not None or self._forgives or self._source.bytes * TOGETHER > GATHERED:
+            return False
+        return self._source.length >= TOGETHER and sum(p.numel() for p in loop.module.parameters()) <= SMALL
+
+    def _body(self, steps: int) -> None:
+        """So many steps, as they are recorded."""
+        loop, source, watched = self.loop, self._source, self._guard.watched
         if self._forgives:
             self._guard.found.zero_()
-        watched = self._guard.watched
         with self._blindly():
-            tensors = self._source.tensors()
-            self._source.leave(tensors, self.loop.step(self._source.window(tensors)))
-            if self.loop.average is not None:
-                self.loop.follow()
+            tensors, taken = source.tensors(), []
+            for window in source.windows(tensors, steps):
+                taken.append(loop.step(window))
+                if loop.average is not None:
+                    loop.follow()
+            source.leave(tensors, taken)
         self._guard.watched = watched
 
     @contextmanager
@@ -165,7 +186,7 @@ class Captured:
         return True
 
     def burst(self, window: Window, ahead: Iterator[Window], most: int) -> tuple[Taken, Window | None]:
-        loop, source, replay = self.loop, self._source, self._graph.replay
+        loop, source, several = self.loop, self._source, self._several
         if loop.after_step is not None or self._forgives:
             most = 1
         first = source.enter(window)
@@ -173,14 +194,21 @@ class Captured:
         steps = 0
         following: Window | None = window
         while following is not None and steps < most and source.fits(following) and source.follows(following, steps):
-            replay()
-            steps += 1
+            taken = [following]
+            if several is not None and most - steps >= TOGETHER and source.left(following) >= TOGETHER:
+                taken += islice(ahead, TOGETHER - 1)
+            if several is not None and len(taken) == TOGETHER:
+                several.replay()
+            else:
+                for _ in taken:
+                    self._graph.replay()
+            steps += len(taken)
             following = next(ahead, None)
         self._guard.watched += steps
-        taken = source.read(first, steps, float(self._groups[0]["lr"]))
-        taken.averaged = loop.average is not None
-        taken.refused = self._forgives and bool(self._guard.found.item())
-        return taken, following
+        told = source.read(first, steps, float(self._groups[0]["lr"]))
+        told.averaged = loop.average is not None
+        told.refused = self._forgives and bool(self._guard.found.item())
+        return told, following
 
     def _set_numbers(self) -> None:
         """What may change without a new graph."""
@@ -232,7 +260,7 @@ class CapturedCompiled(Captured):
         parts = parts_of(loop)
 
         def losses(call: Callable[..., Any], *given: Tensor) -> Iterator[Tensor]:
-            return parts(call, *(part for batch in source.window(given[:-2]) for part in batch))
+            return parts(call, *(part for batch in source.windows(given[:-2])[0] for part in batch))
 
         def judge(sound: Tensor, loss: Tensor, norm: Tensor | None, *given: Tensor) -> Tensor:
             *places, found, missed = given
@@ -240,8 +268,8 @@ class CapturedCompiled(Captured):
                 sound = sound & (found == 0)
             found.copy_(~sound)
             missed.add_(found)
-            counts = [loop.count(targets) for _, targets in source.window(places)]
-            source.leave(places, Taken(loss, summed(counts), len(counts), 0, 0.0, norm))
+            counts = [loop.count(targets) for _, targets in source.windows(places)[0]]
+            source.leave(places, [Taken(loss, summed(counts), len(counts), 0, 0.0, norm)])
             return sound
 
         def make() -> Callable[[], None]:
@@ -262,12 +290,13 @@ class CapturedCompiled(Captured):
 
         return make
 
-    def _body(self) -> None:
+    def _body(self, steps: int) -> None:
         guard, loop = self._guard, self.loop
-        self._call([*self._tensors.flat(), *self._source.tensors(), guard.found, guard.missed])
-        if loop.average is not None:
-            with self._blindly():
-                loop.follow()
+        for _ in range(steps):
+            self._call([*self._tensors.flat(), *self._source.tensors(), guard.found, guard.missed])
+            if loop.average is not None:
+                with self._blindly():
+                    loop.follow()
 
     def fits(self, window: Window) -> bool:
         if self.loop.optimizer.param_groups is self._groups:

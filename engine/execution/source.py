@@ -13,6 +13,7 @@ from engine.execution.whole import Unfit, Window, batches
 from engine.loop import Loop, Taken, summed
 
 RING = 256  # steps whose losses are kept on the device where batches are loaded
+TOGETHER = 8  # steps that are recorded as one where a step is short: their batches are gathered at once
 
 
 class Source:
@@ -29,12 +30,15 @@ class Source:
         self._indices: Tensor | None = None  # of the epoch under way
         real = batches(window)
         self._batch = len(real[0][1])
+        self.bytes = sum(part.nbytes for part in pytree.tree_leaves(real) if isinstance(part, Tensor))  # of a step's batches
         if self._place is not None:
             source = self._place.source
             self._whole = source.samples // source.batch_size  # batches
             self._order = torch.zeros((self._whole, source.batch_size), dtype=torch.int64, device=device)
+            self.length = self._whole // self.size  # steps of an epoch whose batches are on the device
             held, room = [source.inputs, source.targets, self._order], source.length
         else:
+            self.length = 0
             held, self._form = pytree.tree_flatten(real)
             if not all(isinstance(part, Tensor) for part in held):
                 raise Unfit("a batch holds more than tensors")
@@ -47,7 +51,7 @@ class Source:
         self._count = count
         self._measures: Callable[[], bool] = lambda: loop.clip_norm is not None or loop.measure_norm
         self._counter = torch.zeros(1, dtype=torch.int64, device=device)
-        self._offsets = torch.arange(self.size, device=device)
+        self._offsets = torch.arange(self.size * TOGETHER, device=device)
         self._losses, self._norms = torch.zeros(room, dtype=kind, device=device), torch.zeros(room, dtype=kind, device=device)
         self._counts = torch.zeros(room, dtype=count.dtype, device=device) if isinstance(count, Tensor) else None
         self._held = held
@@ -59,25 +63,33 @@ class Source:
 
     # In the step
 
-    def window(self, tensors: Sequence[Tensor]) -> Window:
-        """The batches of the step under way."""
+    def windows(self, tensors: Sequence[Tensor], steps: int = 1) -> Sequence[Window]:
+        """The batches of the step under way and of those after it. Several only of data that are on the device."""
         if self._place is None:
             window: Window = pytree.tree_unflatten(list(tensors[: len(self._held)]), self._form)
-            return window
+            return [window]
         inputs, targets, order = tensors[:3]
         offsets, counter = tensors[-2:]
-        rows = order.index_select(0, counter if self.size == 1 else counter + offsets)
-        return [(inputs.index_select(0, row), targets.index_select(0, row)) for row in rows.unbind()]
+        batches = self.size * steps
+        rows = order.index_select(0, counter if batches == 1 else counter + offsets[:batches]).view(-1)
+        pairs = list(zip(*(held.index_select(0, rows).split(self._batch) for held in (inputs, targets)), strict=True))
+        return [pairs[first : first + self.size] for first in range(0, batches, self.size)]
 
-    def leave(self, tensors: Sequence[Tensor], taken: Taken) -> None:
-        """Write down what the step measured, and go on to the next."""
-        norms, losses, _, counter = tensors[-4:]
-        losses.scatter_(0, counter, taken.loss.detach().to(losses.dtype).reshape(1))
-        if taken.norm is not None:
-            norms.scatter_(0, counter, taken.norm.detach().to(norms.dtype).reshape(1))
-        if isinstance(taken.count, Tensor):
-            tensors[-5].scatter_(0, counter, taken.count.reshape(1))
-        counter.add_(self.size)
+    def leave(self, tensors: Sequence[Tensor], steps: Sequence[Taken]) -> None:
+        """Write down what these steps measured, and go on to the next."""
+        norms, losses, offsets, counter = tensors[-4:]
+        places = counter if len(steps) == 1 else counter + offsets[: self.size * len(steps) : self.size]
+
+        def write(ring: Tensor, measured: Sequence[Tensor]) -> None:
+            numbers = [number.detach().to(ring.dtype).reshape(1) for number in measured]
+            ring.scatter_(0, places, numbers[0] if len(numbers) == 1 else torch.cat(numbers))
+
+        write(losses, [taken.loss for taken in steps])
+        if found := [taken.norm for taken in steps if taken.norm is not None]:
+            write(norms, found)
+        if found := [taken.count for taken in steps if isinstance(taken.count, Tensor)]:
+            write(tensors[-5], found)
+        counter.add_(self.size * len(steps))
 
     # Around it
 
@@ -89,6 +101,10 @@ class Source:
             return bool(window[-1].number < self._whole)
         parts, form = pytree.tree_flatten(list(window))
         return bool(form == self._form) and [(part.shape, part.dtype) for part in parts] == self._shapes
+
+    def left(self, window: Window) -> int:
+        """How many windows of the shape that was recorded there are from this one to the end of the epoch."""
+        return 0 if self._place is None else int(self._whole - window[0].number) // self.size
 
     def enter(self, window: Window) -> int:
         """Let the counter stand where this window's results go; that place."""
@@ -104,6 +120,11 @@ class Source:
             self._counter.fill_(at)
             self.at = at
         return at
+
+    def rewind(self) -> None:
+        """To the beginning of the epoch."""
+        self._counter.zero_()
+        self.at = 0
 
     def follows(self, window: Window, steps: int) -> bool:
         """Whether the step of this window may come next, `steps` after `enter`; its batches are there then."""

@@ -21,6 +21,7 @@ from tests.engine.small import some
 
 Data = tuple[Tensor, Tensor]
 TAKERS = {"captured": captured.Captured, "compiled": captured.CapturedCompiled}
+LONG = 1e9  # seconds: as many steps in one as there may be, however slow they are here
 TOLERANCE = 1e-3  # of the weights' norm, where rounding differs
 
 
@@ -64,8 +65,11 @@ PLANS: dict[str, dict[str, Any]] = {
 
 @pytest.mark.parametrize("optimizer", ["SGD", "RMSprop"])
 @pytest.mark.parametrize("plan", PLANS)
-def test_a_captured_step_is_the_loops_own_to_the_last_bit(plan: str, optimizer: str, digits: Data) -> None:
+def test_a_captured_step_is_the_loops_own_to_the_last_bit(
+    plan: str, optimizer: str, digits: Data, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """29 batches of 32 and a tail of 22 an epoch; the stand-in runs the operations that a graph would replay."""
+    monkeypatch.setattr(whole, "BURST", LONG)
     data, losses, ended = some(digits, 950), {}, {}
     for way in ("eager", "captured"):
         model = net()
@@ -87,6 +91,18 @@ def test_a_captured_step_is_the_loops_own_to_the_last_bit(plan: str, optimizer: 
         assert one.loop.average.n_averaged == other.loop.average.n_averaged
 
 
+@pytest.mark.parametrize("way", TAKERS)
+def test_several_short_steps_are_launched_as_one(way: str, digits: Data, monkeypatch: pytest.MonkeyPatch) -> None:
+    """An epoch has 29 whole batches: three times eight, and five. Before that a step is tried, and one is taken alone."""
+    monkeypatch.setattr(whole, "BURST", LONG)
+    launched: list[int] = []  # steps of each launch
+    body = TAKERS[way]._body
+    monkeypatch.setattr(TAKERS[way], "_body", lambda taker, steps: launched.append(steps) or body(taker, steps))
+    fitted(way, some(digits, 950), epochs=4, clip_norm=0.5)
+    launched = launched[2:]  # the warm-up
+    assert launched.count(8) == 4 * 3 and launched.count(1) == 4 + 3 * 5
+
+
 def test_a_compiled_step_may_be_captured(digits: Data) -> None:
     plan = {"accumulate": 2, "ema": 0.9, "epochs": 2}
     one, other = (fitted(way, some(digits, 950), **plan) for way in ("compiled", "eager"))
@@ -95,7 +111,8 @@ def test_a_compiled_step_may_be_captured(digits: Data) -> None:
     assert apart(one.loop.average, other.loop.average) < TOLERANCE
 
 
-def test_class_weights_count_in_the_epochs_mean(digits: Data) -> None:
+def test_class_weights_count_in_the_epochs_mean(digits: Data, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(whole, "BURST", LONG)
     loss = nn.CrossEntropyLoss(weight=torch.linspace(0.5, 2, 10))
     one, other = (fitted(way, some(digits, 950), loss=loss) for way in ("captured", "eager"))
     assert [row.metrics["train/loss"] for row in one.history.epochs] == [
