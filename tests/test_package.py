@@ -38,7 +38,7 @@ def wheel(tmp_path_factory: pytest.TempPathFactory) -> Iterator[zipfile.ZipFile]
 def test_it_has_every_file_of_the_program_and_no_other(wheel: zipfile.ZipFile) -> None:
     there = {name for name in wheel.namelist() if ".dist-info/" not in name}
     sources = {path for package in ("engine", "tui") for path in (ROOT / package).rglob("*") if path.is_file()}
-    assert there == {str(path.relative_to(ROOT)) for path in sources if path.suffix != ".pyc"}
+    assert there == {str(path.relative_to(ROOT)) for path in sources if path.parent.name != "__pycache__"}
     assert {"tui/console.tcss", "tui/page.html", "engine/py.typed", "engine/examples/text/sonnets.txt"} <= there
 
 

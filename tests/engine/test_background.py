@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 import signal
@@ -72,7 +73,7 @@ def test_the_run_outlives_the_command() -> None:
             assert led == [os.devnull, *[str(run.output_path.resolve())] * 2]
         Path("go").touch()
         process.terminate()
-        until(lambda: not process.is_running() or process.status() == psutil.STATUS_ZOMBIE, "SIGTERM ended it")
+        until(lambda: not alive(process.pid), "SIGTERM ended it")
         ended = run.status.read(run.status.path)
         assert (ended["state"], ended["reason"]) == ("stopped", "asked to end (SIGTERM)")
         assert run.checkpoints.read("last").step == ended["step"] > 0
@@ -81,7 +82,7 @@ def test_the_run_outlives_the_command() -> None:
         assert printed.count("forward\n") == printed.count("as C does\n") >= ended["step"]
     finally:
         os.kill(int(Path("helper").read_text()), signal.SIGKILL)
-        if process.is_running():
+        with contextlib.suppress(psutil.NoSuchProcess):
             process.kill()
 
     status, out, err = called("resume", "--background", "--epochs", str(ended["epoch"] + 1))

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
-import os
 import signal
 import subprocess
 import sys
@@ -17,23 +17,31 @@ from engine.cli import main
 from engine.cli.steer import Talk
 from engine.events import EpochEnded, RunEnded, RunStarted, from_dict
 from engine.run import Run
-from tests.engine.processes import ENDLESS, PATIENCE, ended, read_until, started, until
+from tests.engine.processes import ENDLESS, PATIENCE, alive, ended, read_until, started, until
 
 pytestmark = pytest.mark.usefixtures("in_a_shell")
 Capture = pytest.CaptureFixture[str]
 
 
 @pytest.fixture(scope="module")
-def runs(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
-    """Where one run is being trained, without end; each test steers it and leaves it at work."""
-    root = tmp_path_factory.mktemp("runs")
-    command = [sys.executable, "-m", "engine", *ENDLESS, "--name", "steered", "--background", "--json", "--runs", str(root)]
-    environment = {**os.environ, "OMP_NUM_THREADS": "1"}
-    begun = subprocess.run(command, capture_output=True, timeout=PATIENCE, check=True, env=environment)
-    process = psutil.Process(json.loads(begun.stdout)["pid"])
-    yield root
-    if process.is_running():
-        process.kill()
+def begun(tmp_path_factory: pytest.TempPathFactory) -> Iterator[list[tuple[Path, psutil.Process]]]:
+    """Where runs were begun, and their processes."""
+    all_of_them: list[tuple[Path, psutil.Process]] = []
+    yield all_of_them
+    for _, process in all_of_them:
+        with contextlib.suppress(psutil.NoSuchProcess):
+            process.kill()
+
+
+@pytest.fixture
+def runs(tmp_path_factory: pytest.TempPathFactory, begun: list[tuple[Path, psutil.Process]]) -> Path:
+    """Where one run is being trained, without end; each test steers it and leaves it at work, or ends it."""
+    if not begun or not alive(begun[-1][1].pid):
+        root = tmp_path_factory.mktemp("runs")
+        command = [sys.executable, "-m", "engine", *ENDLESS, "--name", "steered", "--background", "--json", "--runs", str(root)]
+        told = subprocess.run(command, capture_output=True, timeout=PATIENCE, check=True)
+        begun.append((root, psutil.Process(json.loads(told.stdout)["pid"])))
+    return begun[-1][0]
 
 
 @pytest.fixture(autouse=True)
@@ -113,7 +121,7 @@ def test_attach_ends_with_its_reader(runs: Path) -> None:
         assert process.wait(PATIENCE) == -signal.SIGPIPE
 
 
-def test_z_stop(capsys: Capture, runs: Path) -> None:
+def test_stop(capsys: Capture, runs: Path) -> None:
     status, out, err = called(capsys, runs, "stop", "steered", "--wait")
     run = Run.open("steered", runs)
     step = run.status.read(run.status.path)["step"]

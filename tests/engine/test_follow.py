@@ -24,7 +24,7 @@ from engine.events import (
     to_dict,
 )
 from engine.history import History
-from engine.run import Run, load_history, strict_json
+from engine.run import Run, files, load_history, strict_json
 from engine.run.follow import LONGEST, Follower
 from tests.engine.events import started
 
@@ -69,7 +69,7 @@ def write(run: Run, *events: Event) -> None:
 def change(run: Run, **values: Any) -> None:
     """Make the status tell of another process or host than this one."""
     path = run.status.path
-    path.write_bytes(strict_json.encode({**strict_json.decode(path.read_bytes()), **values}))
+    files.write_atomically(path, strict_json.encode({**strict_json.decode(path.read_bytes()), **values}), durable=False)
 
 
 def gone() -> int:
@@ -209,7 +209,7 @@ def test_files_that_are_missing_raise_nothing(run: Run) -> None:
 # The process is gone
 
 TRAINS = """
-import sys, time
+import sys
 from engine.run import Run
 from engine.recorder import Recorder
 from tests.engine.test_follow import epoch_ended, progress, saved, started, trained
@@ -221,13 +221,13 @@ for event in (started(first), trained(first + 1, first + 10), epoch_ended(1, fir
     recorder.take(event)
 run.status.write("running", step=first + 15, epoch=1, progress=progress(first + 15))
 print("running", flush=True)
-time.sleep(100)
+sys.stdin.read()
 """
 
 
 def training(run: Run, first: int = 0) -> subprocess.Popen[str]:
     command = [sys.executable, "-c", TRAINS, str(run.path), str(first)]
-    process = subprocess.Popen(command, stdout=subprocess.PIPE, text=True)
+    process = subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
     assert process.stdout is not None and process.stdout.readline() == "running\n"
     return process
 

@@ -24,13 +24,14 @@ from engine.distributed.attempt import store_of_this_attempt
 from engine.distributed.launch import _death
 from engine.events import RunEnded, RunStarted
 from engine.run import Journal, Run, Status
-from tests.engine.processes import as_from_a_shell, ended, in_a_terminal, started, until
+from tests.engine.processes import PATIENCE, alive, as_from_a_shell, ended, in_a_terminal, started, until
 
 pytestmark = pytest.mark.usefixtures("in_a_shell")
 
-# The second process has its accident at one step of the training, and only once.
+# The second process has its accident at one step of the training, and only once. All wait while there is a file that says so.
 NET = """
 import os
+import time
 from pathlib import Path
 from torch import nn
 
@@ -49,6 +50,8 @@ class Net(nn.Linear):
             if self.accident == "exit":
                 os._exit(7)
             raise ValueError("no such luck")
+        while self.calls == 30 and Path("hold").exists():
+            time.sleep(0.01)
         return super().forward(x)
 """
 FEW = ["train", "--data", "iris", "--model", "net.py:Net", "--set", "checkpoint.min_seconds=0", "--epochs", "12"]
@@ -202,15 +205,17 @@ def test_a_second_signal_ends_all_at_once(there: Path) -> None:
         process.send_signal(signal.SIGTERM)
         status, _, _ = ended(process)
     assert status == 143
-    until(lambda: not any(map(_lives, children)), "they have ended")
+    until(lambda: not any(alive(child.pid) for child in children), "they have ended")
 
 
 @pytest.mark.slow
 def test_a_hang_up_ends_nothing(there: Path) -> None:
-    with in_a_terminal(*FEW[:-1], "150", "--processes", "2", "--restarts", "1") as (process, terminal):
+    (there / "hold").touch()
+    with in_a_terminal(*FEW, "--processes", "2", "--restarts", "1") as (process, terminal):
         until(lambda: list(there.glob("runs/*/checkpoints/step-*")), "there is a checkpoint")
         os.close(terminal)  # the session's leader gets a SIGHUP
-        assert process.wait(120) == 0
+        (there / "hold").unlink()
+        assert process.wait(PATIENCE) == 0
     ending = Journal.end(only_run(there).journal.path)
     assert ending is not None and ending.state == "finished"
 
@@ -221,7 +226,8 @@ def test_a_hang_up_ends_the_users_torchrun_and_not_the_training(there: Path) -> 
     import pty
 
     ours, theirs = pty.openpty()
-    command = [sys.executable, *launcher, "--nproc-per-node", "2", "-m", "engine", *FEW[:-1], "150"]
+    command = [sys.executable, *launcher, "--nproc-per-node", "2", "-m", "engine", *FEW]
+    (there / "hold").touch()
     with subprocess.Popen(
         command,
         stdin=theirs,
@@ -235,8 +241,9 @@ def test_a_hang_up_ends_the_users_torchrun_and_not_the_training(there: Path) -> 
         run = only_run(there)
         trainer = Status.read(run.status.path)["pid"]
         os.close(ours)
-        process.wait(60)
-    assert _lives(psutil.Process(trainer))
+        process.wait(PATIENCE)
+    assert alive(trainer)
+    (there / "hold").unlink()
     until(lambda: Status.read(run.status.path)["state"] == "finished", "the training is done")
 
 
@@ -246,7 +253,7 @@ def test_torchrun_begins_the_same_run_once_more(there: Path) -> None:
     arguments = [*FEW, "--set", "model.accident=killed"]
     with torchrun(*FEW, "--name", "other", options=("--max-restarts", "1")) as other:
         with torchrun(*arguments, options=("--max-restarts", "1")) as process:
-            out, err = process.communicate(timeout=180)
+            out, err = process.communicate(timeout=PATIENCE)
             status = process.returncode
         assert ended(other)[0] == 0
     assert status == 0, err
@@ -268,7 +275,7 @@ def test_a_rank_that_torchrun_is_told_to_kill_dies(there: Path) -> None:
         stand_ins[1].kill()
         status, _, _ = ended(process)
     assert status == 1
-    until(lambda: not any(map(_lives, trainers)), "they have ended")
+    until(lambda: not any(alive(trainer.pid) for trainer in trainers), "they have ended")
 
 
 @pytest.mark.slow
@@ -433,9 +440,3 @@ def test_a_new_attempt_does_not_meet_the_dead(monkeypatch: pytest.MonkeyPatch) -
     found[0].set("address", "here")
     assert found[1].get("address") == b"here"
     assert not agent.check(["address"])
-
-
-def _lives(process: psutil.Process) -> bool:
-    with contextlib.suppress(psutil.Error):
-        return bool(process.status() != psutil.STATUS_ZOMBIE)
-    return False

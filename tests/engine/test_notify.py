@@ -4,9 +4,8 @@ from __future__ import annotations
 
 import json
 import os
-import sys
+import shlex
 import threading
-import time
 from collections.abc import Iterator
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
@@ -21,14 +20,13 @@ from engine.notify import Call, Notifier
 from engine.reporter import Reporter
 from engine.run import Run
 from engine.run.status import Status
-from tests.engine.processes import PATIENCE, SMALL, ended, started, until
+from tests.engine.processes import PATIENCE, SMALL, alive, ended, started, until
 
 pytestmark = pytest.mark.usefixtures("in_a_shell")
 CALL = Call("end", "digits", "digits finished; all done")
-TELL = """
-import json, os, sys
-with open({told!r}, "a") as file:
-    file.write(json.dumps([os.environ["EPOCHAL_EVENT"], os.environ["EPOCHAL_RUN"], *sys.argv[1:]]) + chr(10))
+# Of a shell, which is there at once also where there is little time: nobody waits for a command for long.
+TELL = """#!/bin/sh
+printf '%s|%s|%s|%s|%s\\n' "$EPOCHAL_EVENT" "$EPOCHAL_RUN" "$@" >> {told}
 """
 # The loss of the third training batch is not a number.
 NET = """
@@ -55,14 +53,19 @@ class Broken(Net):
 
 @pytest.fixture
 def command(in_a_shell: Path) -> str:
-    (in_a_shell / "tell.py").write_text(TELL.format(told=str(in_a_shell / "told")))
+    (in_a_shell / "tell.sh").write_text(TELL.format(told=shlex.quote(str(in_a_shell / "told"))))
     (in_a_shell / "net.py").write_text(NET)
-    return f"{sys.executable} {in_a_shell / 'tell.py'} --to me"
+    return f"sh {shlex.quote(str(in_a_shell / 'tell.sh'))} --to me"
 
 
 def told(where: Path) -> list[list[str]]:
     path = where / "told"
-    return [json.loads(line) for line in path.read_text().splitlines()] if path.exists() else []
+    return [line.split("|") for line in path.read_text().splitlines()] if path.exists() else []
+
+
+@pytest.fixture(autouse=True)
+def _however_long_it_takes(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(notify, "PATIENCE", float(PATIENCE))
 
 
 @pytest.fixture
@@ -124,7 +127,8 @@ def test_in_the_background_and_resumed_each_end_is_told_once(in_a_shell: Path, c
     assert trained(*SMALL, "--epochs", "1", "--background")[0] == 0
     until(lambda: told(in_a_shell), "the command was told")
     (run,) = Run.list("runs")
-    until(lambda: Status.read(run.path / "status.json")["state"] == "finished", "it ended")
+    trainer = Status.read(run.path / "status.json")["pid"]
+    until(lambda: not alive(trainer), "its process has ended: until then the run is its")
     assert main(["resume", "last", "--epochs", "2"]) == 0
     reasons = [text.partition(": ")[2].partition(";")[0] for *_, text in told(in_a_shell)]
     assert reasons == ["all 1 epochs done", "all 2 epochs done"]
@@ -166,11 +170,12 @@ def test_a_training_is_not_disturbed_by_a_command_that_fails(monkeypatch: pytest
 
 def test_the_process_does_not_wait_for_long(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(notify, "PATIENCE", 0.05)
-    monkeypatch.setattr(notify, "_run", lambda *_: time.sleep(PATIENCE))
-    said: list[str] = []
+    done, said = threading.Event(), list[str]()
+    monkeypatch.setattr(notify, "_run", lambda *_: done.wait(PATIENCE))
     notifier = Notifier(environment={"EPOCHAL_NOTIFY": "slow"}, say=said.append)
     notifier.call(CALL)
     notifier.finish()
+    done.set()
     assert said == ["EPOCHAL_NOTIFY was not done after 0.05 seconds; nobody waits for it any longer"]
 
 

@@ -192,7 +192,7 @@ def test_an_exception_is_a_failure_with_its_traceback(run: Run) -> None:
 
 
 PROGRAM = """
-import sys, time
+import sys
 from engine import Run
 run = Run.create(sys.argv[1], "mine")
 run.log(1, {"train/loss": 1.0})
@@ -204,14 +204,17 @@ exec(sys.argv[2])
 @pytest.mark.parametrize(
     ("rest", "state", "reason"),
     [
-        ("time.sleep(100)", "died", "its process is gone"),
+        ("sys.stdin.read()", "died", "its process is gone"),
         ("pass", "stopped", "without a word"),
         ("raise ValueError('no')", "failed", "ValueError: no"),
     ],
 )
 def test_a_program_that_ends_otherwise(tmp_path: Path, rest: str, state: str, reason: str) -> None:
     with subprocess.Popen(
-        [sys.executable, "-c", PROGRAM, str(tmp_path / "runs"), rest], stdout=subprocess.PIPE, stderr=subprocess.DEVNULL
+        [sys.executable, "-c", PROGRAM, str(tmp_path / "runs"), rest],
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.DEVNULL,
     ) as process:
         assert process.stdout is not None and process.stdout.readline() == b"begun\n"
         if state == "died":
@@ -261,7 +264,10 @@ def test_the_command_line_lists_shows_and_compares_it(run: Run, capsys: pytest.C
 def test_a_disk_that_takes_nothing_ends_no_loop(run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
     from engine.run import files
 
+    tried = threading.Event()
+
     def full(descriptor: int, data: bytes) -> None:
+        tried.set()
         raise OSError(28, "No space left on device")
 
     with run:
@@ -269,7 +275,7 @@ def test_a_disk_that_takes_nothing_ends_no_loop(run: Run, monkeypatch: pytest.Mo
         with monkeypatch.context() as patched:
             patched.setattr(files, "append", full)
             run.log(2, {"train/loss": 0.5})
-            time.sleep(0.6)
+            assert tried.wait(60)
         run.log(3, {"train/loss": 0.25})
     events, problems = Journal.read(run.journal.path)
     assert not problems and isinstance(events[-1], RunEnded)

@@ -192,7 +192,7 @@ def test_stopped_it_goes_on_from_there_and_a_signal_to_the_worker_does_the_same(
     assert "is held" in called("queue", "add", "next.toml", "--name", "another")
     called("queue", "start")
     until(lambda: job("long").alive and job("long").run, "it goes on")
-    until(lambda: Run.list("runs")[0].state == "running", "it trains")
+    until(lambda: Run.list("runs")[0].step > step, "it trains")
     worker = Queue("runs").read().worker
     assert worker is not None and job("long").run == stopped.run
     psutil.Process(worker.pid).terminate()

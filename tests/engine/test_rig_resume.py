@@ -5,7 +5,6 @@ from __future__ import annotations
 import itertools
 import os
 import signal
-import time
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -18,6 +17,7 @@ from torch.utils.data import DataLoader, Dataset, TensorDataset, get_worker_info
 from engine import Checkpoint, CheckpointError, CheckpointWritten, EpochEnded, Recipe, Run, Trainer
 from engine.run import load_history
 from tests.engine import plain
+from tests.engine.processes import alive, until
 from tests.engine.small import Data, parts, some
 from tests.torture import life, record
 
@@ -164,9 +164,10 @@ def test_f5_a_worker_that_is_killed_in_the_middle_of_a_step(digits: Data, tmp_pa
 
     def strike(*_: Any) -> None:
         if trainer.step == 1:
-            os.kill(loader._iterator._workers[0].pid, signal.SIGKILL)  # type: ignore[union-attr]
+            worker: int = loader._iterator._workers[0].pid  # type: ignore[union-attr]
+            os.kill(worker, signal.SIGKILL)
             try:
-                time.sleep(0.5)  # the signal that it is gone comes now
+                until(lambda: not alive(worker), "it is gone, and the signal comes that says so")
             except RuntimeError:
                 interrupted.append(trainer.step)
 

@@ -20,6 +20,7 @@ from hypothesis import strategies as st
 from engine.errors import RunError
 from engine.events import Progress, from_dict
 from engine.run import Status, files, strict_json
+from tests.engine.processes import until
 
 WRITTEN = {
     "state", "pid", "process_started", "host", "heartbeat", "step", "epoch", "epochs", "best", "monitor", "mode", "started",
@@ -206,14 +207,12 @@ def test_a_missing_status(tmp_path: Path) -> None:
 
 
 def test_a_killed_process_that_nobody_waited_for_is_gone(tmp_path: Path) -> None:
-    code = "import sys, time; from pathlib import Path; from engine.run import Status\n"
-    code += "Status(Path(sys.argv[1])).write('running'); print('written', flush=True); time.sleep(60)"
+    code = "import sys; from pathlib import Path; from engine.run import Status\n"
+    code += "Status(Path(sys.argv[1])).write('running'); print('written', flush=True); sys.stdin.read()"
     path = tmp_path / "status.json"
-    with subprocess.Popen([sys.executable, "-c", code, str(path)], stdout=subprocess.PIPE) as process:
+    command = [sys.executable, "-c", code, str(path)]
+    with subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE) as process:
         assert process.stdout is not None and process.stdout.readline() == b"written\n"
         assert Status.read(path)["state"] == "running"
         process.kill()
-        deadline = time.monotonic() + 60
-        while Status.read(path)["state"] != "died":  # a zombie by now: this process has not waited for it
-            assert time.monotonic() < deadline
-            time.sleep(0.01)
+        until(lambda: Status.read(path)["state"] == "died", "it is a zombie: this process has not waited for it")

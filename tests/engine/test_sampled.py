@@ -232,12 +232,20 @@ def test_ten_hours_keep_some_hundred_and_fifty() -> None:
     assert 100 < kept <= 200
 
 
-def test_it_is_asked_for_seldom(digits: Data) -> None:
-    """At most one step in 16, and not more than a hundredth of the time."""
-    _, seen = trained(some(digits, 320), net(), adam, epochs=30)
-    assert 1 <= len(seen) <= 300 / 16
-    for one, other in pairwise(seen):
-        assert other.time - one.time >= 100 * one.cost
+@pytest.mark.parametrize("cost", [0, 1])
+def test_it_is_asked_for_seldom(cost: int, digits: Data, clock: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    """At most one step in 16, and not more than a hundredth of the time. A look costs as much as so many steps."""
+    look = Layers.look
+
+    class Optimizer(torch.optim.SGD):
+        def step(self, closure: Any = None) -> None:  # type: ignore[override]
+            clock.sleep(1.0)
+            super().step(closure)
+
+    monkeypatch.setattr(Layers, "look", lambda self: clock.sleep(cost) or look(self))
+    _, seen = trained(some(digits, 320), net(), lambda p: Optimizer(p, lr=0.1), epochs=30)
+    assert len(seen) >= 3 and {event.cost for event in seen} == {cost}
+    assert all(other.step - one.step >= max(16, 100 * cost) for one, other in pairwise(seen))
 
 
 def test_a_look_that_fails_ends_nothing(digits: Data, often: None, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -361,9 +361,28 @@ def test_a_rank_of_torchrun_is_one_worker(recipe: str, monkeypatch: pytest.Monke
     assert len(as_optuna_reads_it(Search.open("lilies")).trials) == 2
 
 
+MEETS = """
+import os
+import time
+from pathlib import Path
+from torch import nn
+
+class Net(nn.Linear):
+    def __init__(self, input_shape, output_size):
+        super().__init__(input_shape[0], output_size)
+
+    def forward(self, x):
+        Path(f"worker-{os.getpid()}").touch()
+        while len(list(Path().glob("worker-*"))) < 2:  # the other one may begin late
+            time.sleep(0.01)
+        return super().forward(x)
+"""
+
+
 @pytest.mark.slow
 def test_several_workers_share_one_search(recipe: str, capsys: pytest.CaptureFixture[str]) -> None:
-    assert main(["search", recipe, "--workers", "2", "--trials", "8", "--epochs", "40"]) == 0
+    Path("net.py").write_text(MEETS)
+    assert main(["search", recipe, "--workers", "2", "--trials", "8", "--model", "net.py:Net"]) == 0
     study = as_optuna_reads_it(Search.open("lilies"))
     assert sorted(trial.number for trial in study.trials) == [*range(8)], "none too many"
     assert len({trial.user_attrs["worker"] for trial in study.trials}) == 2

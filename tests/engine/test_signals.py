@@ -16,7 +16,7 @@ import pytest
 from engine.cli import main
 from engine.run import Run
 from engine.run.checkpoints import Checkpoints
-from tests.engine.processes import ended, read_until, started, until
+from tests.engine.processes import alive, ended, read_until, started, until
 
 pytestmark = pytest.mark.usefixtures("in_a_shell")
 STATUS = {"SIGTERM": 143, "SIGINT": 130}
@@ -47,7 +47,7 @@ IN_THE_STEP = "self.training and self.calls == CALL"
 KILL = "os.kill(os.getpid(), signal.SIGNAL)"
 IRIS = ["train", "--set", "data.name=iris", "--set", "model={name='net.py:Net'}", "--epochs", "3"]  # 4 batches an epoch
 
-# One sample takes long: the signal is sent while it is waited for.
+# One sample takes long: the signal is sent while it is waited for, by one of the processes that load.
 DATA = """
 import os
 import signal
@@ -55,6 +55,13 @@ import time
 from pathlib import Path
 import torch
 from torch.utils.data import Dataset
+
+def first():
+    try:
+        Path("asked").touch(exist_ok=False)
+    except FileExistsError:
+        return False
+    return True
 
 class Slow(Dataset):
     loaded = 0
@@ -64,7 +71,7 @@ class Slow(Dataset):
 
     def __getitem__(self, index):
         self.loaded += Path("runs").exists()
-        if self.loaded == 50:
+        if self.loaded == 50 and first():
             WHAT
             time.sleep(SECONDS)
         return torch.full((4,), index / 64), index % 2
@@ -192,7 +199,8 @@ def test_a_signal_to_all_processes_of_the_run(name: str) -> None:
         workers = psutil.Process(process.pid).children()
         os.killpg(process.pid, getattr(signal, name))
         status, out, err = ended(process)
-    assert workers and not any(worker.is_running() for worker in workers)
+    assert workers
+    until(lambda: not any(alive(worker.pid) for worker in workers), "they have ended")
     # What multiprocessing says of a batch that is no longer wanted may follow.
     assert err.startswith("epochal: ends after this step, with a checkpoint; once more ends it at once\n")
     assert "KeyboardInterrupt" not in err

@@ -15,7 +15,7 @@ import pytest
 from engine.cli import main
 from engine.events import RunStarted
 from engine.run import Journal, Run, Status
-from tests.engine.processes import as_from_a_shell, until
+from tests.engine.processes import PATIENCE, as_from_a_shell, until
 
 pytestmark = pytest.mark.usefixtures("in_a_shell")
 SRUN = """#!/bin/bash
@@ -24,6 +24,25 @@ exec "$@"
 """
 SCONTROL = """#!/bin/bash
 if [ "$1" = show ]; then echo localhost; else echo "$*" >> asked; fi
+"""
+
+
+# Waits in one of its steps for a file: what the job is told comes before the run's end, however quick that is.
+NET = """
+import time
+from pathlib import Path
+from torch import nn
+
+class Net(nn.Linear):
+    def __init__(self, input_shape, output_size):
+        super().__init__(input_shape[0], output_size)
+        self.calls = 0
+
+    def forward(self, x):
+        self.calls += self.training
+        while self.calls == 20 and not Path("go").exists():
+            time.sleep(0.01)
+        return super().forward(x)
 """
 
 
@@ -71,26 +90,29 @@ def script(capsys: pytest.CaptureFixture[str], *arguments: str) -> str:
 def there(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     monkeypatch.chdir(tmp_path)
     monkeypatch.delenv("EPOCHAL_RUNS", raising=False)
+    (tmp_path / "net.py").write_text(NET)
     return tmp_path
 
 
-SMALL = ("--data", "iris", "--set", "checkpoint.min_seconds=0")
+SMALL = ("--data", "iris", "--model", "net.py:Net", "--set", "checkpoint.min_seconds=0", "--epochs", "12")
 
 
 def test_a_job_is_warned_requeued_and_goes_on(there: Path, capsys: pytest.CaptureFixture[str]) -> None:
     """USR1 for the batch script alone, two minutes before the end; the next time there is enough of it."""
-    cluster = Cluster(there, script(capsys, *SMALL, "--set", "training.max_steps=500"))
+    cluster = Cluster(there, script(capsys, *SMALL))
     job = cluster.start()
     until(cluster.saved, "there is a checkpoint")
     job.send_signal(signal.SIGUSR1)
-    out, _ = job.communicate(timeout=180)
+    until((cluster.run.path / "control.jsonl").exists, "the run is asked to stop")
+    (there / "go").touch()
+    out, _ = job.communicate(timeout=PATIENCE)
     assert cluster.requeued == ["requeue 77"], out
     assert Status.read(cluster.run.status.path)["state"] == "stopped"
     reached = cluster.run.checkpoints.read("last").step
-    assert 0 < reached < 500
+    assert 20 <= reached < 48
 
     job = cluster.start()
-    out, _ = job.communicate(timeout=180)
+    out, _ = job.communicate(timeout=PATIENCE)
     assert job.returncode == 0, out
     assert cluster.requeued == ["requeue 77"]  # a run that has finished is not queued once more
     starts = [event.step for event in Journal.read(cluster.run.journal.path)[0] if isinstance(event, RunStarted)]
@@ -101,7 +123,7 @@ def test_a_job_is_warned_requeued_and_goes_on(there: Path, capsys: pytest.Captur
 @pytest.mark.slow
 def test_a_job_that_has_to_make_room_goes_on(there: Path, capsys: pytest.CaptureFixture[str]) -> None:
     """SIGCONT and SIGTERM for every process of the step, half a minute before SIGKILL; Slurm itself queues it once more."""
-    cluster = Cluster(there, script(capsys, *SMALL, "--set", "training.processes=2", "--set", "training.max_steps=600"))
+    cluster = Cluster(there, script(capsys, *SMALL, "--set", "training.processes=2"))
     job = cluster.start()
     until(cluster.saved, "there is a checkpoint")
     step = [child for child in psutil.Process(job.pid).children(recursive=True) if "engine" in child.cmdline()]
@@ -109,12 +131,13 @@ def test_a_job_that_has_to_make_room_goes_on(there: Path, capsys: pytest.Capture
     for number in (signal.SIGCONT, signal.SIGTERM):
         for process in step:
             process.send_signal(number)
-    out, _ = job.communicate(timeout=180)
+    (there / "go").touch()
+    out, _ = job.communicate(timeout=PATIENCE)
     assert cluster.requeued == [] and job.returncode != 0
     until(lambda: Status.read(cluster.run.status.path)["state"] == "stopped", "it has stopped")
 
     job = cluster.start()
-    out, _ = job.communicate(timeout=120)
+    out, _ = job.communicate(timeout=PATIENCE)
     assert job.returncode == 0, out
     assert Status.read(cluster.run.status.path)["state"] == "finished"
     assert sum(isinstance(event, RunStarted) for event in Journal.read(cluster.run.journal.path)[0]) == 2

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import shutil
 import threading
 from collections.abc import Iterator
@@ -62,8 +63,10 @@ def moved(digits: Data, tmp_path_factory: pytest.TempPathFactory) -> tuple[Path,
             at.append(event.step)
             control.change(parse_change(f"epochs={trainer.epoch + 1 + FURTHER}"))
 
+    whole.REPAID["compiled"] = math.inf  # not before there are checkpoints from before the move, however soon it is compiled
     trainer.on(SettingChanged, heard)
     trainer.on(EpochEnded, lambda event: at or tidy(path, event.epoch))
+    trainer.on(EpochEnded, lambda event: whole.REPAID.update(compiled=0.0) if event.epoch == 3 else None)
     assert trainer.fit().state == "finished"
     assert len(at) == 1 and trainer.taking == "compiled"
     return path, at[0]

@@ -23,6 +23,11 @@ def notify(where: Path) -> str:
     return f"{sys.executable} tell.py"
 
 
+def told(where: Path) -> str:
+    """What the command has written so far."""
+    return (where / "told").read_text() if (where / "told").exists() else ""
+
+
 def test_the_end_rings_and_notifies(at_pty: Callable[..., Pty], tmp_path: Path):
     command = [sys.executable, "-m", "tui", recipe(tmp_path, QUICK)]
     settings = {"EPOCHAL_ATTENTION": "always", "EPOCHAL_NOTIFY": notify(tmp_path), "TMUX": "", "STY": ""}
@@ -31,10 +36,9 @@ def test_the_end_rings_and_notifies(at_pty: Callable[..., Pty], tmp_path: Path):
     terminal.type("r")
     terminal.wait("\x1b]9;quick finished: all 2 epochs done; best val/loss ", "\x07\x07")
     deadline = time.monotonic() + PATIENCE
-    while not (tmp_path / "told").exists():
-        assert time.monotonic() < deadline
+    while not told(tmp_path).startswith("end: quick finished: all 2 epochs done"):
+        assert time.monotonic() < deadline, told(tmp_path)
         time.sleep(0.05)
-    assert (tmp_path / "told").read_text().startswith("end: quick finished: all 2 epochs done")
 
 
 def test_a_run_that_lost_its_terminal_tells_the_command(at_pty: Callable[..., Pty], tmp_path: Path):
@@ -45,4 +49,4 @@ def test_a_run_that_lost_its_terminal_tells_the_command(at_pty: Callable[..., Pt
     os.close(terminal.master)
     (tmp_path / "go").touch()
     assert the_end_of(only_run(tmp_path)).state == "finished"
-    assert (tmp_path / "told").read_text().startswith("end: quick finished: all 4 epochs done")
+    assert told(tmp_path).startswith("end: quick finished: all 4 epochs done")
