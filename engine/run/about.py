@@ -74,18 +74,18 @@ def flat(values: Mapping[str, Any], before: str = "") -> dict[str, Any]:
     return result
 
 
-def _changed(path: Path) -> tuple[int, int]:
-    """What changes with a file's content; (0, 0) where there is none."""
+def _changed(path: Path) -> tuple[int, ...]:
+    """What changes with a file's content, also within a moment; () where there is none."""
     try:
         stat = path.stat()
     except OSError:
-        return 0, 0
-    return stat.st_mtime_ns, stat.st_size
+        return ()
+    return stat.st_mtime_ns, stat.st_size, stat.st_ino
 
 
 @lru_cache(maxsize=4096)
-def _read(path: Path, changed: tuple[int, int]) -> dict[str, Any]:
-    if changed == (0, 0):
+def _read(path: Path, changed: tuple[int, ...]) -> dict[str, Any]:
+    if not changed:
         return {}
     try:
         text = path.read_text(encoding="utf-8")

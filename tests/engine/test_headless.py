@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import fcntl
 import json
 import os
 import re
@@ -120,6 +121,7 @@ def test_a_second_signal_does_not_wait_for_the_step() -> None:
 def test_an_interrupted_start_has_no_traceback() -> None:
     with started("train", options=("-X", "importtime")) as process:
         assert process.stderr is not None
+        fcntl.fcntl(process.stderr, fcntl.F_SETPIPE_SZ, 4096)  # the other end does not get far ahead of what is read here
         for line in process.stderr:
             if re.search(r"\| +torch\.", line):  # in the middle of importing torch
                 break
