@@ -214,8 +214,8 @@ def test_a_sweep_in_the_background_is_listed_stopped_and_gone_on_with() -> None:
     until(lambda: all(part.run for part in job("flowers").parts), "all have begun")
     assert [part.label for part in job("flowers").parts] == [f"seed={seed}" for seed in range(8)]
     assert {part.how for part in job("flowers").parts} == {"population of 8"}
-    assert "trained together" in called("queue")
-    assert all(run.state == "running" for run in Run.list("runs"))
+    until(lambda: "trained together" in called("queue"), "it is told")
+    until(lambda: all(run.state == "running" for run in Run.list("runs")), "they are under way")
     called("queue", "stop", str(told["job"]))
     until(lambda: job("flowers").state == "stopped", "it has stopped")
     assert {run.state for run in Run.list("runs")} == {"stopped"}

@@ -29,11 +29,21 @@ def goes_on(tmux: Tmux, run: Run) -> None:
 def processes_of(tmux: Tmux) -> tuple[int, int]:
     """The launcher and the console that trains."""
     console = trainer_of(only_run(tmux.where))
-    return int(Path(f"/proc/{console}/stat").read_text().rpartition(")")[2].split()[1]), console
+    return int(stat(console)[1]), console
+
+
+def stat(process: int) -> list[str]:
+    """State, parent, group, session, terminal, group in the foreground of that, and more: proc(5)."""
+    return Path(f"/proc/{process}/stat").read_text().rpartition(")")[2].split()
 
 
 def stopped(process: int) -> bool:
-    return Path(f"/proc/{process}/stat").read_text().rpartition(")")[2].split()[0] == "T"
+    return stat(process)[0] == "T"
+
+
+def suspended(process: int) -> bool:
+    """Whether it is stopped and the shell has the terminal: the shell's words on the screen may be those of an earlier time."""
+    return stopped(process) and stat(process)[2] != stat(process)[5]
 
 
 @pytest.fixture
@@ -54,8 +64,9 @@ def test_ctrl_z_and_fg(shell: Tmux):
     run, (launcher, console) = only_run(shell.where), processes_of(shell)
     for _ in range(2):
         shell.press("C-z")
+        shell.until(lambda: suspended(launcher), "the launcher to be stopped")
         screen = shell.wait("Stopped", "PROMPT>")
-        assert "1 Chart" not in screen and stopped(launcher) and not stopped(console)
+        assert "1 Chart" not in screen and not stopped(console)
         shell.type("stty -a | grep -c -- ' icanon'; echo said it\n")
         shell.wait("\n1\nsaid it\n")
         goes_on(shell, run)
@@ -84,7 +95,7 @@ def test_a_signal_suspends_as_well_and_bg_lets_it_be_looked_at_later(shell: Tmux
     shell.type("fg\n")
     shell.wait("● running", "1 Chart", "space pause")
     os.kill(launcher, signal.SIGTSTP)
-    shell.wait("Stopped", "PROMPT>")
+    shell.until(lambda: suspended(launcher), "the launcher to be stopped")
     os.kill(launcher, signal.SIGCONT)
     time.sleep(0.5)
     assert "Chart" not in shell.screen(), "the shell has the terminal"
