@@ -1,7 +1,5 @@
 from __future__ import annotations
 
-import gc
-import multiprocessing
 import signal
 import threading
 import time
@@ -18,14 +16,12 @@ from engine.pace import Pace
 
 @pytest.fixture(autouse=True)
 def _nothing_stays() -> Iterator[None]:
-    """The next test meets neither a thread that still compiles, nor data workers that a reference cycle keeps, nor torch's
-    handler of SIGCHLD: that is there for good, and may raise an error of such workers wherever some process ends."""
+    """The next test meets neither a thread that still compiles, nor torch's handler of SIGCHLD: that is there for good, and
+    may raise an error of data workers that are waste by then wherever some process ends."""
     yield
     for thread in threading.enumerate():
         if thread.name == "epochal-compile":
             thread.join()
-    if multiprocessing.active_children():
-        gc.collect()
     if signal.getsignal(signal.SIGCHLD) is not signal.SIG_DFL:
         signal.signal(signal.SIGCHLD, signal.SIG_DFL)
         torch.utils.data._utils.signal_handling._SIGCHLD_handler_set = False

@@ -53,16 +53,6 @@ def test_help_loads_nothing_of_runs_either() -> None:
     assert not loaded_by(code) & (HEAVY | {"psutil", "email"})
 
 
-def test_the_engine_trains_without_a_screen() -> None:
-    code = (
-        "import engine.trainer, engine.assemble\n"
-        "from engine import Recipe, Trainer\n"
-        "recipe = Recipe().replace(**{'training.epochs': 1})\n"
-        "assert Trainer.from_recipe(recipe, runs=None).fit().state == 'finished'"
-    )
-    assert not loaded_by(code) & SCREEN
-
-
 def test_every_public_name_is_there() -> None:
     assert all(getattr(engine, name) is not None for name in engine.__all__)
 

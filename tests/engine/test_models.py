@@ -68,7 +68,9 @@ def learns(model: nn.Module, shape: tuple[int, ...], loss: nn.Module, targets, l
     assert evaluated() < 0.9 * before
 
 
-@pytest.mark.parametrize(("name", "shape"), CASES)
+@pytest.mark.parametrize(
+    ("name", "shape"), [pytest.param(*case, marks=pytest.mark.slow) if case == ("resnet18", GREY) else case for case in CASES]
+)
 def test_thirty_steps_lower_the_loss(name, shape):
     classes = torch.arange(12) % 3
     learns(built(name, shape), shape, nn.CrossEntropyLoss(), classes, RATES.get(name, 1e-2))

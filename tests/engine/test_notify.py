@@ -87,25 +87,23 @@ def hook() -> Iterator[tuple[str, list[dict[str, str]]]]:
         server.shutdown()
 
 
-def trained(*arguments: str, **environment: str) -> tuple[int, str, str]:
-    with started(*arguments, env={**os.environ, **environment}) as process:
-        return ended(process)
-
-
-def test_train_tells_command_and_webhook_of_the_settings(in_a_shell: Path, command: str, hook: Any) -> None:
+def test_train_tells_command_and_webhook_of_the_settings(
+    in_a_shell: Path, command: str, hook: Any, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
     url, got = hook
     (in_a_shell / "settings.toml").write_text(f"theme = 3\n[attention]\ncommand = {json.dumps(command)}\nwebhook = '{url}'\n")
-    status, _, err = trained(*SMALL, "--epochs", "2", "--set", "name=net", EPOCHAL_CONFIG=str(in_a_shell))
-    assert (status, err) == (0, ""), "a mistake that is about screens is none of its business"
+    monkeypatch.setenv("EPOCHAL_CONFIG", str(in_a_shell))
+    assert main([*SMALL, "--epochs", "2", "--set", "name=net"]) == 0
+    assert capsys.readouterr().err == "", "a mistake that is about screens is none of its business"
     (item,) = told(in_a_shell)
     assert item[:4] == ["end", "net", "--to", "me"]
     assert item[4].startswith("net finished: all 2 epochs done; best val/loss ")
     assert got == [{"text": item[4], "event": "end", "run": "net"}]
 
 
-def test_a_failure_is_told_with_its_reason(in_a_shell: Path, command: str) -> None:
-    own = [*SMALL, "--set", "name=net", "--set", "model={name='net.py:Broken'}"]
-    assert trained(*own, EPOCHAL_NOTIFY=command)[0] == 1
+def test_a_failure_is_told_with_its_reason(in_a_shell: Path, command: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("EPOCHAL_NOTIFY", command)
+    assert main([*SMALL, "--set", "name=net", "--set", "model={name='net.py:Broken'}"]) == 1
     assert told(in_a_shell) == [["failure", "net", "--to", "me", "net failed: ArithmeticError: mine"]]
 
 
@@ -124,7 +122,8 @@ def test_a_loss_that_is_not_a_number_is_told(in_a_shell: Path, command: str, mon
 
 def test_in_the_background_and_resumed_each_end_is_told_once(in_a_shell: Path, command: str, monkeypatch: Any) -> None:
     monkeypatch.setenv("EPOCHAL_NOTIFY", command)
-    assert trained(*SMALL, "--epochs", "1", "--background")[0] == 0
+    with started(*SMALL, "--epochs", "1", "--background") as process:
+        assert ended(process)[0] == 0
     until(lambda: told(in_a_shell), "the command was told")
     (run,) = Run.list("runs")
     trainer = Status.read(run.path / "status.json")["pid"]

@@ -22,7 +22,7 @@ PLANS: dict[str, dict[str, Any]] = {
     "accumulate": {"training.accumulate": 5, "training.clip_norm": 0.5},
     "on the way": {"training.validate_steps": 5, "training.validate_every": 2},
     "clip and norm": {"training.clip_value": 0.01, "training.gradient_norm": True},
-    "LBFGS": {"optimizer.name": "LBFGS", "optimizer.lr": 0.1, "scheduler": None, "model.dropout": 0.0},
+    "LBFGS": {"optimizer.name": "LBFGS", "optimizer.lr": 0.1, "optimizer.max_iter": 4, "scheduler": None, "model.dropout": 0.0},
     "Muon": {"optimizer.name": "Muon", "scheduler": None, "model.hidden": [8, 8]},
     "warm-up": {"scheduler.name": "CosineAnnealingLR", "scheduler.warmup": 2},
     "fold": {"data.fold": 2, "data.folds": 4},
