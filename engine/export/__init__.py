@@ -36,7 +36,7 @@ def made(path: Path, make: Callable[[Path], None], *, force: bool = False) -> No
 
     EpochalError where it can't be written, or is there already and `force` does not say that it may be replaced.
     """
-    refuse_existing(path, force)
+    refuse(path, force)
     aside = path.with_name(f".{path.name}.{os.getpid()}{path.suffix}")
     try:
         try:
@@ -51,7 +51,12 @@ def made(path: Path, make: Callable[[Path], None], *, force: bool = False) -> No
         raise EpochalError(f"{path} can't be written: {error.strerror}") from None
 
 
-def refuse_existing(path: Path, force: bool = False) -> None:
-    """EpochalError where a file is there already that nobody said may be replaced."""
+def refuse(path: Path, force: bool = False, kind: str = "") -> None:
+    """EpochalError, before anything is loaded, where a file of this format can't be written, or is there already and nobody
+    said that it may be replaced."""
     if not force and path.exists():
         raise EpochalError(f"{path} is there already: name another file, or say --force")
+    if not path.parent.is_dir():
+        raise EpochalError(f"{path} can't be written: there is no folder {path.parent}")
+    if kind == "safetensors" and path.suffix != FORMATS[kind]:
+        raise EpochalError(f"{path} has to end in {FORMATS[kind]}: load_model knows it by that")

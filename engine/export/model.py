@@ -17,7 +17,7 @@ from torch import Tensor, nn
 
 from engine.data.batches import make_batches
 from engine.errors import EpochalError, nearest
-from engine.export import format_of, made
+from engine.export import format_of, made, refuse
 from engine.settings import to_toml
 from engine.trained import TrainedModel, load_trained, own_random_state
 
@@ -59,6 +59,7 @@ def export_model(
     kind = format or format_of(path)
     if kind not in WRITERS:
         raise EpochalError(f"there is no format {kind!r} for a model: there are {', '.join(WRITERS)}{nearest(kind, WRITERS)}")
+    refuse(path, force, kind)
     trained = run if isinstance(run, TrainedModel) else load_trained(run, step, device="cpu", runs=runs)
     said: list[tuple[str, tuple[str, ...]]] = []
     made(path, lambda aside: said.append(WRITERS[kind](trained, aside)), force=force)

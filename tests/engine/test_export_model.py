@@ -155,7 +155,8 @@ def test_the_command_goes_by_the_ending(capsys: Any) -> None:
         (["model.foo"], "ends in none of .safetensors, .onnx, .pt2, .py"),
         ([], "export needs to know what is wanted"),
         (["a.onnx", "-o", "b.onnx"], "two files are named"),
-        (["gone/a.safetensors"], "gone/a.safetensors can't be written: No such file or directory"),
+        (["gone/a.safetensors"], "gone/a.safetensors can't be written: there is no folder gone"),
+        (["a.bin", "--format", "safetensors"], "a.bin has to end in .safetensors: load_model knows it by that"),
     ):
         assert main(["export", "last", *arguments]) == 2
         assert sentence in capsys.readouterr().err

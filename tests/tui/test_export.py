@@ -55,3 +55,23 @@ async def test_a_format_and_a_name_are_chosen_and_what_is_there_is_replaced_only
         await until(lambda: Path("mine.onnx").exists() and Path("mine.onnx").read_text() == "onnx")
         await pilot.press("escape")
         await until(lambda: not isinstance(console.screen, ExportScreen))
+
+
+@pytest.mark.parametrize(
+    "file, sentence",
+    [
+        ("", "the file needs a name"),
+        ("gone/a.safetensors", "there is no folder gone"),
+        ("a.bin", "a.bin has to end in .safetensors"),
+    ],
+)
+async def test_a_name_that_will_not_do_is_told_at_once(console: Console, file: str, sentence: str) -> None:
+    async with console.run_test(size=(80, 24)) as pilot:
+        await ready(console)
+        console.push_screen(ExportScreen(console.engine, Path("runs/20261122-140312-digits-mlp")))
+        await until(lambda: isinstance(console.screen, ExportScreen) and ".safetensors" in screen_text(console))
+        await pilot.press("tab")
+        console.screen.query_one(Input).value = file
+        await pilot.press("enter")
+        await until(lambda: sentence in screen_text(console))
+        assert not list(Path().iterdir()), "nothing was begun"

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 from pathlib import Path
 from typing import ClassVar
 
@@ -13,7 +14,8 @@ from textual.content import Content
 from textual.widgets import Input, OptionList, Static
 from textual.widgets.option_list import Option
 
-from engine.export import FORMATS
+from engine.errors import EpochalError
+from engine.export import FORMATS, refuse
 from tui.door import Engine
 from tui.exporting import Exporting
 from tui.screens.base import Dialog
@@ -73,10 +75,8 @@ class ExportScreen(Dialog[None]):
         if done is None:
             return
         self._work = None
-        file = self.query_one(Input).value.strip()
-        self._there = file if done.failed and "is there already" in done.said else ""
-        said = f"{file} is there already: Enter once more replaces it" if self._there else done.said
-        self._say(said, "$text-error" if done.failed else "$text-success")
+        self._there = ""
+        self._say(done.said, "$text-error" if done.failed else "$text-success")
 
     def _say(self, text: str, style: str) -> None:
         self.query_one(".said", Static).update(Content.styled(f"\n{text}", style))
@@ -90,9 +90,25 @@ class ExportScreen(Dialog[None]):
     @on(Input.Submitted)
     def _chosen(self) -> None:
         file = self.query_one(Input).value.strip()
-        if self._work is not None or not file:
+        if self._work is not None:
+            self.notify("a file is being written; Esc ends that")
             return
-        self._work = self._engine.export(self._path, file, self._format, force=file == self._there)
+        if not file:
+            self._say("the file needs a name", "$text-error")
+            return
+        with contextlib.suppress(RuntimeError):  # of a user that there is not: then it is a name like any other
+            file = str(Path(file).expanduser())
+        known = file == self._there
+        self._there = "" if known or not Path(file).exists() else file
+        try:
+            refuse(Path(file), bool(self._there) or known, self._format)
+        except EpochalError as error:
+            self._say(str(error), "$text-error")
+            return
+        if self._there:
+            self._say(f"{file} is there already: Enter once more replaces it", "$text-error")
+            return
+        self._work = self._engine.export(self._path, file, self._format, force=known)
         self._say("model and data are loaded, the file is written and checked …", "$text-muted")
 
     def action_other(self) -> None:

@@ -110,6 +110,7 @@ class ScriptScreen(Dialog[None]):
     def action_write(self) -> None:
         """Write the script to a file that is not there yet."""
         if not self._written.text:
+            self.notify("there is no script to write" if self._written.failure else "the script is still being made")
             return
         try:
             write(self._where, self._written.text)
