@@ -118,7 +118,12 @@ async def test_a_resized_terminal_changes_the_layout(console: Console):
         screen = await training(console, pilot)
         await pilot.resize_terminal(*SMALL)
         await until(lambda: shown(screen) == {Chart, EpochLog})
-        await pilot.resize_terminal(60, 10)
+        await pilot.resize_terminal(60, 11)  # a part of a small terminal
+        await until(lambda: shown(screen) == {Chart} and not screen.query_one("#tabs").region.area)
+        await pilot.press("3")
+        await until(lambda: shown(screen) == {EpochLog})
+        await pilot.press("1")
+        await pilot.resize_terminal(60, 9)
         await until(lambda: screen.query_one("#tiny").region.area and not shown(screen))
         await until(lambda: "running" in str(screen.query_one("#tiny", Static).render()))
         await pilot.resize_terminal(*WIDE)

@@ -66,11 +66,14 @@ def test_what_is_not_finite_is_a_gap():
     line = next(i for i, row in enumerate(whole) if row[8:].count("+") > 50)
     assert "+" not in holed[line][30:45]
     assert holed[line][8:24] == whole[line][8:24]
+    none = text_of(draw([Curve([0, 1], [math.nan] * 2, "train")], [], [], 60, 10))
+    assert "no value is a number" in "\n".join(none)
+    assert "nothing to draw yet" in "\n".join(text_of(draw([], [], [], 60, 10)))
 
 
 def test_a_logarithmic_axis_leaves_out_what_is_not_positive():
     text = "\n".join(text_of(draw([Curve([0, 1, 2], [0.0, -1.0, math.nan], "train")], [], [], 60, 10, log_y=True)))
-    assert "nothing to draw yet" in text
+    assert "no value is above 0: y leaves the logarithm" in text
     text = "\n".join(text_of(draw([Curve([0, 1, 2], [0.01, 1, 100], "train")], [], [], 60, 16, log_y=True)))
     assert all(f" {tick}┤" in text for tick in ("0.01", "0.1", "1", "10", "100"))
 

@@ -4,12 +4,13 @@ import math
 from types import SimpleNamespace
 
 import pytest
+import rich.cells
 from hypothesis import given
 from hypothesis import strategies as st
 
 from tui.__main__ import main
 from tui.widgets import formats
-from tui.widgets.formats import clock, number, plain, rate, short, took
+from tui.widgets.formats import cell_len, clock, cut, left, number, plain, rate, right, short, took
 
 
 @pytest.mark.parametrize(
@@ -76,3 +77,17 @@ def test_a_dumb_terminal_is_told_what_it_can_do(monkeypatch, capsys):
     monkeypatch.setattr("os.isatty", lambda _: True)
     assert main([]) == 2
     assert capsys.readouterr().err == "epochal: TERM=dumb can't show the console: epochal train RECIPE.toml trains without it\n"
+
+
+def test_cells_are_counted_as_a_terminal_does():
+    assert [c for c in map(chr, range(0x20, 0xD800)) if cell_len(c) != rich.cells.cell_len(c)] == []
+    assert cell_len("模型 🚀") == 7
+
+
+@pytest.mark.parametrize("text", ["digits", "模型-🚀-very-long", "⣀⣀⣀"])
+@pytest.mark.parametrize("cells", [4, 9, 20])
+def test_texts_are_cut_and_filled_by_cells(text: str, cells: int):
+    assert cell_len(cut(text, cells)) <= cells and (cut(text, cells) == text) == (cell_len(text) <= cells)
+    short = cut(text, cells)
+    assert cell_len(left(short, cells)) == cell_len(right(short, cells)) == cells
+    assert left(short, cells).strip() == right(short, cells).strip() == short.strip()

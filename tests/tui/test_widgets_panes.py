@@ -17,7 +17,7 @@ from tests.tui.scripted import screen_lines, screen_text
 from tui.widgets.device import DevicePane, device_rows
 from tui.widgets.device_reader import DeviceReader, DeviceReading
 from tui.widgets.output import OutputPane
-from tui.widgets.recipe_pane import RecipePane
+from tui.widgets.recipe_pane import RecipePane, recipe_rows
 from tui.widgets.rows import length
 
 
@@ -258,3 +258,7 @@ def test_each_gpu_and_whose_memory_it_is(monkeypatch):
     ):
         assert said in text, text
     assert all(length(row) <= 34 for row in device_rows(reading, 34))
+
+
+def test_a_run_without_a_recipe_says_so():
+    assert recipe_rows({}, {}, 40) == [[(" this run has no recipe", "faint")]]

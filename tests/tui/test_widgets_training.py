@@ -13,8 +13,9 @@ from tests.tui import scripted
 from tests.tui.scripted import line_with, screen_lines, screen_text
 from tui.widgets.chart import Chart
 from tui.widgets.epochs import EpochLog
-from tui.widgets.progress import RunProgress, TitleLine, title_row
-from tui.widgets.summary import Summary
+from tui.widgets.progress import RunProgress, TitleLine, progress_rows, title_row
+from tui.widgets.rows import length
+from tui.widgets.summary import Summary, summary_rows
 
 SIZES = [(80, 24), (120, 40)]
 
@@ -358,3 +359,48 @@ async def test_the_gradient_norm_is_one_of_the_metrics():
         app.show(scripted.running_history())
         await pilot.pause()
         assert chart.metric == "loss", "a run without it shows its loss"
+
+
+WIDE = {"train/loss": 0.5, "val/loss": 0.4, "val/准确率": 0.9}
+
+
+def wide_history() -> History:
+    """A run whose name and metric are in characters of two cells."""
+    start = replace(scripted.started(1), name="数字-模型-🚀")
+    epoch = EpochEnded(time=scripted.START, epoch=1, step=10, metrics=WIDE, lr=0.1, seconds=1.0, best=True, notes=())
+    history = scripted.history_of(start, epoch)
+    history.apply(scripted.ended(history, "finished", "all epochs done"))
+    return history
+
+
+@pytest.mark.parametrize("width", [24, 40, 80, 120])
+def test_wide_characters_push_nothing_off_the_title(width: int):
+    row = title_row(wide_history(), width, scripted.START)
+    assert length(row) == width and row[-2][0] == "finished"
+
+
+def test_wide_characters_keep_the_columns():
+    rows = ["".join(text for text, _ in row) for row in summary_rows(wide_history(), 66)]
+    table = rows[next(i for i, row in enumerate(rows) if row.startswith(" metric")) :][: 1 + len(WIDE)]
+    assert len({length([(row.rstrip(), "")]) for row in table}) == 1, table
+
+
+@pytest.mark.parametrize("width", [40, 48, 60, 71, 72, 80])
+@pytest.mark.parametrize("history", [scripted.running_history(), scripted.finished_history()], ids=["running", "finished"])
+def test_the_best_is_whole_on_a_narrow_screen(width: int, history: History):
+    row = progress_rows(history, width)[1]
+    assert length(row) <= width and row[-1][0] == "★"
+
+
+class Narrow(App[None]):
+    def compose(self) -> ComposeResult:
+        yield EpochLog()
+
+
+async def test_wide_heads_stand_over_their_columns():
+    async with Narrow().run_test(size=(80, 12)) as pilot:
+        log = pilot.app.query_one(EpochLog)
+        log.show(wide_history())
+        heads, row = log._rows[0], log._rows[1]
+        ends = [[length(cells[: i + 1]) for i, (text, _) in enumerate(cells) if text.strip()] for cells in (heads, row)]
+        assert ends[0][:4] == [end for end in ends[1] if end in ends[0]][:4]

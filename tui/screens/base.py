@@ -19,7 +19,9 @@ if TYPE_CHECKING:
     from tui.app import Console
 
 SMALL = (100, 30)  # below: tabs instead of panes side by side
-LEAST = (80, 24)  # below: one line of status
+LEAST = (80, 24)  # below: a page alone, without its tabs
+TINY = (40, 10)  # below: one line of status
+SHORT = 16  # rows; below, what the chart can do without is away
 LOW = 36  # rows; below, panes side by side are lower than usual
 
 
@@ -53,7 +55,7 @@ class Dialog(ModalScreen[ScreenResultType], Still[ScreenResultType]):
 
 
 class Base(Still[None]):
-    """A screen that knows its room: `-small` and `-tiny` are set by its size."""
+    """A screen that knows its room: `-small`, `-slim` and `-tiny` are set by its size."""
 
     NAME: ClassVar[str] = ""
     AUTO_FOCUS = ""
@@ -86,5 +88,7 @@ class Base(Still[None]):
     def on_resize(self, event: events.Resize) -> None:
         width, height = event.size
         self.set_class(width < SMALL[0] or height < SMALL[1], "-small")
-        self.set_class(width < LEAST[0] or height < LEAST[1], "-tiny")
+        self.set_class(width < LEAST[0] or height < LEAST[1], "-slim")
+        self.set_class(width < TINY[0] or height < TINY[1], "-tiny")
         self.set_class(height < LOW, "-low")
+        self.set_class(height < SHORT, "-short")

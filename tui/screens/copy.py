@@ -14,6 +14,7 @@ from textual.widgets.option_list import Option
 
 from engine.errors import plain
 from tui.screens.base import Dialog
+from tui.widgets.formats import cut
 
 
 class CopyScreen(Dialog[str | None]):
@@ -49,4 +50,4 @@ class CopyScreen(Dialog[str | None]):
 def _begin(text: str, room: int) -> str:
     line, *more = text.strip().splitlines() or [""]
     line = plain(line)
-    return line if len(line) <= room and not more else line[: room - 1] + "…"
+    return cut(f"{line} …" if more else line, room)

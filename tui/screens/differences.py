@@ -14,6 +14,7 @@ from textual.widgets import Static
 from engine.run.about import shown
 from engine.settings import flat
 from tui.screens.base import Dialog
+from tui.widgets.formats import cell_len, cut, left
 
 
 class DifferencesScreen(Dialog[None]):
@@ -44,15 +45,15 @@ class DifferencesScreen(Dialog[None]):
 
     def _table(self) -> Content:
         table = [("", *self._names), *((key, *cells) for key, cells in self._rows)]
-        widths = [max(len(row[i]) for row in table) for i in range(len(table[0]))]
+        widths = [max(cell_len(row[i]) for row in table) for i in range(len(table[0]))]
         first, room = widths[0], max(8, (min(self.app.size.width, 130) - 12 - widths[0]) // len(self._names) - 2)
         widths = [first, *(min(width, room) for width in widths[1:])]
         lines = []
         for n, row in enumerate(table):
-            cells = [cell if len(cell) <= width else cell[: width - 1] + "…" for cell, width in zip(row, widths, strict=True)]
-            parts = [(cells[0].ljust(first), "$text-muted")]
+            cells = [cut(cell, width) for cell, width in zip(row, widths, strict=True)]
+            parts = [(left(cells[0], first), "$text-muted")]
             parts += [
-                ("  " + cell.ljust(width), "bold" if n == 0 else "") for cell, width in zip(cells[1:], widths[1:], strict=True)
+                ("  " + left(cell, width), "bold" if n == 0 else "") for cell, width in zip(cells[1:], widths[1:], strict=True)
             ]
             lines.append(Content.assemble(*parts))
         return Content("\n").join(lines) if self._rows else Content("The recipes are the same.")

@@ -8,7 +8,7 @@ from typing import ClassVar
 
 from engine.events import EpochEnded
 from engine.history import History
-from tui.widgets.formats import number, rate, took
+from tui.widgets.formats import cell_len, number, rate, right, took
 from tui.widgets.notes import notes_between
 from tui.widgets.rows import Pane, Row
 
@@ -70,7 +70,7 @@ class EpochLog(Pane):
         self._live = live
         fresh = self._cells(names, shown) + ([live] if live else [])
         heads = self._heads(names)
-        widths = [max(map(len, column)) for column in zip(heads, *fresh, strict=True)]
+        widths = [max(map(cell_len, column)) for column in zip(heads, *fresh, strict=True)]
         if (
             names != self._names
             or tight != self._tight
@@ -78,7 +78,7 @@ class EpochLog(Pane):
         ):
             known = self._widths if names == self._names else [0] * len(widths)
             fresh = self._cells(names) + ([live] if live else [])
-            self._widths = [max(known[i], *map(len, column)) for i, column in enumerate(zip(heads, *fresh, strict=True))]
+            self._widths = [max(known[i], *map(cell_len, column)) for i, column in enumerate(zip(heads, *fresh, strict=True))]
             self._names, self._tight = names, tight
             self.set_rows([self._heading(), *(self._row(i, cells) for i, cells in enumerate(fresh))])
             return
@@ -139,7 +139,7 @@ class EpochLog(Pane):
         row: Row = [(" ", "")]
         starred = self._starred()
         for i, cell in enumerate(cells[:-1]):
-            row += [(cell.rjust(self._widths[i]), roles[i]), (star if i == starred else " " if self._tight else "   ", "mark")]
+            row += [(right(cell, self._widths[i]), roles[i]), (star if i == starred else " " if self._tight else "   ", "mark")]
         return [*row, (cells[-1], roles[-1])]
 
 

@@ -4,8 +4,11 @@ from __future__ import annotations
 
 import math
 import os
+import re
 import sys
 from typing import TYPE_CHECKING
+
+import rich.cells
 
 if TYPE_CHECKING:
     from engine.events import EpochEnded, Validated
@@ -69,6 +72,29 @@ def short(value: float) -> str:
             scaled = value / size
             return f"{scaled:.{2 - (abs(scaled) >= 9.995) - (abs(scaled) >= 99.95)}f}{unit}"
     return f"{value:.0f}" if abs(value) >= 99.5 or value == int(value) else f"{value:.1f}"
+
+
+_NARROW = re.compile("[ -~\u00b0-\u02ff\u2010-\u2027\u2500-\u25fc\u2800-\u28ff]*")
+
+
+def cell_len(text: str) -> int:
+    """The cells that a text takes. Rich's own counts braille one by one, which the chart is made of."""
+    return len(text) if _NARROW.fullmatch(text) else rich.cells.cell_len(text)
+
+
+def cut(text: str, cells: int) -> str:
+    """`text` in at most so many cells, with … where it was longer; a wide character has two."""
+    return text if cell_len(text) <= cells else f"{rich.cells.set_cell_size(text, max(cells - 1, 0)).rstrip()}…"
+
+
+def left(text: str, cells: int) -> str:
+    """`text` and blanks up to so many cells."""
+    return text + " " * (cells - cell_len(text))
+
+
+def right(text: str, cells: int) -> str:
+    """Blanks and `text`, in so many cells."""
+    return " " * (cells - cell_len(text)) + text
 
 
 _PLAIN = {

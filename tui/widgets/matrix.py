@@ -10,7 +10,7 @@ from textual.geometry import Size
 from textual.strip import Strip
 
 from engine.evaluation import Evaluation
-from tui.widgets.formats import plain
+from tui.widgets.formats import cell_len, cut, plain, right
 from tui.widgets.rows import Pane, Row
 
 LEVELS = (0.02, 0.1, 0.3, 0.6)  # shares of a row from which a cell is so strong
@@ -37,14 +37,14 @@ class Matrix(Pane):
     def show_matrix(self, found: Evaluation) -> None:
         """Draw the matrix of this evaluation."""
         matrix, classes = found.confusion or [], found.classes
-        numbered = max(map(len, classes), default=0) > SHORT
+        numbered = max(map(cell_len, classes), default=0) > SHORT
         labels = [f"{i} {name}" if numbered else name for i, name in enumerate(classes)]
-        self._beside = min(LONGEST, max(map(len, labels), default=0)) + 2
+        self._beside = min(LONGEST, max(map(cell_len, labels), default=0)) + 2
         self._names = ["", *labels]
         heads = [str(i) if numbered else name for i, name in enumerate(classes)]
         most = max((n for row in matrix for n in row), default=0)
-        self._column = width = max(4, len(str(most)) + 1, *(len(head) + 1 for head in heads))
-        rows: list[Row] = [[("".join(f"{head:>{width}}" for head in heads), "label")]]
+        self._column = width = max(4, len(str(most)) + 1, *(cell_len(head) + 1 for head in heads))
+        rows: list[Row] = [[("".join(right(head, width) for head in heads), "label")]]
         for i, row in enumerate(matrix):
             total = sum(row)
             rows.append([(f"{n or '·':>{width}}", _role(n, total, i == j)) for j, n in enumerate(row)])
@@ -65,7 +65,7 @@ class Matrix(Pane):
         if row >= len(self._rows):
             return Strip.blank(self.size.width, self.rich_style)
         name = self._names[row]
-        short = name if len(name) <= LONGEST else name[: LONGEST - 1] + "…"
+        short = cut(name, LONGEST)
         beside = Strip([Segment(plain(f" {short}") if self._ascii else f" {short}", self._style("label", self.rich_style))])
         room = max(0, self.size.width - self._beside)
         left = self.scroll_offset.x

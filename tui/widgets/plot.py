@@ -69,12 +69,19 @@ def draw(
         return _text([], width, height)
     x_axis, y_axis = axes((*lines, *dots), left, right, limits, log_y, log_x=across == "rate")
     if y_axis is None:
-        return _text([""] * ((height - 1) // 2) + ["nothing to draw yet".center(width)], width, height)
+        return _text([""] * ((height - 1) // 2) + [_why_empty((*lines, *dots)).center(width)], width, height)
     try:
         rows = _plotext(lines, dots, marks, width, height, x_axis, y_axis, braille, across, cursor)
     except Exception as error:  # plotext checks little of its own: say what it said, the console goes on
         return _text([f"the chart could not be drawn: {error}"], width, height)
     return rows if len(rows) == height else _text(["the chart could not be drawn"], width, height)
+
+
+def _why_empty(curves: Sequence[Curve]) -> str:
+    values = [y for curve in curves for y in curve.y]
+    if not values:
+        return "nothing to draw yet"
+    return "no value is above 0: y leaves the logarithm" if any(map(math.isfinite, values)) else "no value is a number"
 
 
 def axes(

@@ -8,7 +8,7 @@ from functools import partial
 from textwrap import wrap
 
 from engine.history import History
-from tui.widgets.formats import clock, number, place, short, took
+from tui.widgets.formats import clock, cut, number, place, short, took
 from tui.widgets.rows import Row, Rows, fit, length
 
 STATES = {
@@ -25,6 +25,7 @@ STATES = {
 }
 _EIGHTHS = " ▏▎▍▌▋▊▉"
 BAR, SHORTEST = 32, 12  # cells of a bar at most, and what pieces beside it must leave
+NARROW = 72  # cells of a terminal; below, bars may be half as short, and of the best its value alone is said
 HEAD = 16  # cells of the name before a bar and the percentage after it
 
 
@@ -59,7 +60,7 @@ class RunProgress(Rows):
 
 def progress_rows(history: History, width: int) -> list[Row]:
     """The two rows, each at most `width` cells."""
-    first, second = _run_pieces(history), _epoch_pieces(history)
+    first, second = _run_pieces(history), _epoch_pieces(history, short_of_room=width < NARROW)
     cells = min(_bar_cells(first, width), _bar_cells(second, width))
     now, ended = history.progress, history.ended
     run = _line("run", _share(history), "", first, cells, width)
@@ -106,7 +107,7 @@ def _run_pieces(history: History) -> list[tuple[int, Row]]:
     return pieces
 
 
-def _epoch_pieces(history: History) -> list[tuple[int, Row]]:
+def _epoch_pieces(history: History, *, short_of_room: bool) -> list[tuple[int, Row]]:
     """The same for the epoch's bar: rates and the best so far."""
     now, over = history.progress, history.ended is not None
     pieces: list[tuple[int, Row]] = []
@@ -118,8 +119,9 @@ def _epoch_pieces(history: History) -> list[tuple[int, Row]]:
     if best is not None:
         monitor = history.started.monitor if history.started else ""
         name = monitor if monitor in best.metrics else "train/loss"
-        said = [("" if over else "best ", "label"), (f"{name.replace('/', ' ')} ", "label")]
-        value = [(number(best.metrics.get(name)), "strong"), (f" at {place(best)} ", "label"), ("★", "mark")]
+        said = [("" if over or short_of_room else "best ", "label"), (f"{name.replace('/', ' ')} ", "label")]
+        at = " " if short_of_room else f" at {place(best)} "  # the star says which it is
+        value = [(number(best.metrics.get(name)), "strong"), (at, "label"), ("★", "mark")]
         pieces.append((1, said + value))
     return pieces
 
@@ -127,7 +129,8 @@ def _epoch_pieces(history: History) -> list[tuple[int, Row]]:
 def _bar_cells(pieces: list[tuple[int, Row]], width: int) -> int:
     """What is left for the bar beside as many of the pieces as leave it a readable length."""
     room = [width - HEAD - length(fit(10**6, [piece for piece in pieces if piece[0] <= keep])) for keep in range(6)]
-    return max(0, min(BAR, next((cells for cells in reversed(room) if cells >= SHORTEST), room[0])))
+    least = SHORTEST if width >= NARROW else SHORTEST // 2
+    return max(0, min(BAR, next((cells for cells in reversed(room) if cells >= least), room[0])))
 
 
 def _line(name: str, share: float | None, counted: str, pieces: list[tuple[int, Row]], cells: int, width: int) -> Row:
@@ -233,7 +236,7 @@ def title_row(history: History, width: int, now: float, attached: str = "", want
     tail = fit(max(12, width // 2), right, " ")
     room = width - length(tail) - 5
     if length(left[0][1]) > room:  # what it does is said whatever it is called
-        left[0] = 0, [(f"{left[0][1][0][0][: room - 1]}…", "strong")]
+        left[0] = 0, [(cut(left[0][1][0][0], room), "strong")]
     head = fit(room, left, " ")
     line = "─" * max(1, width - length(head) - length(tail) - 4)
     return [(" ", ""), *head, (f" {line} ", "faint"), *tail, (" ", "")]

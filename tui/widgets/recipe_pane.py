@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping
 from typing import Any, ClassVar
 
-from tui.widgets.formats import rate
+from tui.widgets.formats import cell_len, cut, rate
 from tui.widgets.rows import Pane, Row
 
 _NAMED = ("data", "model", "loss", "optimizer", "scheduler")
@@ -45,12 +45,11 @@ def recipe_rows(values: Mapping[str, Any], default: Mapping[str, Any], width: in
         head = f" {key:<{room}} " if depth else f"{key:<9} "
         text = "" if value is None else _write(value)
         spare = len(head) - len(key) - 2  # a long value may begin further left, after its own key
-        over = max(0, 2 + len(head) + len(text) - width)
+        over = max(0, 2 + len(head) + cell_len(text) - width)
         head = head[: len(head) - min(over, max(spare, 0))]
         cells = max(4, width - 2 - len(head))
-        text = text if len(text) <= cells else text[: cells - 1] + "…"
-        rows.append([("• " if differs else "  ", "mark"), (head, "label"), (text, "" if depth else "strong")])
-    return rows
+        rows.append([("• " if differs else "  ", "mark"), (head, "label"), (cut(text, cells), "" if depth else "strong")])
+    return rows or [[(" this run has no recipe", "faint")]]
 
 
 def _flat(values: Mapping[str, Any], default: Mapping[str, Any]) -> Iterator[tuple[int, str, Any, bool]]:

@@ -7,7 +7,6 @@ from collections.abc import Callable, Sequence
 from os.path import commonprefix
 from typing import TYPE_CHECKING, Any
 
-from rich.cells import cell_len
 from rich.segment import Segment
 from rich.style import Style
 from textual import events
@@ -21,7 +20,7 @@ from textual.strip import Strip
 from textual.widget import Widget
 
 from tui.themes import DARK, THEMES
-from tui.widgets.formats import plain, plain_terminal
+from tui.widgets.formats import cell_len, plain, plain_terminal
 
 if TYPE_CHECKING:
     from engine.history import History
@@ -49,8 +48,8 @@ _STYLES: dict[tuple[str, str], Style] = {}  # by theme and role
 
 
 def length(row: Row) -> int:
-    """Characters of a row; the console draws no wide ones in rows that it measures."""
-    return sum(len(text) for text, _ in row)
+    """The cells of a row."""
+    return sum(cell_len(text) for text, _ in row)
 
 
 def fit(width: int, pieces: Sequence[tuple[int, Row]], gap: str = "  ") -> Row:
@@ -67,8 +66,8 @@ def fit(width: int, pieces: Sequence[tuple[int, Row]], gap: str = "  ") -> Row:
 def changed(old: Row, new: Row) -> tuple[int, int]:
     """The cells from the first to the last in which two rows differ: where little did, little goes to the terminal."""
     first = _alike(old, new)
-    widest = max(_cells(old), _cells(new))
-    if _cells(old) != _cells(new):
+    widest = max(length(old), length(new))
+    if length(old) != length(new):
         return first, widest
     return first, widest - _alike([(text[::-1], role) for text, role in reversed(old)],
                                   [(text[::-1], role) for text, role in reversed(new)])  # fmt: skip
@@ -84,10 +83,6 @@ def _alike(old: Row, new: Row) -> int:
             break
         count += cell_len(text)
     return count
-
-
-def _cells(row: Row) -> int:
-    return sum(cell_len(text) for text, _ in row)
 
 
 def role_style(app: App[Any], role: str) -> Style:

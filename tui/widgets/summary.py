@@ -8,7 +8,7 @@ from textwrap import wrap
 from typing import ClassVar
 
 from engine.history import History
-from tui.widgets.formats import number, short, took
+from tui.widgets.formats import cell_len, left, number, short, took
 from tui.widgets.progress import STATES
 from tui.widgets.rows import Pane, Row, length
 
@@ -88,16 +88,16 @@ def _metrics(history: History) -> list[Row]:
     """Best and last of each; ★ marks the metric that decides which epoch is best. Errors and losses go down, scores up."""
     found = _measured(history)
     names, where = list(found), "epoch" if history.epochs else "step"
-    head: Row = [(f" {'metric':<{_width(names)}}  {'best':>9}  {where:>5}  {'last':>9}", "label")]
+    head: Row = [(f" {left('metric', _width(names))}  {'best':>9}  {where:>5}  {'last':>9}", "label")]
     rows = [head]
     monitor = history.started.monitor if history.started else ""
     for name in names:
         measured = [pair for pair in found[name] if math.isfinite(pair[0])]
         down = history.started.mode == "min" if history.started and name == monitor else not _scores(name)
         value, at = (min if down else max)(measured, key=lambda pair: pair[0], default=(None, None))
-        star = " ★" if name == monitor else "  "
+        star = " ★" if name == monitor and measured else "  "
         rows.append(
-            [(f" {name:<{_width(names)}}  ", _role(name)), (f"{number(value):>9}", "strong"), (star, "mark"),
+            [(f" {left(name, _width(names))}  ", _role(name)), (f"{number(value):>9}", "strong"), (star, "mark"),
              (f"{at or '–':>5}  {number(_last(history, name)):>9}", "")]
         )  # fmt: skip
     return rows
@@ -119,7 +119,7 @@ def _last(history: History, name: str) -> float | None:
 
 
 def _width(names: list[str]) -> int:
-    return max(8, *(len(name) for name in names))
+    return max(8, *map(cell_len, names))
 
 
 def _role(name: str) -> str:

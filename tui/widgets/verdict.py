@@ -8,6 +8,7 @@ from textual.binding import Binding, BindingType
 
 from engine.history import History
 from engine.verdict import Verdict, verdict
+from tui.widgets.formats import cut
 from tui.widgets.rows import Rows
 
 LOOKS = {
@@ -52,5 +53,4 @@ class VerdictLine(Rows, can_focus=True):
         if self.verdict is not None:
             symbol, role = LOOKS.get(self.verdict.kind, ("!", "warn"))
             text, room = self.verdict.text, self.app.size.width - len(f" {symbol} {EXPLAINS} ")
-            said = text if len(text) <= room else text[: room - 1] + "…"
-            self.set_rows([[(f" {symbol} ", role), (said, ""), (EXPLAINS, "faint")]])
+            self.set_rows([[(f" {symbol} ", role), (cut(text, room), ""), (EXPLAINS, "faint")]])
