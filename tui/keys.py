@@ -145,7 +145,16 @@ KEYS: tuple[Key, ...] = (
     Key("pan-right", "l", "l", "Pan right", "", ("train", "overlay"), "pan(1)", palette=False),
     Key("cursor-left", "left", "← →", "Cursor", "exact values under it; Esc hides it", ("train", "overlay"), "cursor(-1)"),
     Key("cursor-right", "right", "→", "Cursor right", "", ("train", "overlay"), "cursor(1)", palette=False),
-    Key("cursor-off", "escape", "Esc", "No cursor", "", ("train",), "cursor(0)", palette=False),
+    Key(
+        "cursor-off",
+        "escape",
+        "Esc",
+        "No cursor",
+        "then back to the list it was opened from",
+        ("train",),
+        "leave",
+        palette=False,
+    ),
     Key("write", "w", "w", "Write the chart", "CSV and SVG of what is drawn", ("train", "over", "overlay"), "write", "write"),
     Key(
         "pane-1",

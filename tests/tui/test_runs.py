@@ -20,6 +20,7 @@ from tui.screens.form import FormScreen
 from tui.screens.overlay import OverlayScreen
 from tui.screens.runs import RunsScreen, settings
 from tui.screens.train import TrainScreen
+from tui.widgets.chart import Chart
 from tui.widgets.epochs import EpochLog
 
 A, B, C = "20261122-140312-wide", "20261121-140312-iris", "20261120-140312-deep"
@@ -248,3 +249,20 @@ async def test_a_run_that_is_gone_keeps_no_other_from_the_chart(console: Console
     await until(lambda: others.named and others.failures)
     others.close()
     assert [name for name, _ in others.named] == [A] and others.failures == {B: f"{B} can't be read: it is gone"}
+
+
+async def test_escape_leads_back_to_the_list_that_a_run_was_opened_from(console: Console, three: ScriptedEngine):
+    three.followers[A] = ScriptedFollower(scripted.started(2), ended(1, val=0.5), ended(2, val=0.4))
+    async with console.run_test(size=WIDE) as pilot:
+        await listed(console, pilot)
+        await pilot.press("slash", *"finished", "enter", "enter")
+        await until(lambda: isinstance(console.screen, TrainScreen) and console.screen.query_one(Chart).figure.traces)
+        await pilot.press("left", "escape")
+        assert isinstance(console.screen, TrainScreen), "the cursor goes first"
+        await pilot.press("escape")
+        await until(lambda: isinstance(console.screen, RunsScreen) and names(console) == [A])
+        console.action_form()
+        console.follow(Path("runs") / A)
+        await until(lambda: isinstance(console.screen, TrainScreen))
+        await pilot.press("escape", "2")
+        assert isinstance(console.screen, TrainScreen), "it was opened from no list"

@@ -30,6 +30,7 @@ from tui.screens.base import KeyLine
 from tui.screens.charting import ChartKeys
 from tui.screens.script import ScriptScreen, repeating
 from tui.screens.steering import Steering
+from tui.screens.table import TableScreen
 from tui.screens.verdict import VerdictScreen
 from tui.session import Session
 from tui.widgets.chart import Chart
@@ -232,6 +233,11 @@ class TrainScreen(AfterKeys, ChartKeys, Arranging, Steering):
         return pane
 
     # keys
+
+    def action_leave(self) -> None:
+        """Take the cursor away; without one, back to the list that the run was opened from."""
+        if not self.query_one(Chart).drop_cursor() and isinstance(self.app.screen_stack[-2], TableScreen):
+            self.app.pop_screen()
 
     def action_pane(self, n: int) -> None:
         """Give pane n the keyboard; on a small screen show it."""
