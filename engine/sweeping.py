@@ -120,11 +120,16 @@ class Sweep:
         self._listeners.append((kind, listener))
 
     def fit(self) -> list[Outcome]:
-        """Train all of them; what came of each, in their order. Only a program's own exit comes through.
+        """Train all of them; what came of each, in their order. Only a program's own exit comes through, and a RunError where
+        no run can be made.
 
         Those that differ only in the optimizer's numbers and the seed take their steps together, where that is possible
         (`engine.execution.population`); a Message says so, or why not.
         """
+        from engine.run.root import refuse_unwritable
+
+        if self._runs is not None and len(self._begun) < len(self.members):
+            refuse_unwritable(self._runs)
         for together in self.groups():
             if self.control.stopping:
                 break

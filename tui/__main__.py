@@ -62,7 +62,13 @@ def main(argv: list[str] | None = None) -> int:
 def _console(arguments: list[str]) -> Asked | None:
     """What the console is asked for; None when it is not."""
     if arguments[:1] == ["console"]:
-        return dict(vars(_console_parser().parse_args(arguments[1:])))
+        from engine.cli.output import told
+
+        asked: Asked = {}
+        status = told(lambda out: asked.update(vars(_console_parser().parse_args(arguments[1:]))))
+        if not asked:
+            sys.exit(status)
+        return asked
     if arguments[:1] == ["view"] and (len(arguments) == 1 or (len(arguments) == 2 and not arguments[1].startswith("-"))):
         return {"view": arguments[1] if len(arguments) == 2 else "."}
     if len(arguments) == 2 and arguments[0] == "--runs":

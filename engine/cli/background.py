@@ -20,6 +20,7 @@ from typing import IO, TYPE_CHECKING
 
 from engine.cli.output import Stream
 from engine.errors import RunError
+from engine.run.root import as_given
 from engine.signals import handled
 
 if TYPE_CHECKING:
@@ -124,6 +125,7 @@ class Background:
 
     @staticmethod
     def _tell(told: dict[str, object], arguments: Namespace, out: Stream) -> None:
+        told["run"] = as_given(str(told["run"]), arguments.runs)
         if arguments.json:
             out.line(json.dumps(told))
             return

@@ -5,6 +5,7 @@ from __future__ import annotations
 import errno
 import io
 import os
+import stat
 import sys
 import time
 from collections.abc import Callable, Iterator
@@ -121,6 +122,7 @@ class Stream(io.TextIOBase):
         self.terminal = stream  # what is underneath, a terminal or not
         self.live = Live(None)
         self.log: Log | None = None  # gets a copy of what is printed, but not of `line`
+        self.lost = False  # whether something could not be written that somebody waits for, as on a full disk
 
     def write(self, text: str) -> int:
         """What anybody prints: the training code, a warning, a traceback."""
@@ -135,13 +137,13 @@ class Stream(io.TextIOBase):
     def line(self, text: str) -> None:
         """One whole line of our own, seen at once."""
         self._emit(text + "\n")
-        _flush(self.terminal)
+        self.flush()
 
     def _emit(self, text: str) -> None:
-        _put(self.terminal, self.live.above(text) if text and self.isatty() else text, flush=False)
+        self.lost |= _put(self.terminal, self.live.above(text) if text and self.isatty() else text, flush=False)
 
     def flush(self) -> None:
-        _flush(self.terminal)
+        self.lost |= _flush(self.terminal)
 
     def isatty(self) -> bool:
         return self.terminal.isatty()
@@ -186,46 +188,55 @@ def lasting(out: TextIO, err: TextIO) -> Iterator[tuple[Stream, Stream]]:
 
 
 def told(act: Callable[[Stream], None]) -> int:
-    """Do it, with standard output. The exit status: 0, or 2 for a mistake, told in one sentence on standard error."""
+    """Do it, with standard output. The exit status: 0, 1 where that can't be written, or 2 for a mistake, told in one sentence
+    on standard error."""
+    status = 0
     with lasting(sys.stdout, sys.stderr) as (out, err):  # `| head` may have seen enough
         try:
             act(out)
         except SystemExit as exit:  # --help, or a mistake that is told already
-            return int(exit.code or 0)
+            status = int(exit.code or 0)
         except EpochalError as error:
             err.line(f"epochal: {error}")
-            return 2
-    return 0
+            status = 2
+    return status or int(out.lost)
 
 
-def _put(stream: TextIO, text: str, flush: bool = True) -> None:
+def _put(stream: TextIO, text: str, flush: bool = True) -> bool:
+    """Returns whether something was lost that somebody waits for."""
+    lost = False
     try:
         try:
             stream.write(text)
         except UnicodeEncodeError:
             stream.write(text.translate(_PLAIN).encode(stream.encoding, "replace").decode(stream.encoding))
     except OSError as error:
-        _drop(stream, error)
-    if flush:
-        _flush(stream)
+        lost = _drop(stream, error)
+    return (flush and _flush(stream)) or lost
 
 
-def _flush(stream: TextIO) -> None:
+def _flush(stream: TextIO) -> bool:
     try:
         stream.flush()
     except OSError as error:
-        _drop(stream, error)
+        return _drop(stream, error)
+    return False
 
 
-def _drop(stream: TextIO, error: OSError) -> None:
+def _drop(stream: TextIO, error: OSError) -> bool:
     """The reader has gone (`| head`) or the terminal has (a hang-up): let the descriptor lead nowhere, so that nothing,
-    the interpreter's own flush at the exit included, fails on it again."""
+    the interpreter's own flush at the exit included, fails on it again. Else the disk is full or broken: who reads the file
+    must know. Returns whether that is so."""
+    gone = error.errno == errno.EPIPE
     with suppress(io.UnsupportedOperation):  # a stream in memory has no descriptor
+        gone |= error.errno == errno.EIO and not stat.S_ISREG(os.fstat(stream.fileno()).st_mode)
         nowhere = os.open(os.devnull, os.O_WRONLY)
         os.dup2(nowhere, stream.fileno())
         os.close(nowhere)
-    if error.errno not in (errno.EPIPE, errno.EIO):  # nobody has left: a full disk, and who reads the file must know
-        print(f"epochal: {stream.name} can't be written: {error.strerror}", file=sys.stderr)
+    if not gone:
+        name = {"<stdout>": "standard output", "<stderr>": "standard error"}.get(stream.name, stream.name)
+        print(f"epochal: {name} can't be written: {error.strerror}", file=sys.stderr)
+    return not gone
 
 
 def _width(terminal: TextIO) -> int:

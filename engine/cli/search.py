@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 import json
 import os
+import shlex
 import subprocess
 import sys
 import time
@@ -18,6 +19,7 @@ from engine.cli.signals import Signals
 from engine.errors import EpochalError
 from engine.events import Event
 from engine.notify import Call, Notifier
+from engine.run.root import as_given
 from engine.run.worker import child_environment
 from engine.search import optunas
 from engine.search.board import Board, Watch
@@ -131,17 +133,24 @@ def _in_background(folder: Folder, arguments: argparse.Namespace, out: Stream, e
     if child.poll() not in (None, 0):
         last = folder.log_path.read_text("utf-8", "replace").strip().splitlines()[-1:] or ["it printed nothing"]
         raise EpochalError(f"the search could not begin: {last[0].removeprefix('epochal: ')}")
+    path = as_given(folder.path, arguments.runs)
     if arguments.json:
-        out.line(json.dumps({"search": str(folder.path), "pid": child.pid}))
+        out.line(json.dumps({"search": path, "pid": child.pid}))
         return 0
+    name = _named(folder.name, arguments)
     for label, text in (
-        ("search", str(folder.path)),
+        ("search", path),
         ("process", f"{child.pid}, in the background"),
-        ("look", f"{arguments.prog} search {folder.name} --show"),
-        ("stop", f"{arguments.prog} search {folder.name} --stop"),
+        ("look", f"{arguments.prog} search {name} --show"),
+        ("stop", f"{arguments.prog} search {name} --stop"),
     ):
         out.line(f"{label:<8}  {text}")
     return 0
+
+
+def _named(name: str, arguments: argparse.Namespace) -> str:
+    """What a command calls it."""
+    return shlex.quote(name) + ("" if arguments.runs is None else f" --runs {shlex.quote(arguments.runs)}")
 
 
 def _told(board: Board, arguments: argparse.Namespace, out: Stream) -> int:
@@ -151,11 +160,11 @@ def _told(board: Board, arguments: argparse.Namespace, out: Stream) -> int:
         return int(board.best is None)
     for line in table(board, rows=20):
         out.line(line)
-    name = board.name if arguments.runs is None else f"{board.name} --runs {arguments.runs}"
-    facts = [("search", f"{board.path}: {board.summary}")]
+    name, path = _named(board.name, arguments), as_given(board.path, arguments.runs)
+    facts = [("search", f"{path}: {board.summary}")]
     if board.best is not None:
-        best = Path(board.path) / "best.toml"
-        facts += [("best", f"trial {board.best.number}: {best}"), ("train it", f"{arguments.prog} train {best}")]
+        best = f"{path}/best.toml"
+        facts += [("best", f"trial {board.best.number}: {best}"), ("train it", f"{arguments.prog} train {shlex.quote(best)}")]
     if board.state == "stopped":
         facts.append(("go on", f"{arguments.prog} search {name}"))
     elif board.state == "finished" and board.limit is not None and board.sampler not in ("grid", "bruteforce"):

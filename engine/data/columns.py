@@ -2,22 +2,29 @@
 
 from __future__ import annotations
 
+import json
 import re
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from typing import TYPE_CHECKING, Any, Literal
 
 from engine.data.samples import wrong
-from engine.errors import nearest
+from engine.errors import RecipeError, nearest
 
 if TYPE_CHECKING:
+    from numpy.typing import NDArray
     from pandas import DataFrame, Series
 
 Kind = Literal["number", "truth", "category"]
 CATEGORIES = 100  # texts with more different values than this are names or remarks, not categories
-LEAVE_OUT = "leave it out by naming the others in data.columns"
 DATE = re.compile(r"\s*(\d{4}[-/.]\d{1,2}[-/.]\d{1,2}|\d{1,2}[-/.]\d{1,2}[-/.](\d{4}|\d{2}))(\D.*)?")
 SHOWN = 3  # values that a sentence names
+GROUPED, PLAIN = r"[-+]?\d{1,3}(%s\d{3})+", r"[-+]?\d+"
+NOTATIONS = {  # of numbers that were read as texts, by what a recipe says of such a file
+    'data.thousands = ","': re.compile(rf"({GROUPED % ','}|{PLAIN})(\.\d+)?"),
+    'data.decimal = ","': re.compile(rf"{PLAIN}(,\d+)?"),
+    'data.decimal = "," and data.thousands = "."': re.compile(rf"({GROUPED % '[.]'}|{PLAIN})(,\d+)?"),
+}
 
 
 @dataclass(frozen=True, slots=True)
@@ -39,26 +46,21 @@ class Column:
 
         first = values.dropna().iloc[0]
         if not is_scalar(first):
-            raise wrong(
-                "data.columns", f"column {name!r} holds values of type {type(first).__name__}, not plain ones: {LEAVE_OUT}"
-            )
+            raise _refused(name, f"holds values of type {type(first).__name__}, not plain ones")
         kind = kind_of(values)
         if kind != "category":
             return cls(name, kind)
         texts = _texts(values)
         present = texts.dropna()
         if all(DATE.fullmatch(text) for text in present):
-            raise wrong(
-                "data.columns",
-                f"column {name!r} holds dates ({present.iloc[0]!r}): turn it into numbers, or {LEAVE_OUT}",
-            )
+            raise _refused(name, f"holds dates ({present.iloc[0]!r})", "turn it into numbers, or ")
         categories = sorted(present.unique())
         if len(categories) > CATEGORIES:
-            raise wrong(
-                "data.columns",
-                f"column {name!r} holds {len(categories)} different texts ({present.iloc[0]!r}, …), "
-                f"and at most {CATEGORIES} can be categories: {LEAVE_OUT}",
+            said = (
+                f"holds {len(categories)} different texts ({present.iloc[0]!r}, …), and at most {CATEGORIES} can be categories"
             )
+            notation = _notation(categories)
+            raise _refused(name, said, f"are they numbers, {notation}? Else " if notation else "")
         return cls(name, "category", tuple(categories), bool(texts.isna().any()))
 
     @classmethod
@@ -75,10 +77,13 @@ class Column:
             return {self.name: self.numbers(values)}
         if self.kind == "truth":
             return {self.name: self._truths(values)}
+        import pandas
+
         texts = _texts(values)
-        columns = {f"{self.name} = {category}": (texts == category).astype(float) for category in self.categories}
+        numbers = pandas.Index(self.categories).get_indexer(pandas.Index(texts))  # -1: none of them
+        columns: dict[str, Any] = {f"{self.name} = {name}": numbers == number for number, name in enumerate(self.categories)}
         if self.missing:
-            columns[f"{self.name} is missing"] = texts.isna().astype(float)
+            columns[f"{self.name} is missing"] = texts.isna()
         return columns
 
     def numbers(self, values: Series) -> Series:
@@ -103,9 +108,17 @@ class Column:
         """A sentence where a few words among numbers have made all of them categories."""
         import pandas
 
+        if self.kind != "category":
+            return []
+        if notation := _notation(self.categories):
+            said = f"column {self.name!r} holds {self.categories[0]!r} and the like, {len(self.categories)} categories"
+            return [f"{said}: if they are numbers, {notation} reads them as such"]
+        spelt = pandas.to_numeric(pandas.Series(self.categories), errors="coerce").isna().to_numpy()
+        if not spelt.any() or spelt.all():
+            return []
         texts = _texts(values)
-        words = pandas.to_numeric(texts, errors="coerce").isna() & texts.notna()
-        if self.kind != "category" or not words.any() or words.sum() * 2 > texts.notna().sum():
+        words = texts.isin([name for name, word in zip(self.categories, spelt, strict=True) if word])
+        if words.sum() * 2 > texts.notna().sum():
             return []
         where = f"column {self.name!r} holds {texts[words].iloc[0]!r} in row {int(words.to_numpy().argmax()) + 1}"
         return [
@@ -132,6 +145,18 @@ class Column:
             raise wrong("data", f"column {self.name!r} holds {values.iloc[row]!r} in row {row + 1}, and it must be {wanted}")
 
 
+def _refused(name: str, what: str, remedy: str = "") -> RecipeError:
+    return wrong(
+        "data.columns", f"column {name!r} {what}: {remedy}leave it out, data.ignore = [{json.dumps(name, ensure_ascii=False)}]"
+    )
+
+
+def _notation(texts: Sequence[str]) -> str:
+    """What a recipe says of a file whose numbers are written so; empty where these are none, or are read as they are."""
+    found = [said for said, written in NOTATIONS.items() if all(written.fullmatch(text.strip()) for text in texts)]
+    return found[0] if found and any("," in text or "." in text for text in texts) else ""
+
+
 def kind_of(values: Series) -> Kind:
     """What the values of a column are."""
     import numpy
@@ -149,11 +174,12 @@ def encoded(table: DataFrame, columns: Sequence[Column], origin: str) -> tuple[A
 
     RecipeError names the columns that are missing; others than `columns` are not looked at.
     """
-    import numpy
-
     known = [str(name) for name in table.columns]
     absent = [column.name for column in columns if column.name not in table.columns]
     if absent:
+        if len(known) == 1 and (found := re.search(r"[;\t|,]", known[0])):
+            said = f"{origin} has one column, {known[0]!r}: is the delimiter {found.group()!r}? The training's was another"
+            raise wrong("data", said)
         several = f"columns {', '.join(map(repr, absent[:SHOWN]))}" + (", …" if len(absent) > SHOWN else "")
         shown = ", ".join(known[:10]) + (", …" if len(known) > 10 else "")
         what = f"column {absent[0]!r}{nearest(absent[0], known)}" if len(absent) == 1 else several
@@ -166,7 +192,17 @@ def encoded(table: DataFrame, columns: Sequence[Column], origin: str) -> tuple[A
         if strange := column.strange(values):
             shown = ", ".join(strange[:SHOWN]) + (", …" if len(strange) > SHOWN else "")
             notes.append(f"column {column.name!r} holds {shown}, which the training had not: it counts as none of the others")
-    return numpy.stack([numpy.asarray(values, dtype=numpy.float64) for values in features.values()], axis=1), tuple(notes)
+    return stacked(features, len(table)), tuple(notes)
+
+
+def stacked(features: Mapping[str, Any], rows: int) -> NDArray[Any]:
+    """The inputs as columns of one array, which is held once."""
+    import numpy
+
+    inputs = numpy.empty((rows, len(features)))
+    for place, values in enumerate(features.values()):
+        inputs[:, place] = values
+    return inputs
 
 
 def _texts(values: Series) -> Series:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import io
 import sys
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -14,6 +14,7 @@ import numpy
 from engine.data.columns import encoded
 from engine.data.preprocessing import Preprocessing
 from engine.data.samples import as_array, wrong
+from engine.data.sources.csv_files import Format, read_csv, refuse_twice
 from engine.data.sources.images import ENDINGS as PICTURES
 from engine.errors import RecipeError, nearest
 
@@ -72,6 +73,7 @@ def of_array(values: Any, preprocessing: Preprocessing) -> Inputs:
 def of_table(table: DataFrame, preprocessing: Preprocessing, origin: str) -> Inputs:
     """The rows of a table, whose columns are found by name."""
     table = table.rename(columns=str)
+    refuse_twice(table.columns, "data", origin)
     if preprocessing.columns:
         values, notes = encoded(table, preprocessing.columns, origin)
     else:
@@ -83,30 +85,27 @@ def of_table(table: DataFrame, preprocessing: Preprocessing, origin: str) -> Inp
 
 def read_table(path: str, kind: str, preprocessing: Preprocessing, source: Mapping[str, Any]) -> DataFrame:
     """The table in a file, or on standard input. Texts stay as they are written where the training had texts."""
+    name = "standard input" if path == STDIN else path
+    if kind == "parquet":
+        return _parquet(path)
+    columns = [*preprocessing.columns, *([preprocessing.target] if preprocessing.target else [])]
+    written = Format.of(source) if source.get("name") == "csv" else Format()
+    if path.endswith(".tsv"):
+        written = replace(written, delimiter="\t")
+    file = io.BytesIO(sys.stdin.buffer.read()) if path == STDIN else existing(path)
+    return read_csv(file, written, "data", name, {column.name for column in columns if column.kind == "category"})
+
+
+def _parquet(path: str) -> DataFrame:
     import pandas
 
-    try:
-        if kind == "parquet":
-            from engine.data.sources.declare import package
+    from engine.data.sources.declare import package
 
-            package("pyarrow", "pyarrow")
-            return pandas.read_parquet(existing(path), engine="pyarrow")
-        columns = [*preprocessing.columns, *([preprocessing.target] if preprocessing.target else [])]
-        texts = {column.name: str for column in columns if column.kind == "category"}
-        usual = "\t" if path.endswith(".tsv") else ","
-        given = source.get("delimiter", usual) if source.get("name") == "csv" else usual
-        file: Any = io.StringIO(sys.stdin.read()) if path == STDIN else existing(path)
-        return pandas.read_csv(
-            file,
-            sep=given,
-            na_values=["?"],
-            skipinitialspace=True,
-            low_memory=False,
-            dtype=texts or None,  # type: ignore[arg-type]
-        )
+    package("pyarrow", "pyarrow")
+    try:
+        return pandas.read_parquet(existing(path), engine="pyarrow")
     except (ValueError, OSError) as error:  # what pandas and pyarrow raise for files that are none derives from these
-        name = "standard input" if path == STDIN else path
-        raise wrong("data", f"{name} can't be read as a table: {' '.join(str(error).split())}") from None
+        raise wrong("data", f"{path} can't be read as a table: {' '.join(str(error).split())}") from None
 
 
 def existing(path: str, *, folder: bool = False) -> Path:

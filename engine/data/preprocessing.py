@@ -181,7 +181,10 @@ def refuse_non_finite(values: Array, allowed: Array | bool, what: str, names: tu
     """RecipeError for NaN, infinity, and what float32 can't hold."""
     if values.dtype.kind != "f":
         return
-    bad = ~(numpy.abs(values) <= numpy.finfo(numpy.float32).max) & ~numpy.asarray(allowed)
+    limit = numpy.finfo(numpy.float32).max
+    if values.size and -limit <= values.min() and values.max() <= limit:  # the usual case, without arrays of their size
+        return
+    bad = ~(numpy.abs(values) <= limit) & ~numpy.asarray(allowed)
     if bad.any():
         place = numpy.argwhere(bad)[0].tolist()
         column = f" in {names[place[1]]!r}" if values.ndim == 2 and len(names) == values.shape[1] else ""
@@ -193,13 +196,21 @@ def refuse_non_finite(values: Array, allowed: Array | bool, what: str, names: tu
 def medians(training: Array) -> tuple[list[float], list[int]]:
     """The median of each column, 0 for an empty one, and the columns in which numbers are missing."""
     missing = numpy.isnan(training)
-    found = [numpy.median(column[~gap]) if not gap.all() else 0.0 for column, gap in zip(training.T, missing.T, strict=True)]
-    return numpy.array(found).tolist(), numpy.flatnonzero(missing.any(axis=0)).tolist()
+    incomplete = numpy.asarray(missing.any(axis=0))
+
+    def median(place: int) -> float:
+        values = training[:, place]
+        values = values[~missing[:, place]] if incomplete[place] else values
+        return float(numpy.median(values)) if len(values) else 0.0
+
+    return [median(place) for place in range(training.shape[1])], numpy.flatnonzero(incomplete).tolist()
 
 
 def filled(values: Array, median: list[float], columns: list[int]) -> Array:
     """Missing numbers as their column's median; for each of `columns` a 0/1 column "is missing" behind all others."""
     gaps = numpy.isnan(values)
+    if not columns and not gaps.any():
+        return values
     return numpy.concatenate([numpy.where(gaps, numpy.array(median), values), gaps[:, columns]], axis=1)
 
 

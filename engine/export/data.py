@@ -9,6 +9,7 @@ import torch
 
 from engine import catalog
 from engine.data.samples import Prepared, Samples, from_arrays
+from engine.data.sources.csv_files import Format
 from engine.export.code import Imports, body_of, call, literal, unsaid
 from engine.recipe import Recipe
 
@@ -132,20 +133,22 @@ def _table(recipe: Recipe, data: Prepared, imports: Imports) -> Iterable[str]:
     import pandas
 
     given = recipe.data.arguments
-    path, target, delimiter = given["path"], given["target"], given.get("delimiter", ",")
+    path, target = given["path"], given["target"]
     if given.get("validation_path"):
         raise unsaid("data.validation_path", given["validation_path"], "a second table is read together with the first")
-    table = pandas.read_csv(path, sep=delimiter, na_values=["?"], skipinitialspace=True, low_memory=False)
+    options = Format.of(given).options()
+    table = pandas.read_csv(path, **options)
+    spaced = any(name != name.strip() for name in table.columns)
+    table.columns = table.columns.str.strip()
     texts = [name for name in data.features if name not in table.columns]
     if texts:
         raise unsaid("data.columns", texts, "columns of texts or with missing numbers become several inputs; name others")
     if table[[*data.features, target]].isna().any(axis=None):
         raise unsaid("data.path", path, "it has missing values")
     imports.add("import pandas")
-    said = "".join(
-        [f", sep={delimiter!r}" if delimiter != "," else "", ', na_values=["?"], skipinitialspace=True, low_memory=False']
-    )
-    yield f"table = pandas.read_csv({path!r}{said})"
+    yield f"table = pandas.read_csv({path!r}, {', '.join(f'{key}={literal(value)}' for key, value in options.items())})"
+    if spaced:
+        yield "table.columns = table.columns.str.strip()"
     yield f"x = numpy.stack([table[name].to_numpy(float) for name in {list(data.features)!r}], axis=1)"
     if data.task == "regression":
         yield f"y = table[{target!r}].to_numpy(float)[:, None]"

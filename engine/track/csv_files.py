@@ -88,7 +88,10 @@ def _separator(head: bytes) -> str:
 
 def _cells(line: bytes, separator: str) -> list[str]:
     text = line.decode("utf-8-sig", "replace").strip("\r\n")
-    return [cell.strip() for cell in next(csv.reader([text], delimiter=separator), [])]
+    try:
+        return [cell.strip() for cell in next(csv.reader([text], delimiter=separator), [])]
+    except csv.Error:  # a line break inside, a cell without end: no line of metrics
+        return []
 
 
 def _number(text: str) -> float | None:

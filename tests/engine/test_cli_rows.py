@@ -6,11 +6,12 @@ import io
 import os
 import pty
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
 import pytest
 
-from engine.cli import format
+from engine.cli import format, main
 from engine.cli.output import Live, Log, Stream, lasting
 from engine.cli.rows import Rows, live_line, say
 from engine.events import (
@@ -289,6 +290,24 @@ def test_a_full_disk_does_not_fail_a_print() -> None:
     out.log = Full()
     out.write("hello\n")
     assert "No space left" in out.terminal.getvalue()  # type: ignore[attr-defined]
+
+
+@pytest.mark.skipif(not Path("/dev/full").exists(), reason="no /dev/full")
+@pytest.mark.parametrize("arguments", [["catalog"], ["--version"], ["train", "--help"]])
+def test_what_could_not_be_written_is_told_and_a_failure(arguments, monkeypatch, capsys) -> None:
+    with Path("/dev/full").open("w") as full:
+        monkeypatch.setattr("sys.stdout", full)
+        assert main(arguments) == 1
+    assert capsys.readouterr().err == "epochal: /dev/full can't be written: No space left on device\n"
+
+
+def test_a_reader_that_has_seen_enough_is_no_failure(monkeypatch, capsys) -> None:
+    reading, writing = os.pipe()
+    os.close(reading)
+    with os.fdopen(writing, "w") as pipe:
+        monkeypatch.setattr("sys.stdout", pipe)
+        assert main(["catalog"]) == 0
+    assert capsys.readouterr().err == ""
 
 
 def test_nothing_fails_once_the_reader_has_gone() -> None:

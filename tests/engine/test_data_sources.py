@@ -200,6 +200,36 @@ def test_csv_takes_chosen_columns_and_delimiters_and_leaves_out_row_numbers(file
     assert empty.features == ("a",) and empty.notes == ("column 'b' is empty and was left out",)
 
 
+@pytest.mark.parametrize(
+    ("delimiter", "decimal", "thousands", "encoding", "price"),
+    [(";", ",", ".", "utf-8-sig", "1.234,5"), ("\t", ".", ",", "cp1252", "1,234.5"), (",", ".", "", "utf-16", "1234.5")],
+)
+def test_csv_files_of_the_world_are_read_as_the_plain_one_is(file, tmp_path, delimiter, decimal, thousands, encoding, price):
+    rows = ["Größe ,city,price,y", "1.5,Köln,1234.5,a", "2.5,Bonn,3.0,b", "?,Köln,4.0,a"]
+    one = SOURCES["csv"](file("\n".join(rows)), "y")
+    place = "\u0000"
+    words = [
+        row.replace(",", place).replace("1234.5", price) if i == 1 else row.replace(",", place) for i, row in enumerate(rows)
+    ]
+    words[1] = words[1].replace("1.5", "1" + decimal + "5")
+    words[2:] = [row.replace(".", decimal) for row in words[2:]]
+    (tmp_path / "world.csv").write_text("\n".join(words).replace(place, delimiter), encoding)
+    written = {"delimiter": delimiter, "decimal": decimal, "thousands": thousands}
+    encoding = "utf-8" if encoding == "utf-8-sig" else encoding  # the mark at the beginning is passed over
+    other = SOURCES["csv"](str(tmp_path / "world.csv"), "y", encoding=encoding, **written)
+    assert one.features == other.features == ("Größe", "city = Bonn", "city = Köln", "price")
+    np.testing.assert_array_equal(one.inputs, other.inputs)
+    assert one.targets.tolist() == other.targets.tolist() == [0, 1, 0]
+
+
+def test_csv_numbers_in_another_notation_are_told_and_a_delimiter_at_each_end_moves_nothing(file):
+    said = SOURCES["csv"](file('p,q,y\n"1,234.5","1,5",a\n"2,000","2",b\n'), "y").notes
+    assert "'1,234.5' and the like, 2 categories: if they are numbers, data.thousands = \",\" reads" in said[0]
+    assert "'1,5' and the like, 2 categories: if they are numbers, data.decimal = \",\" reads" in said[1] and len(said) == 2
+    ended = SOURCES["csv"](file("a,b,y\n1,2,0.5,\n3,4,1.5,\n", "ended.csv"), "y")
+    assert ended.inputs.tolist() == [[1, 2], [3, 4]] and ended.targets.tolist() == [0.5, 1.5]
+
+
 def test_csv_mistakes_are_one_sentence(file, tmp_path, monkeypatch):
     path = file(PASSENGERS)
     refused("data.target", r"no column 'survivd'; the nearest is 'survived'; it has age, fare", "csv", path, "survivd")
@@ -212,16 +242,35 @@ def test_csv_mistakes_are_one_sentence(file, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     refused("data.path", "'tabel.csv' does not exist; the nearest is 'table.csv'", "csv", "tabel.csv", "y")
     refused("data.path", "is a directory", "csv", str(tmp_path), "y")
-    refused("data.path", "can't be read as a table", "csv", file("", "nothing.csv"), "y")
+    refused("data.path", "is empty: a table has a line with the names of its columns", "csv", file("", "nothing.csv"), "y")
+    refused("data.path", "has a header line and no rows below it", "csv", file("x,y\n", "header.csv"), "y")
+    refused("data.path", "has a single row with a 'y'", "csv", file("x,y\n1,2\n", "single.csv"), "y")
+    twice = file("a,b,a,y\n1,2,3,4\n", "twice.csv")
+    refused("data.path", "names two columns 'a', the 1st and the 3rd: rename one", "csv", twice, "y")
+    longer = file("a,y\n1,0\n1,2,0\n", "longer.csv")
+    refused("data.path", "line 3 holds 3 values, and the first line names 2 columns", "csv", longer, "y")
+    refused("data.path", "more values in a row than names in its first line", "csv", file("a,y\n1,2,3\n", "moved.csv"), "y")
+    refused("data.path", "opens in line 3 is never closed", "csv", file('a,y\n1,2\n"3,4\n', "open.csv"), "y")
+    refused("data.path", "is the delimiter ';'", "csv", file("a;y\n1,5;2\n1,5;2,5,1\n", "commas.csv"), "y")
+    refused("data.target", "first line, 1, 2.5, holds no names of columns", "csv", file("1,2.5\n3,4\n", "bare.csv"), "y")
+    refused("data.encoding", "'utf9' is no encoding of text; the nearest is 'utf-8'", "csv", path, "age", encoding="utf9")
+    refused("data.decimal", "is data.delimiter too", "csv", path, "age", decimal=",")
+    refused("data.thousands", "is data.decimal too", "csv", path, "age", thousands=".")
+    refused("data.ignore", "no column 'ages'; the nearest is 'age'", "csv", path, "survived", ignore=["ages"])
+    refused("data.ignore", "holds 'age', and data.columns too", "csv", path, "survived", columns=["age"], ignore=["age"])
     refused("data.path", "no row with a 'y'", "csv", file("x,y\n1,\n", "unlabelled.csv"), "y")
     refused("data.columns", "no column to predict 'y'", "csv", file("y\n1\n2\n", "alone.csv"), "y")
     names = "".join(f"name{i},{i % 2}\n" for i in range(101))
     refused("data.columns", "column 'who' holds 101 different texts", "csv", file("who,y\n" + names, "names.csv"), "y")
     refused("data.target", "101 different values in 101 rows", "csv", file("y,x\n" + names, "labels.csv"), "y")
+    both = file("when,who,x,y\n" + "".join(f"2024-01-31,name{i},{i},{i % 2}\n" for i in range(101)), "both.csv")
+    with pytest.raises(RecipeError, match="'when' holds dates(?s:.*)'who' holds 101 different texts"):  # both at once
+        SOURCES["csv"](both, "y")
+    assert SOURCES["csv"](both, "y", ignore=["when", "who"]).features == ("x",)
     dates = file("when,y\n2024-01-31,1\n2024-02-01,0\n", "dates.csv")
     refused("data.columns", "column 'when' holds dates", "csv", dates, "y")
     (tmp_path / "binary.csv").write_bytes(b"\xff\xfe\x00\x01,\n")
-    refused("data.path", "can't be read", "csv", "binary.csv", "y")
+    refused("data.path", 'not text in UTF-8: data.encoding = "utf-16" may', "csv", "binary.csv", "y")
     infinite = SOURCES["csv"](file("x,y\n1,0.5\ninf,0.5\n2,0.1\n", "infinite.csv"), "y")
     with pytest.raises(RecipeError, match="inf as input in 'x', sample 1"):
         prepare(infinite, AS_IT_IS, "csv")

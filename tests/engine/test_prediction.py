@@ -99,7 +99,7 @@ def test_the_command_reads_files_and_pipes(table: pandas.DataFrame, monkeypatch:
     found = pandas.read_csv(io.StringIO(printed))
     assert found.columns.tolist() == ["label", "probability large", "probability small"] and len(found) == 90
     assert numpy.allclose(found.iloc[:, 1] + found.iloc[:, 2], 1)
-    monkeypatch.setattr("sys.stdin", io.StringIO(Path("train.csv").read_text()))
+    monkeypatch.setattr("sys.stdin", io.TextIOWrapper(io.BytesIO(Path("train.csv").read_bytes())))
     assert main(["predict", "last", "-", "--probabilities", "--device", "cpu"]) == 0
     assert capsys.readouterr().out == printed
     table.to_parquet("new.parquet")

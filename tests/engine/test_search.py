@@ -322,7 +322,8 @@ def recipe(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> str:
 def test_the_command_searches_goes_on_and_shows(recipe: str, capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["search", recipe]) == 0
     out = capsys.readouterr().out
-    assert "1/2  trial 0  lr=" in out and "best ★" in out and "2 of 2 trials · 2 finished" in out
+    assert "1/2  trial 0  lr=" in out and "best ★" in out and "runs/searches/lilies: 2 of 2 trials · 2 finished" in out
+    assert "\ntrain it  epochal train runs/searches/lilies/best.toml\n" in out
     assert main(["search", "lilies", "--trials", "3"]) == 0
     assert "3/3  trial 2" in capsys.readouterr().out
     assert main(["search", "--show", "lilies", "--json"]) == 0

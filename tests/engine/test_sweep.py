@@ -148,6 +148,12 @@ def test_one_that_fails_does_not_stop_the_others(capfd: pytest.CaptureFixture[st
     assert list(rows)[-1] == "1"  # nothing was measured: last
 
 
+def test_where_no_run_can_be_made_nothing_is_begun(capsys: pytest.CaptureFixture[str]) -> None:
+    Path("blocked").write_text("a file", encoding="utf-8")
+    assert main(["sweep", "seed=0..2", "--runs", "blocked"]) == 2
+    assert capsys.readouterr() == ("", "epochal: can't make a run directory in blocked: File exists\n")
+
+
 def test_ctrl_c_ends_the_sweep_with_a_checkpoint(capsys: pytest.CaptureFixture[str]) -> None:
     once = "self.calls = getattr(self, 'calls', 0) + 1; self.calls == 6 and os.kill(os.getpid(), signal.SIGINT)"
     settings = [part for setting in own(once) for part in ("--set", setting)]

@@ -103,6 +103,7 @@ def huggingface(
     dataset: str,
     target: str = "label",
     columns: tuple[str, ...] = (),
+    ignore: tuple[str, ...] = (),
     subset: str = "",
     split: str = "train",
     validation_split: str = "",
@@ -118,6 +119,7 @@ def huggingface(
         dataset: the name on the hub, or a local folder
         target: the column to predict
         columns: the columns to predict from; none given: the one with pictures, or all others
+        ignore: columns to leave out
         subset: which of several configurations the data set has
         split: the part to train on
         validation_split: the part to validate on; none: a share of the other
@@ -136,12 +138,14 @@ def huggingface(
     training = load("split", split)
     held = load("validation_split", validation_split) if validation_split else None
     names = list(training.column_names)
-    for field, name in (("target", target), *(("columns", column) for column in columns)):
+    asked = [("target", target), *(("columns", column) for column in columns), *(("ignore", column) for column in ignore)]
+    for field, name in asked:
         if name not in names:
             raise wrong(
                 f"data.{field}",
                 f"data.{field}: {dataset} has no column {name!r}{nearest(name, names)}; it has {', '.join(names)}",
             )
+    names = [name for name in names if name not in ignore]
     picture = next((name for name in columns or names if type(training.features[name]).__name__ == "Image"), None)
     if picture is not None:
         return _pictures(training, held, picture, target, size, grey)
@@ -151,7 +155,7 @@ def huggingface(
         return from_arrays(training[only][:], training[target][:], held_arrays)
     from engine.data.sources.table import from_tables
 
-    return from_tables(_table(training), None if held is None else _table(held), target, columns, "auto", dataset)
+    return from_tables(_table(training), None if held is None else _table(held), target, columns, "auto", dataset, ignore)
 
 
 def _pictures(training: Any, held: Any, column: str, target: str, size: int, grey: bool) -> Any:

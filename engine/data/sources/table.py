@@ -7,16 +7,17 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
-from engine.data.columns import Column, kind_of
+from engine.data.columns import Column, kind_of, stacked
 from engine.data.samples import Samples, as_classes, wrong
+from engine.data.sources.csv_files import Format, read_csv, refuse_twice, shown
 from engine.data.sources.declare import existing, package, source
-from engine.errors import nearest
+from engine.errors import Problem, RecipeError, nearest
 
 if TYPE_CHECKING:
     from pandas import DataFrame, Series
 
 CLASSES = 20  # whole numbers with at most so many different values are classes
-
+NUMBER = re.compile(r"\s*[-+]?\d*\.?\d+([eE][-+]?\d+)?\s*")
 
 AsTask = Literal["auto", "classification", "regression"]
 
@@ -27,7 +28,11 @@ def csv(
     target: str,
     columns: tuple[str, ...] = (),
     task: AsTask = "auto",
+    ignore: tuple[str, ...] = (),
     delimiter: str = ",",
+    decimal: Literal[".", ","] = ".",
+    thousands: str = "",
+    encoding: str = "utf-8",
     validation_path: str = "",
 ) -> Samples:
     """A table from a CSV file with a header line: one column is the target, the others are inputs.
@@ -40,23 +45,30 @@ def csv(
         target: the column to predict
         columns: the columns to predict from; none given: all others
         task: auto: classification for texts, true and false, and whole numbers of at most 20 different values
+        ignore: columns to leave out
         delimiter: what stands between two values
+        decimal: what stands before a number's decimals
+        thousands: what groups a number's digits, as in 1,000; empty: nothing does
+        encoding: how the text is written, such as cp1252 by older Windows programs
         validation_path: a file with the same columns to validate on; none: a share of the rows
     """
-    if len(delimiter) != 1:
-        raise wrong("data.delimiter", f"data.delimiter = {delimiter!r} must be a single character")
+    written = Format(delimiter, decimal, thousands, encoding)
 
-    def read(file: Path) -> DataFrame:
-        import pandas
+    def read(file: Path, field: str, said: str) -> DataFrame:
+        return read_csv(file, written, field, said)
 
-        # "?" is how the UCI data sets write a missing value.
-        return pandas.read_csv(file, sep=delimiter, na_values=["?"], skipinitialspace=True, low_memory=False)
-
-    return _from_files(read, path, validation_path, target, columns, task)
+    return _from_files(read, path, validation_path, target, columns, task, ignore)
 
 
 @source(task=None)
-def parquet(path: str, target: str, columns: tuple[str, ...] = (), task: AsTask = "auto", validation_path: str = "") -> Samples:
+def parquet(
+    path: str,
+    target: str,
+    columns: tuple[str, ...] = (),
+    task: AsTask = "auto",
+    ignore: tuple[str, ...] = (),
+    validation_path: str = "",
+) -> Samples:
     """A table from a Parquet file: one column is the target, the others are inputs, treated as those of a CSV file.
 
     Args:
@@ -64,39 +76,50 @@ def parquet(path: str, target: str, columns: tuple[str, ...] = (), task: AsTask 
         target: the column to predict
         columns: the columns to predict from; none given: all others
         task: auto: classification for texts, true and false, and whole numbers of at most 20 different values
+        ignore: columns to leave out
         validation_path: a file with the same columns to validate on; none: a share of the rows
     """
     package("pyarrow", "pyarrow")
 
-    def read(file: Path) -> DataFrame:
+    def read(file: Path, field: str, said: str) -> DataFrame:
         import pandas
 
-        return pandas.read_parquet(file, engine="pyarrow")
+        try:
+            table = pandas.read_parquet(file, engine="pyarrow")
+        except (ValueError, OSError) as error:  # what pandas and pyarrow raise for files that are none derives from these
+            raise wrong(field, f"{said} can't be read as a table: {' '.join(str(error).split())}") from None
+        refuse_twice(table.columns, field, said)
+        if table.empty:
+            raise wrong(field, f"{said} has no rows: each row is a sample")
+        return table
 
-    return _from_files(read, path, validation_path, target, columns, task)
+    return _from_files(read, path, validation_path, target, columns, task, ignore)
 
 
 def _from_files(
-    read: Callable[[Path], DataFrame], path: str, validation_path: str, target: str, columns: Sequence[str], task: str
+    read: Callable[[Path, str, str], DataFrame],
+    path: str,
+    validation_path: str,
+    target: str,
+    columns: Sequence[str],
+    task: str,
+    ignore: Sequence[str],
 ) -> Samples:
     def table(argument: str, path: str) -> DataFrame:
-        file = existing(path, argument)
-        try:
-            return read(file)
-        except UnicodeDecodeError:
-            raise wrong(
-                f"data.{argument}", f"data.{argument} = {path!r} can't be read as a table: it is not text in UTF-8"
-            ) from None
-        except (ValueError, OSError) as error:  # what pandas and pyarrow raise for files that are none derives from these
-            words = " ".join(str(error).split())
-            raise wrong(f"data.{argument}", f"data.{argument} = {path!r} can't be read as a table: {words}") from None
+        return read(existing(path, argument), f"data.{argument}", f"data.{argument} = {path!r}")
 
     held = table("validation_path", validation_path) if validation_path else None
-    return from_tables(table("path", path), held, target, columns, task, path)
+    return from_tables(table("path", path), held, target, columns, task, path, ignore)
 
 
 def from_tables(
-    table: DataFrame, held: DataFrame | None, target: str, columns: Sequence[str], task: str, origin: str
+    table: DataFrame,
+    held: DataFrame | None,
+    target: str,
+    columns: Sequence[str],
+    task: str,
+    origin: str,
+    ignore: Sequence[str] = (),
 ) -> Samples:
     """Samples from a data frame, and from a second one to validate on. `origin` is what the sentences call the first."""
     import numpy
@@ -104,13 +127,17 @@ def from_tables(
 
     if target not in table.columns:
         raise _no_column("target", target, table, origin)
-    for column in columns:
-        if column not in table.columns:
-            raise _no_column("columns", column, table, origin)
+    for field, names in (("columns", columns), ("ignore", ignore)):
+        for column in names:
+            if column not in table.columns:
+                raise _no_column(field, column, table, origin)
     if target in columns:
         raise wrong("data.columns", f"data.columns holds the target {target!r} itself: leave it out")
+    if both := [column for column in columns if column in ignore]:
+        raise wrong("data.ignore", f"data.ignore holds {both[0]!r}, and data.columns too: only one can be meant")
     # A nameless first column is the row number that pandas writes; it tells of the file's order, not of the world.
-    wanted = list(columns) or [name for name in table.columns if name != target and not str(name).startswith("Unnamed: ")]
+    others = [name for name in table.columns if name != target and name not in ignore]
+    wanted = list(columns) or [name for name in others if not str(name).startswith("Unnamed: ")]
     rows = len(table)
     if held is not None:
         for column in (target, *wanted):
@@ -127,21 +154,31 @@ def from_tables(
     if not rows or (held is not None and rows == len(table)):
         argument = "validation_path" if rows else "path"
         raise wrong(f"data.{argument}", f"data.{argument}: {origin if not rows else 'it'} has no row with a {target!r}")
+    if rows == 1:
+        raise wrong("data.path", f"data.path: {origin} has a single row with a {target!r}, and at least two are needed")
 
     encoders: list[Column] = []
     features: dict[str, Any] = {}
+    problems: list[Problem] = []
     for column in wanted:
         if table[column].isna().all():
             notes.append(f"column {column!r} is empty and was left out")
-        else:
-            encoders.append(Column.of(table[column], str(column)))
-            notes += encoders[-1].doubts(table[column])
-            features |= encoders[-1].inputs(table[column])
+            continue
+        try:
+            encoder = Column.of(table[column], str(column))
+        except RecipeError as error:  # the others are looked at as well, so that all are told at once
+            problems += error.problems
+            continue
+        encoders.append(encoder)
+        notes += encoder.doubts(table[column])
+        features |= encoder.inputs(table[column])
+    if problems:
+        raise RecipeError(problems)
     if not features:
         raise wrong("data.columns", f"data.columns: {origin} has no column to predict {target!r} from")
 
     values, kind, classes = _target(table[target], target, task)
-    inputs = numpy.stack([numpy.asarray(values, dtype=numpy.float64) for values in features.values()], axis=1)
+    inputs = stacked(features, len(table))
     return Samples(
         inputs=inputs[:rows],
         targets=values[:rows],
@@ -161,8 +198,10 @@ def _no_column(field: str, name: str, table: DataFrame, origin: str) -> Exceptio
     known = [str(column) for column in table.columns]
     if len(known) == 1 and (found := re.search(r"[;\t|,]", known[0])):
         return wrong("data.delimiter", f"{origin} has one column, {known[0]!r}: is the delimiter {found.group()!r}?")
-    shown = ", ".join(known[:10]) + (", …" if len(known) > 10 else "")
-    return wrong(f"data.{field}", f"data.{field}: {origin} has no column {name!r}{nearest(name, known)}; it has {shown}")
+    said = f"data.{field}: {origin} has no column {name!r}{nearest(name, known)}"
+    if all(NUMBER.fullmatch(column) for column in known):
+        return wrong(f"data.{field}", f"{said}: its first line, {shown(known)}, holds no names of columns")
+    return wrong(f"data.{field}", f"{said}; it has {shown(known)}")
 
 
 def _target(values: Series, name: str, task: str) -> tuple[Any, Literal["classification", "regression"], tuple[str, ...]]:
