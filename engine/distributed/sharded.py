@@ -51,7 +51,6 @@ def strategy_of(plan: Training, parts: Parts) -> str:
 def shared(loop: Loop, parts: Parts, strategy: str, ranks: Ranks) -> nn.Module:
     """What is called instead of the model. Its weights are those of rank 0 everywhere from now on, or shards of them."""
     model, device = parts.model, parts.device
-    _normalize_together(parts)
     if strategy == "ddp":
         return DistributedDataParallel(model, find_unused_parameters=_leaves_some_out(loop, parts))
     names = {id(parameter): name for name, parameter in model.named_parameters()}
@@ -70,7 +69,7 @@ def shared(loop: Loop, parts: Parts, strategy: str, ranks: Ranks) -> nn.Module:
     return model
 
 
-def _normalize_together(parts: Parts) -> None:
+def normalize_together(parts: Parts) -> None:
     """Batch normalization over all ranks, in place: the names and tensors stay."""
     of_gpus = parts.device.type == "cuda"
     for parent in list(parts.model.modules()):

@@ -20,6 +20,7 @@ from engine.distributed import sharded
 from engine.distributed.agreed import Agreed
 from engine.distributed.alike import Alike
 from engine.distributed.elsewhere import Elsewhere
+from engine.distributed.flat import Flat
 from engine.distributed.normalized import Joined
 from engine.distributed.ranks import Ranks
 from engine.events import RanksMeasured
@@ -43,6 +44,8 @@ class Together:
         self.strategy = sharded.strategy_of(plan, parts)
         self.report_at = 0.0  # when the clock comes to the next report: rank 0's decides
         self._device = parts.device
+        self._flat: Flat | None = None
+        self._joined = False  # whether a layer asks all ranks, in backward too
         self._steps = 0
         self._waits: list[float] = []  # seconds for the others, in the steps that were measured
         self._began = self._measure_at = time.monotonic()
@@ -57,7 +60,15 @@ class Together:
 
     def join(self, loop: Loop, parts: Parts) -> None:
         """Let the loop's steps be taken together. The weights are those of rank 0 from now on, the draws each rank's own."""
-        loop.model = self._model = sharded.shared(loop, parts, self.strategy, self.ranks)
+        sharded.normalize_together(parts)
+        self._joined = any(isinstance(part, Joined) for part in parts.model.modules())
+        if self.strategy == "ddp" and loop.average is not None:
+            _as_the_first(loop.average)
+        if self.strategy == "ddp" and Flat.fits(parts.model, parts.device):
+            _as_the_first(parts.model)
+            self._flat = Flat(parts.model, self.ranks)
+        else:
+            loop.model = self._model = sharded.shared(loop, parts, self.strategy, self.ranks)
         loop.together = self
         if self.strategy == "fsdp":
             loop.hands = sharded.ShardedHands(parts.optimizer, self.ranks)
@@ -73,15 +84,17 @@ class Together:
         batch is their sum, so each is multiplied by their number.
         """
         shares, ranks = cast("Sequence[Share]", window), self.ranks.count
-        _talk(loop)
         counts: list[Count] = [loop.count(share[1]) if share.mine else 0 for share in shares]
+        if self._flat is not None:
+            return self._backward_at_once(self._flat, loop, shares, counts)
+        _talk(loop)
         everywhere = self._everywhere(loop, shares, counts)
         total = torch.zeros((), device=shares[0][1].device)
-        for i, ((inputs, targets), part) in enumerate(zip(shares, counts, strict=True)):
+        for i, (share, part) in enumerate(zip(shares, counts, strict=True)):
             last = i + 1 == len(shares)
-            Joined.counts = shares[i].mine > 0
+            Joined.counts = share.mine > 0
             with nullcontext() if last else self._quiet():
-                loss = _counted(loop.forward(inputs, targets), part) * (part / everywhere)
+                loss = _counted(loop.forward(*share), part) * (part / everywhere)
                 total = total + loss.detach()
                 if last:
                     _talk(loop)
@@ -92,6 +105,42 @@ class Together:
         hear()
         samples = sum(share.samples for share in shares)
         return Taken(total, everywhere, len(shares), samples, loop.optimizer.param_groups[0]["lr"])
+
+    def _backward_at_once(self, flat: Flat, loop: Loop, shares: Sequence[Share], counts: list[Count]) -> Taken:
+        """The same with one exchange, after the gradients are there.
+
+        Each rank's count by its targets or their weights; of weights nobody knows the sum before that exchange.
+        """
+        parts = [float(part) for part in counts]
+        targets = sum(share.samples * share[1][:1].numel() for share in shares)
+        total, factor = 0.0, 1.0
+        if len(shares) == 1 and not self._joined:
+            loss = loop.hands.derive(loop, *shares[0])
+            total, factor = loss.item() * parts[0] if parts[0] else 0.0, parts[0] / targets
+        else:
+            for share, part in zip(shares, parts, strict=True):
+                Joined.counts = share.mine > 0
+                loss = _counted(loop.forward(*share), int(part > 0))
+                total += loss.item() * part
+                loss = loss * (part / targets)
+                loop.hands.backward(loss if loop.scaler is None else loop.scaler.scale(loss))
+        _talk(loop)
+        began = time.perf_counter()
+        due = self.ranks.writes and began >= self.report_at
+        told = self.control.own.pending, due, total, sum(parts)
+        (asked, reported, total, counted), gradients = flat.sum(told, factor)
+        self._steps += 1
+        if self._steps % EACH == 0:
+            self._waits.append(time.perf_counter() - began)
+        if asked or reported:
+            self.control.heard(asked > 0, reported > 0)
+        count: Any = targets
+        if loop.count is not torch.numel:
+            count = counted or math.nan  # a sum of weights; a mean over none is not a number
+            gradients.mul_(targets / count)
+        mean = torch.tensor(total / count, dtype=gradients.dtype)
+        samples = sum(share.samples for share in shares)
+        return Taken(mean, count, len(shares), samples, loop.optimizer.param_groups[0]["lr"])
 
     def norm(self, norm: Tensor) -> Tensor:
         """The norm of all gradients, wherever their parts are."""
@@ -153,6 +202,11 @@ class Together:
         """Whether what the processes tell each other of a step has a time of its own. Shards come and go in all of it."""
         return self.strategy == "ddp"
 
+    @property
+    def overlaps(self) -> bool:
+        """Whether they tell each other of gradients while others are computed."""
+        return self.apart and self._flat is None
+
     def layers(self, module: nn.Module) -> Layers:
         """What looks at the layers of a step."""
         return sharded.ShardedLayers(module, self.ranks) if self.strategy == "fsdp" else Layers(module)
@@ -201,6 +255,14 @@ class Together:
     def loaders(self) -> Any:
         """What loads whole tensors into the model and its optimizer; None twice where these are whole themselves."""
         return (sharded.load_model, sharded.load_optimizer) if self.strategy == "fsdp" else (None, None)
+
+
+def _as_the_first(module: nn.Module) -> None:
+    """Rank 0's weights and buffers, everywhere."""
+    for tensor in module.state_dict().values():
+        held = tensor.contiguous()
+        torch.distributed.broadcast(held, 0)
+        tensor.copy_(held)
 
 
 def _talk(loop: Loop) -> None:

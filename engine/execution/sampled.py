@@ -139,7 +139,7 @@ class Sampler:
         watch = self._watch = self._watch or Watch(self._device)
         shadow = self._shadow(watch)
         watch.switch("step")
-        hooks = self._last_gradient(watch) if shadow.talk == "all-reduce" else []
+        hooks = self._last_gradient(watch) if loop.together is not None and loop.together.overlaps else []
         try:
             taken = take(shadow, window)
         finally:

@@ -1,5 +1,5 @@
-"""`python -m tests.benchmarks.processes`: steps a second of 1, 2 and 4 processes over gloo, what they tell each other, and what
-that comes to with many GPUs, computed.
+"""`python -m tests.benchmarks.processes`: steps a second of 1, 2 and 4 processes over gloo, beside the tutorial's loop with
+torch's DDP, and what they tell each other comes to with many GPUs, computed.
 
 Each measurement is a torchrun of its own, in turns; the median of the rounds. The global batch is the same for all.
 """
@@ -7,11 +7,12 @@ Each measurement is a torchrun of its own, in turns; the median of the rounds. T
 from __future__ import annotations
 
 import argparse
-import json
+import itertools
 import os
 import statistics
 import subprocess
 import sys
+import time
 from typing import Any
 
 CASES: dict[str, dict[str, Any]] = {
@@ -38,19 +39,48 @@ def worker(name: str, steps: int) -> None:
     trainer.on(RunEnded, lambda event: seconds.append(event.seconds))
     trainer.fit()
     if int(os.environ.get("RANK", "0")) == 0:
-        known = getattr(trainer.loop.model, "_get_ddp_logging_data", dict)()
-        print(json.dumps({"rate": steps / seconds[0], "buckets": known.get("bucket_sizes", "")}))
+        print(steps / seconds[0])
 
 
-def measured(name: str, count: int, steps: int) -> dict[str, Any]:
+def tutorial(name: str, steps: int) -> None:
+    """The same model on the same data by the tutorial's loop, which sums no loss and asks nobody anything."""
+    import torch
+    from sklearn.datasets import load_digits
+    from torch import distributed, nn
+    from torch.utils.data import DataLoader, DistributedSampler, TensorDataset
+
+    torch.set_num_threads(1)
+    count = int(os.environ.get("WORLD_SIZE", "1"))
+    images, classes = load_digits(return_X_y=True)
+    dataset = TensorDataset(torch.tensor(images, dtype=torch.float32) / 16, torch.tensor(classes))
+    sizes = [64, *CASES[name]["model"]["hidden"], 10]
+    layers = [part for ends in itertools.pairwise(sizes) for part in (nn.Linear(*ends), nn.ReLU())]
+    model: nn.Module = nn.Sequential(*layers[:-1])
+    sampler = None
+    if count > 1:
+        distributed.init_process_group("gloo")
+        model, sampler = nn.parallel.DistributedDataParallel(model), DistributedSampler(dataset)
+    loader = DataLoader(dataset, CASES[name]["data"]["batch_size"] // count, shuffle=sampler is None, sampler=sampler)
+    optimizer, loss = torch.optim.Adam(model.parameters()), nn.CrossEntropyLoss()
+    began = time.perf_counter()
+    for inputs, targets in itertools.islice(itertools.chain.from_iterable(itertools.repeat(loader)), steps):
+        optimizer.zero_grad()
+        loss(model(inputs), targets).backward()
+        optimizer.step()
+    if int(os.environ.get("RANK", "0")) == 0:
+        print(steps / (time.perf_counter() - began))
+    if count > 1:
+        distributed.destroy_process_group()
+
+
+def measured(name: str, count: int, steps: int, how: str) -> float:
     command = [sys.executable, "-m"]
     if count > 1:
         command += ["torch.distributed.run", "--standalone", "--nproc-per-node", str(count), "-m"]
-    command += ["tests.benchmarks.processes", "--worker", name, "--steps", str(steps)]
+    command += ["tests.benchmarks.processes", how, name, "--steps", str(steps)]
     environment = {**os.environ, "OMP_NUM_THREADS": "1"}
     done = subprocess.run(command, capture_output=True, text=True, check=True, env=environment)
-    found: dict[str, Any] = json.loads(done.stdout.splitlines()[-1])
-    return found
+    return float(done.stdout.splitlines()[-1])
 
 
 def computed(parameters: float, tokens: float, count: int) -> tuple[float, float]:
@@ -65,18 +95,19 @@ def main() -> None:
     parser.add_argument("--steps", type=int, default=600)
     parser.add_argument("--rounds", type=int, default=3)
     parser.add_argument("--worker", choices=CASES)
+    parser.add_argument("--tutorial", choices=CASES)
     arguments = parser.parse_args()
-    if arguments.worker:
-        worker(arguments.worker, arguments.steps)
+    if arguments.worker or arguments.tutorial:
+        (worker if arguments.worker else tutorial)(arguments.worker or arguments.tutorial, arguments.steps)
         return
+    turns = [(count, how) for count in COUNTS for how in ("--worker", "--tutorial")]
     for name in CASES:
-        rounds = [{count: measured(name, count, arguments.steps) for count in COUNTS} for _ in range(arguments.rounds)]
+        rounds = [{turn: measured(name, turn[0], arguments.steps, turn[1]) for turn in turns} for _ in range(arguments.rounds)]
         print(name)
         for count in COUNTS:
-            rate = statistics.median(found[count]["rate"] for found in rounds)
-            share = statistics.median(found[count]["rate"] / found[1]["rate"] for found in rounds)
-            buckets = rounds[0][count]["buckets"]
-            print(f"  {count} processes  {rate:8,.0f} steps/s  {share:5.2f} of one  gradients in bytes {buckets or '-'}")
+            rate, plain = (statistics.median(found[count, how] for found in rounds) for how in ("--worker", "--tutorial"))
+            share = statistics.median(found[count, "--worker"] / found[1, "--worker"] for found in rounds)
+            print(f"  {count} processes  {rate:8,.0f} steps/s  {share:5.2f} of one  the tutorial's loop {plain:8,.0f}")
     for name, (parameters, tokens) in MODELS.items():
         print(name)
         for count in FAR:

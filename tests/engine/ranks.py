@@ -15,6 +15,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+import pytest
 import torch
 from sklearn.datasets import load_diabetes, load_digits
 from torch import Tensor, nn
@@ -22,6 +23,7 @@ from torch.utils.data import DataLoader, TensorDataset
 
 from engine import EpochEnded, Progress, Recipe, Trainer
 from engine.changes import Change
+from engine.distributed import flat
 from engine.errors import RecipeError
 from engine.events import RunPaused, Sampled, SettingChanged, Trained, Validated, to_dict
 from engine.execution import sampled
@@ -121,6 +123,13 @@ def accumulated(folder: Path) -> dict[str, Any]:
     return fit(Trainer(**parts(model(), weighted()), train=digits(), accumulate=3))
 
 
+def overlapped(folder: Path) -> dict[str, Any]:
+    """Gradients are exchanged as those of a large model are, while others are computed."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(flat, "MOST", 0)
+        return accumulated(folder)
+
+
 def sharded(folder: Path) -> dict[str, Any]:
     plan = {"accumulate": 3, "strategy": "fsdp", "clip_norm": 0.5, "ema": 0.9, "run_dir": folder / "sharded"}
     return fit(Trainer(**parts(model(Blocks), weighted()), train=digits(), validation=digits(), **plan))
@@ -206,14 +215,17 @@ def _batches(targets: Tensor) -> Iterator[Data]:
 
 
 class Aside(nn.Module):
-    """Not all of it takes part."""
+    """Not all of it takes part; and one part only for some samples, of which many a batch has none, or one rank's share."""
 
     def __init__(self) -> None:
         super().__init__()
-        self.used, self.aside = nn.Linear(64, 10), nn.Linear(64, 10)
+        self.used, self.seldom, self.aside = nn.Linear(64, 10), nn.Linear(64, 10), nn.Linear(64, 10)
 
     def forward(self, inputs: Tensor) -> Tensor:
-        return self.used(inputs)  # type: ignore[no-any-return]
+        output, some = self.used(inputs), inputs[:, 55] > 0
+        if some.any():
+            output = output + torch.zeros_like(output).index_add(0, some.nonzero()[:, 0], self.seldom(inputs[some]))
+        return output  # type: ignore[no-any-return]
 
 
 def aside(folder: Path) -> dict[str, Any]:
