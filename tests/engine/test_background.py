@@ -14,6 +14,7 @@ from typing import Any
 import psutil
 import pytest
 
+from engine.cli import main
 from engine.run import Run
 from tests.engine.processes import PATIENCE, SMALL, alive, as_from_a_shell, started, until
 
@@ -101,9 +102,10 @@ def in_one_sentence(words: str, status: int, *arguments: str) -> None:
     assert not Path("runs").exists()
 
 
-def test_a_mistake_is_told_as_ever() -> None:
+def test_a_mistake_is_told_as_ever(capsys: pytest.CaptureFixture[str]) -> None:
     in_one_sentence("optimizer.lr is -1", 2, "--set", "optimizer.lr=-1")
-    in_one_sentence("--no-run", 2, "--no-run")
+    assert main([*SMALL, "--background", "--no-run"]) == 2
+    assert "--no-run" in capsys.readouterr().err and not Path("runs").exists()
 
 
 def test_a_process_that_is_killed_before_the_run_has_begun() -> None:
