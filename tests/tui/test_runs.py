@@ -64,7 +64,9 @@ async def test_what_differs_and_where_it_comes_from_is_shown(console: Console, t
     async with console.run_test(size=WIDE) as pilot:
         screen = await listed(console, pilot)
         assert [row[-1] for row in cells(console)] == ["hidden 512", "", "SGD"]
-        await pilot.press("end", "down", "down")
+        await pilot.press("end")
+        await until(lambda: console.screen.query_one(DataTable).cursor_row == 2)
+        await pilot.press("home", "down", "end")
         await until(lambda: f"fork of {A} at step 780" in str(screen.query_one("#about", Static).content))
 
 

@@ -12,7 +12,7 @@ from textual import events
 from textual.app import ComposeResult
 from textual.binding import BindingType
 from textual.content import Content
-from textual.widgets import DataTable, Static
+from textual.widgets import Static
 
 from engine.errors import EpochalError
 from engine.run.queue import ENDED, Contents, Job, Part
@@ -21,7 +21,7 @@ from tui.keys import bindings
 from tui.listing import SYMBOLS
 from tui.screens.ask import Confirm
 from tui.screens.base import KeyLine
-from tui.screens.table import TableScreen
+from tui.screens.table import Table, TableScreen
 from tui.widgets.formats import clock, number
 
 HEADS = ["", "job", "state", "what", "epoch", "best", "trained", "how"]
@@ -45,7 +45,7 @@ class QueueScreen(TableScreen):
 
     def compose(self) -> ComposeResult:
         yield Static(id="title", markup=False)
-        yield DataTable(cursor_type="row", zebra_stripes=False)
+        yield Table()
         yield Static(
             "\nNothing is queued. A in the form or on a run puts it here, and trains it when its turn comes. Esc goes back.",
             id="empty",

@@ -25,6 +25,7 @@ from tui.screens.ask import AskFork
 from tui.screens.base import SMALL, KeyLine
 from tui.screens.ordering import Ordering
 from tui.screens.quit import AskEpochs
+from tui.screens.table import Table
 
 Found = tuple[Sequence[Any], Mapping[Any, tuple[float, int]], str | None]  # runs, their best by path, of this metric
 _AGAIN = "torch is being loaded: once more in a moment"
@@ -43,7 +44,7 @@ class RunsScreen(AfterKeys, Ordering):
     def compose(self) -> ComposeResult:
         yield Static(id="title", markup=False)
         yield Input(self.console_app.listing.text, placeholder="words of name, state, tag or recipe", compact=True, id="filter")
-        yield DataTable(cursor_type="row", zebra_stripes=False)
+        yield Table()
         yield Static("", id="empty", markup=False)
         yield Static("", id="about", markup=False)
         yield KeyLine("runs")

@@ -18,7 +18,7 @@ from tui.background import Starting
 from tui.keys import bindings
 from tui.listing import SYMBOLS
 from tui.screens.base import KeyLine
-from tui.screens.table import TableScreen
+from tui.screens.table import Table, TableScreen
 from tui.widgets.board import BestPane, WeightsPane
 from tui.widgets.formats import clock, number
 
@@ -47,7 +47,7 @@ class SearchScreen(TableScreen):
 
     def compose(self) -> ComposeResult:
         yield Static(id="title", markup=False)
-        yield DataTable(cursor_type="row", zebra_stripes=False)
+        yield Table()
         yield Static("\n reading …", id="empty", markup=False)
         yield Static("", id="about", markup=False)
         with Horizontal(id="below"):

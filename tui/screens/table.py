@@ -10,6 +10,7 @@ from typing import Any, ClassVar, TypeVar
 
 from rich.text import Text
 from textual import on
+from textual.binding import Binding, BindingType
 from textual.content import Content
 from textual.coordinate import Coordinate
 from textual.widgets import DataTable, Static
@@ -18,6 +19,18 @@ from engine.errors import EpochalError
 from tui.screens.base import Base, KeyLine
 
 Found = TypeVar("Found")
+
+
+class Table(DataTable[Text]):
+    """Rows, of which one is under the cursor; Home and End are the first and the last of them, not of the columns."""
+
+    BINDINGS: ClassVar[list[BindingType]] = [
+        Binding("home", "scroll_top", "the first", show=False),
+        Binding("end", "scroll_bottom", "the last", show=False),
+    ]
+
+    def __init__(self) -> None:
+        super().__init__(cursor_type="row", zebra_stripes=False)
 
 
 class TableScreen(Base):
