@@ -191,7 +191,7 @@ class Standing:
             Progress(
                 phase=phase,
                 step=self.step,
-                epoch=self.epoch + 1,
+                epoch=min(self.epoch + 1, max(self.length.epochs, 1)),  # the last one's checkpoint may take long
                 batch=batch,
                 batches=batches,
                 loss=loss,

@@ -226,7 +226,8 @@ class Console(Guest):
         try:
             followed = Followed(self.engine, path)
         except (EpochalError, OSError, ValueError) as error:
-            self.notify(f"{path.name} can't be read: {error}", severity="error", markup=False)
+            said = f"can't be read: {error}" if path.exists() else "is not there any more"
+            self.notify(f"{path.name} {said}", severity="error", markup=False)
             return
         self.push_screen(TrainScreen(followed))
 

@@ -119,6 +119,8 @@ def test_a_full_disk_at_the_end_is_tried_again(digits: Data, tmp_path: Path, mon
     assert result.state == "finished" and refused == 2
     kinds = [type(event) for event in stated if isinstance(event, (CheckpointFailed, CheckpointWritten))]
     assert kinds == [CheckpointFailed, CheckpointFailed, CheckpointWritten]
+    saving = {event.epoch for event in stated if isinstance(event, Progress) and event.phase == "save"}
+    assert saving == {2}, "there is no third epoch"
     assert trainer.history.failed_save is None
     saved = Run.open(tmp_path / "run").checkpoints.read("last")
     assert plain.same(saved.tensors["model"], trainer.parts.model.state_dict())

@@ -47,6 +47,7 @@ async def test_start_before_torch_waits_for_it(console: Console, engine: Scripte
         engine.torch.set()
         await until(lambda: isinstance(console.screen, TrainScreen) and engine.started)
         await until(lambda: console.screen.query(RecipePane))
+        assert "as soon as torch" not in str(console.form.query_one("#title", Static).render()), "it has started"
 
 
 async def test_typing_marks_a_field_and_says_what_is_wrong_on_leaving_it(console: Console):

@@ -253,6 +253,18 @@ async def test_a_run_that_is_gone_keeps_no_other_from_the_chart(console: Console
     assert [name for name, _ in others.named] == [A] and others.failures == {B: f"{B} can't be read: it is gone"}
 
 
+async def test_a_run_that_was_deleted_meanwhile_is_told(console: Console, three: ScriptedEngine, monkeypatch):
+    def gone(path: Path) -> dict[str, object]:
+        raise RunError(f"there is no run {path.name!r}; the nearest is 'another'")
+
+    monkeypatch.setattr(three, "recipe_of", gone)
+    async with console.run_test(size=WIDE) as pilot:
+        screen = await listed(console, pilot)
+        await pilot.press("enter")
+        await until(lambda: any("is not there any more" in notice.message for notice in console._notifications))
+        assert console.screen is screen
+
+
 async def test_escape_leads_back_to_the_list_that_a_run_was_opened_from(console: Console, three: ScriptedEngine):
     three.followers[A] = ScriptedFollower(scripted.started(2), ended(1, val=0.5), ended(2, val=0.4))
     async with console.run_test(size=WIDE) as pilot:

@@ -392,6 +392,13 @@ def test_the_best_is_whole_on_a_narrow_screen(width: int, history: History):
     assert length(row) <= width and row[-1][0] == "★"
 
 
+def test_saving_after_an_epoch_has_no_share_of_one():
+    history = scripted.running_history()
+    history.apply(replace(scripted.progress(7, 0), phase="save"))
+    text = "".join(text for text, _ in progress_rows(history, 120)[1])
+    assert text.startswith(" save") and "%" not in text and "best val loss" in text
+
+
 class Narrow(App[None]):
     def compose(self) -> ComposeResult:
         yield EpochLog()

@@ -103,12 +103,12 @@ class FormFields(Base):
             await group.sync(self.model.group(group.group.key), keep=True)
         self._filter()
         self.complete = True
+        start, self._start_wanted = self._start_wanted, None
         self._draw_title()
         self._measure()
         if self._from_file:
             self.show_problems(self._check())
-        if self._start_wanted is not None:
-            start, self._start_wanted = self._start_wanted, None
+        if start is not None:
             start()
 
     # what is on the screen

@@ -67,7 +67,8 @@ def progress_rows(history: History, width: int) -> list[Row]:
     if ended:
         return [run, [(" best   ", "label"), *fit(width - 9, second)] if second else []]
     name = {"validate": "valid.", "save": "save"}.get(now.phase, "epoch") if now else "epoch"
-    share = now.batch / now.batches if now and now.batches else None
+    between = now is not None and now.phase == "save" and not now.batch  # after an epoch, whose share is told no longer
+    share = now.batch / now.batches if now and now.batches and not between else None
     counted = f"batch {now.batch}" if now and now.batches is None and now.batch else ""
     return [run, _line(name, share, counted, second, cells, width)]
 
