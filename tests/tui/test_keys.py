@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import pytest
+from rich.cells import cell_len
 from textual.widgets import OptionList, Static
 
 from tests.tui.conftest import SMALL, ScriptedEngine, ready, until
@@ -93,6 +94,10 @@ async def test_help_lists_the_keys_of_the_screen_first(console: Console):
         assert isinstance(console.screen, HelpScreen)
         parts = [str(part.render()) for part in console.screen.query(".keys").results(Static)]
         assert parts[0].startswith("The form") and "Filter fields" in parts[0]
+        titles = {part.splitlines()[0] for part in parts}
+        assert "The queue" in titles and not titles & {"The over", "The empty"}, "those are footers"
+        await pilot.resize_terminal(60, 24)
+        await until(lambda: max(map(cell_len, str(console.screen.query(".keys").first(Static).render()).splitlines())) <= 50)
         await pilot.press("escape")
         assert console.screen is console.form
 

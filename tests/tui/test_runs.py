@@ -153,6 +153,11 @@ async def test_recipes_are_compared(console: Console, three: ScriptedEngine, mon
         assert isinstance(console.screen, DifferencesScreen)
         text = screen_text(console)
         assert "2 fields differ" in text and "model.hidden" in text and "512" in text
+        await pilot.resize_terminal(60, 24)
+        await until(lambda: str(console.screen.query_one(Static).render()).count("…") == 2)
+        await pilot.resize_terminal(*WIDE)
+        await until(lambda: "…" not in str(console.screen.query_one(Static).render()))
+        await pilot.resize_terminal(*SMALL)
         await pilot.press("escape")
         await pilot.press("o")
         await until(lambda: isinstance(console.screen, FormScreen))

@@ -39,6 +39,9 @@ class DifferencesScreen(Dialog[None]):
             with VerticalScroll(can_focus=False):
                 yield Static(self._table(), markup=False)
 
+    def on_resize(self) -> None:
+        self.query_one(Static).update(self._table())
+
     def action_move(self, lines: int) -> None:
         """Scroll."""
         self.query_one(VerticalScroll).scroll_relative(y=lines, animate=False)

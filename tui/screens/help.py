@@ -19,6 +19,7 @@ TITLES = {
     "form": "The form", "train": "A run", "overlay": "Several runs on one chart", "runs": "The list of runs",
     "app": "Everywhere",
 }  # fmt: skip
+FOOTERS = ("over", "empty")  # a footer's alone
 
 
 class HelpScreen(Dialog[None]):
@@ -38,17 +39,20 @@ class HelpScreen(Dialog[None]):
         with VerticalScroll(classes="box", can_focus=False) as box:
             box.border_title = "Keys"
             box.border_subtitle = "Esc closes"
-            width = min(76, self.app.size.width * 96 // 100) - 7  # without the border, the padding and the scrollbar
-            parts = dict.fromkeys([*TITLES, *(name for key in KEYS for name in key.screens if name != "over")])
+            parts = dict.fromkeys([*TITLES, *(name for key in KEYS for name in key.screens if name not in FOOTERS)])
             for part in sorted(parts, key=lambda name: (name != self._of, name == "app")):
-                yield Static(self._table(part, width), classes="keys")
+                yield Static(self._table(part), classes="keys", name=part)
+
+    def on_resize(self) -> None:
+        for table in self.query(".keys").results(Static):
+            table.update(self._table(table.name or ""))
 
     def action_move(self, lines: int) -> None:
         """Scroll."""
         self.query_one(VerticalScroll).scroll_relative(y=lines, animate=False)
 
-    @staticmethod
-    def _table(screen: str, width: int) -> Content:
+    def _table(self, screen: str) -> Content:
+        width = min(76, self.app.size.width * 96 // 100) - 7  # without the border, the padding and the scrollbar
         lines = [Content.styled(TITLES.get(screen, f"The {screen}"), "bold")]
         for key in keys(screen):
             if key.help:
