@@ -15,9 +15,11 @@ import torch
 from safetensors.torch import save_file
 from torch import Tensor, nn
 
+from engine.assemble import cast
 from engine.data.batches import make_batches
 from engine.errors import EpochalError, nearest
 from engine.export import format_of, made, refuse
+from engine.export.structure import mapped, spelt, tensors
 from engine.settings import to_toml
 from engine.trained import TrainedModel, load_trained, own_random_state
 
@@ -97,16 +99,18 @@ def _onnx(trained: TrainedModel, path: Path) -> tuple[str, tuple[str, ...]]:
 
     model, batch, notes = _traced(trained, torch.float32)
     with _silent(), own_random_state(), _explained("ONNX"):
-        program = torch.onnx.export(
-            _program(model, batch), input_names=["input"], output_names=["output"], dynamo=True, verbose=False
-        )
+        taken, given = list(tensors(batch, "input")), list(tensors(_output(model, batch), "output"))
+        given = [f"{name}_output" if name in taken else name for name in given]
+        program = torch.onnx.export(_program(model, batch), input_names=taken, output_names=given, dynamo=True, verbose=False)
         assert program is not None
         program.model.metadata_props.update(_metadata(trained))
         program.save(path, external_data=False)
         session = onnxruntime.InferenceSession(path, providers=["CPUExecutionProvider"])
 
-    def call(inputs: Tensor) -> Tensor:
-        return torch.from_numpy(session.run(None, {session.get_inputs()[0].name: inputs.numpy()})[0])
+    def call(inputs: Any) -> list[Tensor]:
+        used = {item.name for item in session.get_inputs()}
+        arrays = {name: tensor.numpy() for name, tensor in tensors(inputs, "input").items() if name in used}
+        return [torch.from_numpy(array) for array in session.run(given, arrays)]
 
     return _checked(model, batch, call, "onnxruntime"), notes
 
@@ -122,9 +126,9 @@ def _torch(trained: TrainedModel, path: Path) -> tuple[str, tuple[str, ...]]:
     return _checked(model, batch, again, "torch.export.load"), notes
 
 
-def _program(model: nn.Module, batch: Tensor) -> torch.export.ExportedProgram:
+def _program(model: nn.Module, batch: Any) -> torch.export.ExportedProgram:
     """The model as a graph for any number of samples."""
-    shapes = ({0: torch.export.Dim.DYNAMIC},)
+    shapes = (mapped(lambda tensor: {0: torch.export.Dim.DYNAMIC} if tensor.ndim else {}, batch),)
     try:
         return torch.export.export(model, (batch,), dynamic_shapes=shapes)
     except Exception:  # a model that asks for len(inputs) is one for that number alone, unless its code is read
@@ -148,8 +152,13 @@ def _metadata(trained: TrainedModel) -> dict[str, str]:
     }
 
 
-def _traced(trained: TrainedModel, dtype: torch.dtype) -> tuple[nn.Module, Tensor, tuple[str, ...]]:
-    """The model, a real batch for it, and a note where there is none."""
+def _output(model: nn.Module, batch: Any) -> Any:
+    with torch.no_grad():
+        return model(batch)
+
+
+def _traced(trained: TrainedModel, dtype: torch.dtype) -> tuple[nn.Module, Any, tuple[str, ...]]:
+    """The model, a real batch for it, and notes: where there is none, and where it is of several tensors."""
     model = trained.model
     if dtype == torch.float32 and trained.dtype == torch.bfloat16:  # hardly anything runs that
         model = model.float()
@@ -161,13 +170,17 @@ def _traced(trained: TrainedModel, dtype: torch.dtype) -> tuple[nn.Module, Tenso
         if batch is None:
             raise
         notes = (f"checked with inputs that were made up: {error}",)
-    if not isinstance(batch, Tensor):
-        raise EpochalError(
-            f"the model takes a {type(batch).__name__} of tensors, and only models of one tensor are exported so"
-        )
-    batch = batch[:SAMPLES] if len(batch) > 1 else torch.cat([batch, batch])  # torch takes one sample for a constant
+    if len(tensors(batch, "input")) > 1 or not isinstance(batch, Tensor):
+        notes += (f"the model takes several tensors as one: model({spelt(batch, 'input')})",)
+    single = any(len(tensor) == 1 for tensor in tensors(batch, "input").values() if tensor.ndim)
+
+    def some(tensor: Tensor) -> Tensor:
+        if not tensor.ndim:
+            return tensor
+        return torch.cat([tensor, tensor]) if single else tensor[:SAMPLES]  # torch takes one sample for a constant
+
     model_dtype = next((p.dtype for p in model.parameters() if p.is_floating_point()), dtype)
-    return model, batch.to(model_dtype) if batch.is_floating_point() else batch, notes
+    return model, cast(mapped(some, batch), model_dtype), notes
 
 
 def _real(trained: TrainedModel) -> Any:
@@ -189,25 +202,29 @@ def _made_up(trained: TrainedModel) -> Tensor | None:
     return torch.randn(SAMPLES, *known.input_shape, generator=generator)
 
 
-def _checked(model: nn.Module, batch: Tensor, call: Callable[[Tensor], Any], by: str) -> str:
+def _checked(model: nn.Module, batch: Any, call: Callable[[Any], Any], by: str) -> str:
     """Compare with the model on the batch and on one sample. EpochalError where the outputs are others."""
-    worst = 0.0
-    for inputs in (batch, batch[:1]):
-        with torch.no_grad():
-            expected = model(inputs)
-            try:
-                found = call(inputs)
-            except Exception as error:
-                raise EpochalError(f"{by} can't run the exported model on {len(inputs)} samples: {_line(error)}") from error
-        if not isinstance(expected, Tensor) or not isinstance(found, Tensor) or expected.shape != found.shape:
-            raise EpochalError("the model puts out more than one tensor, and only models of one output are exported so")
-        largest = max(1.0, float(expected.abs().max()))
-        worst = max(worst, float((expected.double() - found.double()).abs().max()) / largest)
-    if not worst <= CLOSE:
-        raise EpochalError(
-            f"the exported model's outputs are off by {worst:.1e} in {by}, more than {CLOSE:.0e}: it is not kept"
-        )
-    return f"{len(batch)} samples by {by}, off by {worst:.1e} at most"
+    worst, count = 0.0, 0
+    for inputs in (mapped(lambda tensor: tensor[:1] if tensor.ndim else tensor, batch), batch):
+        count = max(len(tensor) for tensor in tensors(inputs, "input").values() if tensor.ndim)
+        expected = list(tensors(_output(model, inputs), "output").values())
+        try:
+            with torch.no_grad():
+                found = list(tensors(call(inputs), "output").values())
+        except Exception as error:
+            raise EpochalError(f"{by} can't run the exported model on {count} samples: {_line(error)}") from error
+        if [tensor.shape for tensor in expected] != [tensor.shape for tensor in found]:
+            raise EpochalError(f"the exported model's outputs are of other shapes in {by}: it is not kept")
+        for ours, theirs in zip(expected, found, strict=True):
+            same = (ours == theirs) | (ours.isnan() & theirs.isnan())
+            off = (ours.double() - theirs.double()).abs().masked_fill(same, 0)
+            share = float(off.max()) / max(1.0, float(ours.abs().max())) if off.numel() else 0.0
+            if not share <= CLOSE:
+                raise EpochalError(
+                    f"the exported model's outputs are off by {share:.1e} in {by}, more than {CLOSE:.0e}: it is not kept"
+                )
+            worst = max(worst, share)
+    return f"{count} samples by {by}, off by {worst:.1e} at most"
 
 
 @contextlib.contextmanager

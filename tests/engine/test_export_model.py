@@ -162,6 +162,87 @@ def test_the_command_goes_by_the_ending(capsys: Any) -> None:
         assert sentence in capsys.readouterr().err
 
 
+SEVERAL = """
+import torch
+from torch import nn
+from torch.utils.data import Dataset
+
+
+class Pairs(Dataset):
+    def __init__(self):
+        generator = torch.Generator().manual_seed(0)
+        self.words = torch.randint(0, 5, (40, 4), generator=generator)
+        self.sizes = torch.randn(40, 3, generator=generator)
+
+    def __len__(self):
+        return 40
+
+    def __getitem__(self, i):
+        return (self.words[i], self.sizes[i]), self.sizes[i, :1]
+
+
+class Named(Pairs):
+    def __getitem__(self, i):
+        return {"words": self.words[i], "more": {"sizes": self.sizes[i]}}, self.sizes[i, :1]
+
+
+class Net(nn.Module):
+    def __init__(self):
+        super().__init__()
+        self.table, self.last = nn.Embedding(5, 2), nn.Linear(5, 1)
+
+    def forward(self, given):
+        words, sizes = (given["words"], given["more"]["sizes"]) if isinstance(given, dict) else given
+        return self.last(torch.cat([self.table(words).mean(1), sizes], 1))
+
+
+class Two(Net):
+    def forward(self, given):
+        value = super().forward(given)
+        return {"value": value, "size": value.abs().sum(1)}
+
+
+class First(nn.MSELoss):
+    def forward(self, output, target):
+        return super().forward(output["value"], target)
+"""
+
+
+@pytest.mark.parametrize(
+    ("data", "model", "names", "outputs"),
+    [
+        ("Pairs", "Net", ["input_1", "input_2"], ["output"]),
+        ("Named", "Two", ["words", "more_sizes"], ["value", "size"]),
+    ],
+)
+def test_a_model_of_several_tensors(data: str, model: str, names: list[str], outputs: list[str]) -> None:
+    """In lists, tuples and dicts, as its batches have them; any number of samples at a time."""
+    onnxruntime = pytest.importorskip("onnxruntime", reason="onnxruntime is not installed")
+    pytest.importorskip("onnxscript", reason="onnxscript is not installed")
+    Path("my.py").write_text(SEVERAL)
+    loss = "MSELoss" if model == "Net" else "my.py:First"
+    run = trained(**{"data.name": f"my.py:{data}", "model.name": f"my.py:{model}", "loss.name": loss}).run
+    ours = load_model(run)
+    made = export_model(run, "model.onnx")
+    spelt = "[input_1, input_2]" if data == "Pairs" else "{'words': words, 'more': {'sizes': more_sizes}}"
+    assert made.notes == (f"the model takes several tensors as one: model({spelt})",)
+    export_model(run, "model.pt2")
+    session = onnxruntime.InferenceSession("model.onnx", providers=["CPUExecutionProvider"])
+    theirs = torch.export.load("model.pt2").module()
+    assert [item.name for item in session.get_inputs()] == names
+    assert [item.name for item in session.get_outputs()] == outputs
+    for count in (1, 3, 17):
+        words, sizes = torch.randint(0, 5, (count, 4)), torch.randn(count, 3)
+        given = [words, sizes] if data == "Pairs" else {"words": words, "more": {"sizes": sizes}}
+        with torch.no_grad():
+            expected, found = ours(given), theirs(given)
+        arrays = session.run(None, dict(zip(names, (words.numpy(), sizes.numpy()), strict=True)))
+        for place, name in enumerate(outputs):
+            one, other = (expected, found) if model == "Net" else (expected[name], found[name])
+            torch.testing.assert_close(other, one)
+            numpy.testing.assert_allclose(arrays[place], one.numpy(), rtol=1e-4, atol=1e-5)
+
+
 def test_what_is_not_as_the_model_is_not_kept(monkeypatch: pytest.MonkeyPatch) -> None:
     result = trained()
     monkeypatch.setattr(export, "CLOSE", -1.0)
