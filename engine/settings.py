@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+import shlex
 import tomllib
 from collections.abc import Iterable, Mapping
 from pathlib import Path
@@ -28,6 +29,9 @@ def differences(first: Mapping[str, Any], second: Mapping[str, Any]) -> list[tup
 def read_toml(path: Path | str) -> dict[str, Any]:
     """A recipe file's values, unchecked. RecipeError when the file can't be read or is not TOML."""
     path = Path(path)
+    if path.suffix.lower() in (".csv", ".tsv", ".parquet", ".npz") and path.is_file():
+        told = f"{path} holds data and is no recipe: epochal train --data {shlex.quote(str(path))}"
+        raise RecipeError([Problem("", told + ("" if path.suffix == ".npz" else " --set data.target=COLUMN"))])
     try:
         values = tomllib.loads(path.read_text(encoding="utf-8-sig"))  # Windows' editors begin a file with a mark
         repr(values)  # a sentence must be able to show them: 0xfff… may be longer than Python's limit for digits

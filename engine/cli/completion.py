@@ -168,6 +168,10 @@ class _Place:
             yield from _paths(current, ".toml")
         elif what in _FILES:
             yield from _paths(current, "")
+        elif name == "--data":
+            from engine.cli.recipes import DATA_FILES
+
+            yield from _paths(current, tuple(DATA_FILES))
 
     def _runs(self) -> Iterator[Word]:
         from engine.run import runs_root
@@ -277,8 +281,8 @@ def _after(option: str, before: Sequence[str]) -> str | None:
     return None
 
 
-def _paths(current: str, suffix: str | None) -> list[Word]:
-    """Files with this suffix, and directories to find some in; directories alone for None."""
+def _paths(current: str, suffix: str | tuple[str, ...] | None) -> list[Word]:
+    """Files with this suffix, or one of these, and directories to find some in; directories alone for None."""
     typed, _, _ = current.rpartition("/")
     typed = f"{typed}/" if "/" in current else ""
     try:

@@ -49,7 +49,12 @@ def recipe_options(parser: argparse.ArgumentParser) -> None:
     """What changes the recipe."""
     parser.add_argument("--set", action="append", default=[], metavar="KEY=VALUE", dest="settings", help=SET)
     parser.add_argument("--model", metavar="M", help="short for --set model.name=M, such as my.py:Net; before other settings")
-    parser.add_argument("--data", metavar="D", help="short for --set data.name=D, such as my.py:load; before other settings")
+    parser.add_argument(
+        "--data",
+        metavar="D",
+        help="short for --set data.name=D, such as my.py:load, or for a file's or folder's kind and path, such as my.csv or "
+        "pictures/; before other settings",
+    )
     parser.add_argument("--epochs", metavar="N", help="short for --set training.epochs=N")
     parser.add_argument("--device", metavar="D", help="short for --set training.device=D")
     parser.add_argument("--name", metavar="N", help="the name of the recipe, and so of the run")

@@ -163,9 +163,9 @@ def _runs(command: Command) -> None:
     show.add_argument("--json", action="store_true", help="as one JSON object")
     runs_option(show)
 
-    tag = command("tag", "engine.cli.show", "keep a line of text with a run, or take it away")
+    tag = command("tag", "engine.cli.show", "keep a line of text with a run, show it, or take it away")
     tag.add_argument("run", metavar="RUN", help=_RUN.partition(" (")[0])
-    tag.add_argument("text", metavar="TEXT", nargs="?", default="", help="left out, the tag goes")
+    tag.add_argument("text", metavar="TEXT", nargs="?", help="left out: what it is; empty (''): it goes")
     runs_option(tag)
 
     rename = command("rename", "engine.cli.order", "give a run another name; the time at its beginning stays")

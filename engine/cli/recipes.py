@@ -3,12 +3,30 @@
 from __future__ import annotations
 
 import argparse
+import json
 import re
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from engine.recipe import Recipe
+
+
+DATA_FILES = {".csv": "csv", ".tsv": "csv", ".parquet": "parquet", ".npz": "npz", ".safetensors": "safetensors", ".txt": "text"}
+
+
+def data_settings(data: str) -> list[str]:
+    """What `--data` is short for: a name of the catalog, one's own code, a file, or a folder of pictures (with a / in it)."""
+    path = Path(data)
+    kind = DATA_FILES.get(path.suffix.lower()) or ("images" if _is_folder(data) else None)
+    if kind is None:
+        return [f"data.name={data}"]
+    tabs = ['data.delimiter="\\t"'] if path.suffix.lower() == ".tsv" else []
+    return [f"data.name={kind}", f"data.path={json.dumps(data, ensure_ascii=False)}", *tabs]
+
+
+def _is_folder(data: str) -> bool:
+    return data.endswith("/") or ("/" in data and Path(data).expanduser().is_dir())
 
 
 def read_recipe(arguments: argparse.Namespace) -> Recipe:
@@ -29,7 +47,8 @@ def recipe_values(arguments: argparse.Namespace) -> dict[str, Any]:
     if arguments.recipe is not None:
         stem = re.sub(r"[^A-Za-z0-9_.-]+", "-", Path(arguments.recipe).stem)[:100].lstrip(".")  # as Recipe.load names it
         values = {**({"name": stem} if stem else {}), **read_toml(arguments.recipe)}
-    named = [f"{kind}.name={name}" for kind, name in (("data", arguments.data), ("model", arguments.model)) if name is not None]
+    named = [] if arguments.data is None else data_settings(arguments.data)
+    named += [] if arguments.model is None else [f"model.name={arguments.model}"]
     shortcuts = {
         "training.epochs": arguments.epochs,
         "training.device": arguments.device,

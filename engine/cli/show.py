@@ -48,12 +48,15 @@ def runs(arguments: argparse.Namespace, out: Stream, err: Stream) -> int:
 
 
 def tag(arguments: argparse.Namespace, out: Stream, err: Stream) -> int:
-    """Keep a line of text with a run."""
+    """Keep a line of text with a run, or show it."""
     from engine.run import Run, manage, runs_root
+    from engine.run.about import about
 
     run = Run.open(arguments.run, runs_root(arguments.runs))
-    manage.tag(run, arguments.text)
-    out.line(f"{run.name} has the tag {arguments.text!r}" if arguments.text else f"{run.name} has no tag")
+    if arguments.text is not None:
+        manage.tag(run, arguments.text)
+    said = about(run.path).tag
+    out.line(f"{run.name} has the tag {said!r}" if said else f"{run.name} has no tag")
     return 0
 
 

@@ -116,6 +116,16 @@ def test_own_model_and_data_in_one_line(capsys: Capture, regression: bool) -> No
     assert status == 2 and "the nearest is 'Net'" in err
 
 
+@pytest.mark.parametrize(("file", "between"), [("table.csv", ","), ("table.tsv", "\t")])
+def test_a_file_is_data_by_its_ending(capsys: Capture, file: str, between: str) -> None:
+    rows = [("a", "y"), *[("1", "one"), ("2", "two")] * 9]
+    Path(file).write_text("".join(f"{between.join(row)}\n" for row in rows))
+    status, _, err = called(capsys, "train", "--data", file, "--set", "data.target=y", "--epochs", "1", "--quiet")
+    assert (status, err) == (0, "")
+    recipe = Run.open("last", "runs").recipe_path.read_text()
+    assert f'name = "csv"\npath = "{file}"\ntarget = "y"\n' in recipe
+
+
 def test_no_run_writes_nothing(capsys: Capture) -> None:
     status, out, _ = called(capsys, "train", *QUICK, "--no-run")
     assert status == 0
@@ -169,13 +179,22 @@ def test_json_is_the_journal(capsys: Capture) -> None:
         (["train", "one.toml", "two.toml"], ["'two.toml'", "epochal train --help"]),
         (["train", "tests"], ["is a directory", "tests/recipe.toml"]),
         (["train", "recpe.toml"], ["'recpe.toml'", "'recipe.toml'"]),
+        (["train", "my table.csv"], ["is no recipe", "epochal train --data 'my table.csv' --set data.target=COLUMN"]),
+        (["check", "--data", "my tabel.csv", "--set", "data.target=y"], ["data.path", "'my table.csv'"]),
+        (["check", "--data", "my table.csv", "--set", "data.target=x"], ["data.target", "no column 'x'", "a, y"]),
+        (["check", "--data", "none/"], ["data.path = 'none/' does not exist"]),
         (["train", "bare.toml"], ["line 1", 'name = "digits"']),
         (["catalog", "optimizer", "Adm"], ["'Adm'", "'Adam'"]),
     ],
 )
 def test_a_mistake_is_one_sentence_and_exit_status_2(capsys: Capture, arguments: list[str], words: list[str]) -> None:
     Path("tests").mkdir()
-    for path, text in (("recipe.toml", ""), ("tests/recipe.toml", ""), ("bare.toml", "name = digits\n")):
+    for path, text in (
+        ("recipe.toml", ""),
+        ("tests/recipe.toml", ""),
+        ("bare.toml", "name = digits\n"),
+        ("my table.csv", "a,y\n1,2\n"),
+    ):
         Path(path).write_text(text)
     status, out, err = called(capsys, *arguments)
     assert (status, out) == (2, "")

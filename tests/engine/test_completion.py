@@ -51,6 +51,8 @@ def test_words_follow_from_those_before(here: Path) -> None:
         "my.py",
     ]
     assert words("epochal train --runs", "r") == ["runs/"]
+    (here / "my.csv").write_text("")
+    assert words("epochal train --data", "my") == ["my.csv"] and "digits" in words("epochal train --data", "d")
     assert words("epochal catalog", "o") == ["optimizer"] and "AdamW" in words("epochal catalog optimizer", "Adam")
     assert words("epochal examples", "te") == ["text"] and words("epochal runs --sort", "b") == ["best"]
     assert words("epochal nothing of that") == [] and words("epochal train --nothing", "zzz") == []

@@ -146,6 +146,9 @@ def test_on_the_command_line(tmp_path: Path, capsys: pytest.CaptureFixture[str])
     assert main(["runs", "--tag", "baseline run", *root]) == 0
     out = capsys.readouterr().out.splitlines()
     assert len(out) == 3 and "first" in out[2] and "baseline run" in out[2]
+    assert main(["tag", "first", *root]) == main(["tag", "first", "", *root]) == main(["tag", "first", *root]) == 0
+    tags = [line.partition(" has ")[2] for line in capsys.readouterr().out.splitlines()]
+    assert tags == ["the tag 'baseline run'", "no tag", "no tag"], "asking for it leaves it"
     assert main(["runs", "--sort", "run", "--reverse", *root]) == 0
     assert ["second" in line for line in capsys.readouterr().out.splitlines()] == [False, True, False]
     assert main(["runs", "--filter", "third", *root]) == 0
