@@ -252,7 +252,9 @@ class Epochs(Standing):
 
         if not self.loop.validate(shown(), seen):
             return None
-        values = meter.compute()
+        values: dict[str, float] = meter.compute()
+        if together is not None:
+            values = together.ranks.first(values)  # by which all judge, whatever a metric may have said elsewhere
         self.reporter.messages(meter.problems, "error")
         self.pace.validated_in(time.perf_counter() - started)
         return values

@@ -10,7 +10,7 @@ from engine import steering
 from engine.assemble import assemble
 from engine.changes import Change
 from engine.control import Control
-from engine.distributed import refuse_others, writes
+from engine.distributed import leading, refuse_others, writes
 from engine.errors import CheckpointError, Problem, RecipeError, RunError
 from engine.parts import Parts
 from engine.plan import length
@@ -69,7 +69,8 @@ def fork(
     record = {"run": parent.name, "path": str(parent.path.resolve()), "step": saved.step, "whole": not in_the_way}
     about = environment() | {"differs": recipe.differs(), "parent": record}
     refuse_others(parts)
-    run = Run.create(runs or parent.path.parent, recipe.name, recipe.to_toml(), about) if writes() else None
+    with leading():
+        run = Run.create(runs or parent.path.parent, recipe.name, recipe.to_toml(), about) if writes() else None
     trainer = made(parts, recipe, run, control)
     trainer.note(f"a fork of {parent.name} at step {saved.step:,}: {said}", *saved.passed_over)
     if not in_the_way:

@@ -275,8 +275,12 @@ class ValidationMeter:
 
     def _across(self, name: str, metric: metrics.Metric, gather: metrics.Gather) -> None:
         """What all processes have seen. torchmetrics' own do that as they compute."""
-        failed = any(gather(name in self._failed))  # in one of them: then nowhere, or the others would wait for it
-        if failed:
+        mine = next((said for said in self.problems if said.startswith(f"the metric {name} ")), "")
+        told = gather(mine if name in self._failed else None)
+        failed = [(rank, said) for rank, said in enumerate(told) if said is not None]
+        if failed:  # in one of them: then nowhere, or the others would wait for it
+            if name not in self._failed:
+                self.problems.append(f"{failed[0][1]} (on rank {failed[0][0]})")
             self._failed.add(name)
         elif hasattr(metric, "across"):
             self._try(name, metric.across, gather)

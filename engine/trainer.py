@@ -11,7 +11,7 @@ import torch
 from torch import Tensor, nn
 
 from engine.control import Control
-from engine.distributed import first, refuse_others, writes
+from engine.distributed import first, leading, refuse_others, writes
 from engine.errors import RunError
 from engine.fitting import Fitting, Result
 from engine.metrics import Metric
@@ -69,12 +69,13 @@ class Trainer(Fitting):
         parts = own_parts(model, loss, optimizer, train, validation, scheduler, metrics, training, batch_size, seed)
         refuse_others(parts)
         run, continued = None, False
-        if run_dir is not None and writes():
-            from engine.run import Run
+        with leading():
+            if run_dir is not None and writes():
+                from engine.run import Run
 
-            run, continued = Run.at(run_dir)
-            if continued:
-                run.refuse_if_training()
+                run, continued = Run.at(run_dir)
+                if continued:
+                    run.refuse_if_training()
         continued = first(continued)
         super().__init__(parts, training, checkpoint or Checkpoint(), name or type(model).__name__, run, control)
         self.tell_others(track or Track(), {"training": dataclasses.asdict(training)})
@@ -96,10 +97,11 @@ class Trainer(Fitting):
         parts = assemble(recipe)
         refuse_others(parts)
         run = None
-        if runs is not None and writes():
-            from engine.run import Run, environment
+        with leading():
+            if runs is not None and writes():
+                from engine.run import Run, environment
 
-            run = Run.create(runs, recipe.name, recipe.to_toml(), environment() | {"differs": recipe.differs()})
+                run = Run.create(runs, recipe.name, recipe.to_toml(), environment() | {"differs": recipe.differs()})
         return cls._made(parts, recipe, run, control)
 
     @classmethod
@@ -117,19 +119,20 @@ class Trainer(Fitting):
 
         opened, recipe, begun = None, Recipe(), False
         longer = epochs is not None or max_steps is not None
-        if writes():
-            opened = Run.open(run)
-            opened.refuse_if_training()
-            opened.refuse_without_recipe()
-            recipe = Recipe.load(opened.recipe_path)
-            if longer:
-                length = {"training.epochs": epochs or recipe.training.epochs, "training.max_steps": max_steps}
-                recipe = recipe.replace(**length, **{"training.max_minutes": None})
-                try:
-                    recipe.save(opened.recipe_path)
-                except OSError as error:
-                    raise RunError(f"{opened.recipe_path} can't be written: {error.strerror}") from error
-            begun = bool(opened.checkpoints.list())  # the weights to start from are not needed any more
+        with leading():
+            if writes():
+                opened = Run.open(run)
+                opened.refuse_if_training()
+                opened.refuse_without_recipe()
+                recipe = Recipe.load(opened.recipe_path)
+                if longer:
+                    length = {"training.epochs": epochs or recipe.training.epochs, "training.max_steps": max_steps}
+                    recipe = recipe.replace(**length, **{"training.max_minutes": None})
+                    try:
+                        recipe.save(opened.recipe_path)
+                    except OSError as error:
+                        raise RunError(f"{opened.recipe_path} can't be written: {error.strerror}") from error
+                begun = bool(opened.checkpoints.list())  # the weights to start from are not needed any more
         recipe, begun = first((recipe, begun))
         parts = assemble(recipe.replace(**{"training.weights": None}) if begun else recipe)
         refuse_others(parts)

@@ -7,6 +7,8 @@ together; what it computes from losses and metrics is computed from the same num
 from __future__ import annotations
 
 import os
+from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
@@ -53,3 +55,19 @@ def first(value: Any) -> Any:
     """What the first process has given, in all of them."""
     ranks = processes()
     return value if ranks is None else ranks.first(value)
+
+
+@contextmanager
+def leading() -> Iterator[None]:
+    """Around what the first process does alone before a run begins: where that raises the others do as well, with its words."""
+    ranks = processes()
+    try:
+        yield
+    except Exception as error:
+        if ranks is not None:
+            ranks.first(str(error) or type(error).__name__)
+        raise
+    if ranks is not None and (said := ranks.first("")):
+        from engine.errors import RunError
+
+        raise RunError(said)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections import deque
 from collections.abc import Iterator, Mapping
 from typing import Any
 
@@ -24,7 +25,7 @@ from engine.distributed.normalized import KINDS, Joined
 from engine.distributed.ranks import Ranks
 from engine.errors import Problem, RecipeError
 from engine.execution.hands import Hands
-from engine.execution.layers import Layers
+from engine.execution.layers import REMEMBERED, Layers
 from engine.loop import Loop
 from engine.parts import Parts
 from engine.recipe import Training
@@ -145,10 +146,25 @@ class ShardedLayers(Layers):
     def __init__(self, module: nn.Module, ranks: Ranks) -> None:
         super().__init__(module)
         self._ranks = ranks
-        self._with_units = [(i, p, turned) for i, p, turned in self._with_units if not turned]  # whose units are columns
+        self._turned = [(i, p) for i, p, turned in self._with_units if turned]  # whose units are columns: some of each here
+        self._with_units = [(i, p, turned) for i, p, turned in self._with_units if not turned]
+        self._moved: deque[Tensor] = deque(maxlen=REMEMBERED)  # for each sample, which columns had a gradient here
 
     def _here(self, tensor: Tensor) -> Tensor:
         return super()._here(tensor.to_local() if isinstance(tensor, DTensor) else tensor)
+
+    def _count_silent(self, gradients: dict[int, Tensor]) -> None:
+        super()._count_silent(gradients)
+        if not self._turned:
+            return
+        self._found.setdefault("silent", torch.zeros(len(self.names), device=self._parameters[0].device))
+        columns = []
+        for i, p in self._turned:
+            found = gradients.get(id(p))
+            there = torch.ones(p.shape[1], p.shape[0]) if found is None else found.transpose(0, 1).flatten(1)
+            columns.append((there != 0).any(1).to(self._parameters[0].device))
+            self._units[i] += 0 if found is None else p.shape[1]
+        self._moved.append(torch.cat(columns))
 
     def finish(self) -> None:
         """Sum over all ranks. Where one could not look it says so, as a number that is none: nobody waits in vain."""
@@ -158,6 +174,13 @@ class ShardedLayers(Layers):
         held[:3].square_()
         self._ranks.summing(held)()
         held[:3].sqrt_()
+        if self._turned:
+            sizes = [p.shape[1] for _, p in self._turned]
+            moved = torch.stack(tuple(self._moved)).any(0) if self._moved else torch.ones(sum(sizes), device=device)
+            moved = moved.to(torch.float64)
+            self._ranks.summing(moved)()
+            for (i, _), column in zip(self._turned, moved.split(sizes), strict=True):
+                held[3, i] += (column == 0).sum()
         self._found = dict(zip(names, held, strict=True))
 
 

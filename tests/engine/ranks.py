@@ -251,6 +251,42 @@ def told(folder: Path) -> dict[str, Any]:
     return fit(trainer)
 
 
+class Own:
+    """A metric of one's own that is not the same everywhere: by it the second rank would stop after two epochs."""
+
+    higher_is_better = True
+
+    def __init__(self, fails: bool = False) -> None:
+        self.fails, self.value = fails, 0
+
+    def reset(self) -> None:
+        pass
+
+    def update(self, output: Tensor, targets: Tensor) -> None:
+        if self.fails and os.environ["RANK"] == "1":
+            raise ValueError("no such luck")
+
+    def across(self, gather: Any) -> None:
+        pass
+
+    def compute(self) -> float:
+        self.value += 1
+        return self.value if os.environ["RANK"] == "0" else -self.value
+
+
+def judged(folder: Path) -> dict[str, Any]:
+    metrics = {"own": Own(), "other": Own(fails=True)}
+    given = {"metrics": metrics, "monitor": "val/own", "patience": 1, "validation": digits()}
+    trainer = Trainer(**parts(model()), train=digits(), **given)
+    return {**fit(trainer), "said": [message.text for message in trainer.history.messages]}
+
+
+def refused(folder: Path) -> dict[str, Any]:
+    """The first one can't make the run's directory."""
+    Path(folder / "a file").touch()
+    return fit(Trainer(**parts(model()), train=digits(), run_dir=folder / "a file" / "run"))
+
+
 def broken(folder: Path, **plan: Any) -> dict[str, Any]:
     """One sample is not a number: it lies in one rank's share of a batch."""
     inputs, targets = digits()

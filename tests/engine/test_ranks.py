@@ -40,6 +40,8 @@ TWO = (
     "streamed",
     "own_loader",
     "told",
+    "judged",
+    "refused",
     "broken",
     "skipped",
     "begun",
@@ -282,6 +284,39 @@ def test_ranks_with_other_data_are_told_so(two: Any) -> None:
         assert "rank 1's loader begins with another batch than rank 0's" in loader
     for seen in two("uneven"):
         assert "one rank's loader has fewer batches than another's" in seen["raised"]
+
+
+def test_what_the_first_measures_all_judge_by(two: Any) -> None:
+    for seen in two("judged"):
+        assert seen["state"] == "finished" and [row["val/own"] for row in seen["rows"]] == [1, 2, 3]
+        assert len([text for text in seen["said"] if "the metric other failed" in text and "no such luck" in text]) == 1
+
+
+def test_what_only_the_first_tries_fails_everywhere_in_its_words(two: Any) -> None:
+    first, second = two("refused")
+    assert "a file" in first["raised"] and first == second
+
+
+def test_units_of_which_each_rank_holds_a_part_are_silent_where_no_rank_has_a_gradient() -> None:
+    torch.manual_seed(0)
+    net = nn.Sequential(nn.ConvTranspose2d(4, 6, 3), nn.Conv2d(6, 2, 3))
+    net(torch.rand(2, 4, 5, 5)).sum().backward()
+    gradient = net[0].weight.grad
+    gradient[:, 1] = 0  # a unit without
+    gradient[:2, 3] = 0  # and one of which only the second rank knows that it has some
+    told: list[torch.Tensor] = []
+    for part in (slice(2, 4), slice(0, 2)):  # the rows of the second rank, and those of the first
+        half = nn.Sequential(nn.ConvTranspose2d(2, 6, 3, bias=False))
+        half[0].weight.grad = gradient[part].clone()
+
+        def summing(tensor: torch.Tensor, first: bool = part.start == 0) -> Callable[[], None]:
+            return lambda: tensor.add_(told.pop(0)) if first else told.append(tensor.clone())  # type: ignore[return-value]
+
+        layers = sharded.ShardedLayers(half, SimpleNamespace(summing=summing))  # type: ignore[arg-type]
+        layers.look()
+        layers.after()
+        layers.finish()
+    assert layers.read()["silent"] == (round(1 / 6, 4),)
 
 
 def test_parameters_that_take_no_part_are_left_alone(two: Any) -> None:
