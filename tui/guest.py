@@ -7,6 +7,8 @@ import os
 import signal
 from typing import TYPE_CHECKING
 
+from textual.css.query import NoMatches
+
 from tui.driver import LastingDriver
 from tui.in_order import InOrder
 from tui.launch import SCREEN, Launcher
@@ -90,6 +92,11 @@ class Guest(InOrder):
     def _unstoppable() -> None:
         for number in (signal.SIGTTOU, signal.SIGTTIN):
             signal.signal(number, signal.SIG_IGN)
+
+    def _handle_exception(self, error: Exception) -> None:
+        # What comes while the app leaves is mounted without its children, and does not find them: that is no failure.
+        if not (self._exit and isinstance(error, NoMatches)):
+            super()._handle_exception(error)
 
     def action_hang_up(self) -> None:
         """The terminal is gone: so is the screen. The training goes on."""

@@ -7,7 +7,7 @@ import contextlib
 import platform
 import threading
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 from types import SimpleNamespace
@@ -27,6 +27,7 @@ from tui.app import Console
 from tui.background import Begun
 from tui.door import Engine
 from tui.pacing import FAST, pace
+from tui.screens.train import TrainScreen
 
 LR = Field(key="lr", kind="number", default=1e-3, minimum=0.0, help="learning rate")
 BETAS = Field(key="betas", kind="list", item="number", default=[0.9, 0.999], help="decay of the means")
@@ -94,6 +95,7 @@ class ScriptedTrainer:
         )  # fmt: skip
         for event in self._engine.events:
             self.emit(event)
+        self._engine.stated.set()
         while not (self._control.stopping or self._engine.finish.is_set()):
             if self._engine.failure:
                 raise self._engine.failure
@@ -117,6 +119,7 @@ class ScriptedEngine(Engine):
         self.torch = threading.Event()
         self.torch.set()
         self.finish = threading.Event()
+        self.stated = threading.Event()  # whether the run has stated all that it states by itself
         self.failure: Exception | None = None
         self.refusal: Sequence[Problem] = ()  # what assembling finds
         self.started: list[Mapping[str, Any]] = []
@@ -130,7 +133,7 @@ class ScriptedEngine(Engine):
         self.events: list[Event] = []  # that a run states at its start
 
     def load(self) -> None:
-        self.torch.wait(30)
+        self.torch.wait()
 
     def sections(self, values: Mapping[str, Any], *, light: bool) -> tuple[Section, ...]:
         groups = [Section(key="", title="Recipe", fields=OWN)]
@@ -166,12 +169,14 @@ class ScriptedEngine(Engine):
         return f"what {name} is"
 
     def train(self, values: Mapping[str, Any], control: Control) -> ScriptedTrainer:
+        self.stated.clear()
         self.started.append(values)
         if self.refusal:
             raise RecipeError(self.refusal)
         return ScriptedTrainer(self, control, values.get("training", {}).get("epochs", 20))
 
     def resume(self, path: Path, epochs: int | None, control: Control) -> ScriptedTrainer:
+        self.stated.clear()
         self.resumed.append((path, epochs))
         return ScriptedTrainer(self, control, epochs or 20)
 
@@ -236,8 +241,22 @@ def run_summary(name: str, state: str, **values: Any) -> Any:
 
 
 @pytest.fixture(autouse=True)
+def _no_thread_is_left() -> Iterator[None]:
+    """What a test began has ended before the next one begins, and before what the test patched is as it was."""
+    before = set(threading.enumerate())
+    yield
+    deadline = time.monotonic() + 120.0
+    for thread in set(threading.enumerate()) - before:
+        if thread.name.startswith("asyncio_"):  # the event loop's own, which ends with it
+            continue
+        thread.join(max(0.0, deadline - time.monotonic()))
+        assert not thread.is_alive(), f"{thread.name} is still at work"
+
+
+@pytest.fixture(autouse=True)
 def _at_once(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Nothing waits for the clock: a key is done with when nothing is left to do, and runs are looked at often."""
+    """Nothing waits for the clock: a key is done with when nothing is left to do, and runs are looked at often. Notices stay."""
+    monkeypatch.setattr("textual.notifications.Notification.time_left", 1e6)
     monkeypatch.setattr("textual.app.wait_for_idle", idle)
     monkeypatch.setattr("textual.pilot.wait_for_idle", idle)
     quick = replace(FAST, least=0.05, most=0.08)
@@ -295,6 +314,20 @@ async def until(condition: Callable[[], object], seconds: float = 120.0) -> None
                 return
         assert time.monotonic() < deadline, "it never came to hold"
         await asyncio.sleep(0.01)
+
+
+async def drawn(console: Console) -> TrainScreen:
+    """Wait until a run is on the screen, with all that it has stated by now; one of this console's states all that it will."""
+
+    def holds() -> bool:
+        screen = console.screen
+        if not isinstance(screen, TrainScreen) or not (screen.session is None or console.engine.stated.is_set()):
+            return False
+        return screen.shown.history.started is not None and screen._seen == screen._sight()
+
+    await until(holds)
+    assert isinstance(console.screen, TrainScreen)
+    return console.screen
 
 
 async def ready(console: Console) -> None:

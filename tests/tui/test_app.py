@@ -10,7 +10,7 @@ from textual.widgets import Input, Static
 
 from engine.errors import Problem
 from tests.tui import scripted
-from tests.tui.conftest import SMALL, WIDE, ScriptedEngine, cells, ready, until
+from tests.tui.conftest import SMALL, WIDE, ScriptedEngine, cells, drawn, ready, until
 from tui.app import Console
 from tui.screens.base import KeyLine
 from tui.screens.quit import AskEpochs, QuitScreen
@@ -28,9 +28,7 @@ async def training(console: Console, pilot) -> TrainScreen:
     """Start the default recipe and wait until it runs."""
     await ready(console)
     await pilot.press("r")
-    await until(lambda: isinstance(console.screen, TrainScreen) and console.session.history.progress)
-    await pilot.pause()
-    return console.screen
+    return await drawn(console)
 
 
 def shown(screen: TrainScreen) -> set[type]:
@@ -131,30 +129,33 @@ async def test_a_resized_terminal_changes_the_layout(console: Console):
 
 
 async def test_nothing_is_drawn_when_nothing_is_new(console: Console, monkeypatch):
-    drawn = []
+    shows = []
     show = TrainScreen._show
-    monkeypatch.setattr(TrainScreen, "_show", lambda self, history: (drawn.append(history.version), show(self, history)))
+    monkeypatch.setattr(TrainScreen, "_show", lambda self, history: (shows.append(history.version), show(self, history)))
     async with console.run_test(size=SMALL) as pilot:
         screen = await training(console, pilot)
-        await until(lambda: drawn and drawn[-1] == console.session.history.version)
-        before = len(drawn)
-        screen.poll()
-        screen.poll()
-        assert len(drawn) == before
+
+        def nothing_new() -> bool:
+            before = len(shows)
+            screen.poll()
+            return len(shows) == before
+
+        await until(nothing_new)
+        before = len(shows)
         await pilot.press("v")
-        await until(lambda: len(drawn) > before)
+        await until(lambda: len(shows) > before)
 
 
 async def test_what_is_drawn_late_is_the_run_as_it_is_by_then(console: Console, monkeypatch):
     async with console.run_test(size=WIDE) as pilot:
         screen = await training(console, pilot)
-        drawn = []
-        monkeypatch.setattr(TrainScreen, "_show", lambda self, history: drawn.append(history))
+        told = []
+        monkeypatch.setattr(TrainScreen, "_show", lambda self, history: told.append(history))
         screen.action_pane(3)
         console.session.history = now = scripted.running_history()
-        await until(lambda: drawn)
+        await until(lambda: told)
         await pilot.pause()
-        assert all(history is now for history in drawn)
+        assert all(history is now for history in told)
 
 
 async def test_what_training_prints_is_shown(console: Console):
@@ -248,7 +249,7 @@ async def test_the_list_of_runs(console: Console, with_runs: ScriptedEngine):
         assert cells(console)[1][2:5] == ["died", "0", "–"]
         with_runs.runs_there = with_runs.runs_there[1:]
         await pilot.press("u")
-        assert len(cells(console)) == 1
+        await until(lambda: len(cells(console)) == 1)
 
 
 async def test_a_run_is_looked_at(console: Console, with_runs: ScriptedEngine):
@@ -334,4 +335,4 @@ async def test_no_color(engine: ScriptedEngine, monkeypatch):
 async def test_the_keys_are_on_the_screen(console: Console, size: tuple[int, int]):
     async with console.run_test(size=size):
         line = console.screen.query_one(KeyLine)
-        assert "r start" in line.render_line(0).text and line.region.y == size[1] - 1
+        await until(lambda: "r start" in line.render_line(0).text and line.region.y == size[1] - 1)

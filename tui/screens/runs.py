@@ -70,6 +70,7 @@ class RunsScreen(AfterKeys, Ordering):
 
     def action_reload(self) -> None:
         """Read the runs' directories again; the cursor stays on its run."""
+        self._newest, self._found = next(self._readings), None
         try:
             self._all = self.engine.list_runs()
         except EpochalError as error:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import threading
 from abc import abstractmethod
 from collections import deque
@@ -41,6 +42,8 @@ class TableScreen(Base):
     def __init__(self) -> None:
         super().__init__()
         self._found: Any = None  # by the thread, until it is shown
+        self._readings = itertools.count(1)  # a number for each, by its beginning
+        self._newest = 0  # of those that ended: an older one would show what was before
         self._said: deque[tuple[str, str]] = deque()  # by threads: what came of it, and how bad that is
         self._reading: threading.Thread | None = None
         self._drawn: tuple[list[str], dict[str, list[str]]] = [], {}  # the heads, and by its key each row
@@ -79,10 +82,14 @@ class TableScreen(Base):
             self._reading.start()
 
     def _list(self) -> None:
+        number = next(self._readings)
         try:
-            self._found = self._read()
+            found = self._read()
         except EpochalError as error:
             self._said.append((str(error), "error"))
+            return
+        if number > self._newest:
+            self._newest, self._found = number, found
 
     def _look(self) -> None:
         if not self.is_current:  # under another one, or about to go

@@ -133,11 +133,7 @@ class TrainScreen(AfterKeys, ChartKeys, Arranging, Steering):
         before, self._sent = self._sent, self.console_app.sent
         # All this thread did since the last look: drawing, painting, keys. It ran while the training could not.
         cost, sent = self._spent - began, self._sent - before
-        history = self.shown.history
-        ghost = self._ghost()
-        beside = [(name, other.version) for name, other in ghost]
-        panes = [rows for rows in self.query(Rows) if rows.is_on_screen]  # one may have come only now, laid out after its key
-        seen = (id(history), history.version, self._page, self.size, beside, panes, self.still_asked())
+        history, seen = self.shown.history, self._sight()
         looked_at = self.is_current or self.app.screen.has_class("-beside")  # the tour stands on it
         if looked_at and seen != self._seen and not self.console_app.suspended:
             self._seen = seen
@@ -149,6 +145,13 @@ class TrainScreen(AfterKeys, ChartKeys, Arranging, Steering):
         if not self._over and self.session is not None and not self.session.alive:
             self._end()
         self.set_timer(self.console_app.pace.after(cost, sent), self.poll)
+
+    def _sight(self) -> tuple[object, ...]:
+        """All that it depends on what is to be seen."""
+        history = self.shown.history
+        beside = [(name, other.version) for name, other in self._ghost()]
+        panes = [rows for rows in self.query(Rows) if rows.is_on_screen]  # one may have come only now, laid out after its key
+        return id(history), history.version, self._page, self.size, beside, panes, self.still_asked()
 
     def _show_now(self) -> None:
         self._show(self.shown.history)  # which may be another one by the time that this is called
