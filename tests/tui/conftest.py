@@ -255,7 +255,7 @@ def _no_thread_is_left() -> Iterator[None]:
 
 @pytest.fixture(autouse=True)
 def _at_once(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Nothing waits for the clock: a key is done with when nothing is left to do, and runs are looked at often. Notices stay."""
+    """Nothing waits for the clock: a key is done with when nothing is left to do, runs are looked at often, notices stay."""
     monkeypatch.setattr("textual.notifications.Notification.time_left", 1e6)
     monkeypatch.setattr("textual.app.wait_for_idle", idle)
     monkeypatch.setattr("textual.pilot.wait_for_idle", idle)

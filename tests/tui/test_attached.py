@@ -11,7 +11,7 @@ from textual.widgets import Static
 from engine.events import CheckpointFailed, CheckpointWritten, Message, Rewound, RunEnded, RunPaused, SettingChanged
 from engine.history import History
 from tests.tui import scripted
-from tests.tui.conftest import SMALL, WIDE, ScriptedEngine, ScriptedFollower, cells, ready, run_summary, until
+from tests.tui.conftest import SMALL, WIDE, ScriptedEngine, ScriptedFollower, cells, drawn, ready, run_summary, until
 from tests.tui.scripted import screen_lines, screen_text
 from tests.tui.test_app import training
 from tui.app import Console
@@ -46,8 +46,7 @@ def attached(engine: ScriptedEngine, follower: ScriptedFollower) -> Console:
 
 async def watching(console: Console, pilot) -> TrainScreen:
     await until(lambda: isinstance(console.screen, TrainScreen) and console.screen.shown.history.progress)
-    await pilot.pause()
-    return console.screen
+    return await drawn(console)
 
 
 async def test_an_attached_run_is_shown_and_steered_through_its_directory(attached: Console, engine: ScriptedEngine, follower):
@@ -146,10 +145,10 @@ async def test_the_list_is_kept_up_without_losing_the_cursor(console: Console, e
         new = run_summary("20261123-140312-new", "running", epoch=0)
         engine.runs_there = [new, engine.runs_there[0], engine.runs_there[1]]
         await until(lambda: len(cells(console)) == 3)
-        assert console.screen._at().endswith("iris")
+        await until(lambda: console.screen._at().endswith("iris"))
         engine.runs_there = [run_summary("20261123-140312-new", "running", epoch=1), *engine.runs_there[1:]]
         await until(lambda: cells(console)[0][3] == "1/2")
-        assert console.screen._at().endswith("iris")
+        await until(lambda: console.screen._at().endswith("iris"))
         engine.runs_there = engine.runs_there[2:]
         await until(lambda: len(cells(console)) == 1)
         assert len(cells(console)[0]) == 7, "no host, when all is here"
@@ -231,7 +230,7 @@ async def test_why_a_run_failed_is_on_every_page_of_a_small_screen(attached: Con
         await until(lambda: why in screen_lines(attached)[3])
         await pilot.resize_terminal(120, 40)
         await until(lambda: "6 Summary" in screen_text(attached))
-        await until(lambda: why not in screen_text(attached), 5)
+        await until(lambda: why not in screen_text(attached))
 
 
 async def test_changes_and_rewinds_are_noted_in_their_epoch_and_marked(attached: Console, follower):

@@ -22,7 +22,7 @@ async def test_a_new_run_begins_with_the_recipe_of_the_one_that_ended(console: C
         await until(lambda: isinstance(console.screen, TrainScreen) and console.screen.has_class("-ended"))
         await pilot.press("n")
         await until(lambda: console.form.query(Row) and console.form.line("training.epochs").query_one(Input).value == "2")
-        assert "20261122-140312-digits-mlp" in str(console.form.query_one("#title", Static).render())
+        await until(lambda: "20261122-140312-digits-mlp" in str(console.form.query_one("#title", Static).render()))
         await pilot.press("r")
         await until(lambda: with_runs.started and console.training)
         assert with_runs.started[0]["training"] == {"epochs": 2}

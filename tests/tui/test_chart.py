@@ -18,10 +18,9 @@ from textual.app import App, ComposeResult
 from engine.events import RunContinued, RunPaused, SettingChanged, Trained
 from engine.history import History, Series
 from tests.tui import scripted
-from tests.tui.conftest import ScriptedEngine, ready, until
+from tests.tui.conftest import ScriptedEngine, drawn, ready, until
 from tests.tui.scripted import screen_lines, screen_text
 from tui.app import Console
-from tui.screens.train import TrainScreen
 from tui.widgets import export
 from tui.widgets.chart import Chart
 from tui.widgets.curves import Smoothed, View, decimate, inliers, smooth
@@ -385,7 +384,7 @@ async def test_the_keys_of_the_chart(console: Console, engine: ScriptedEngine, t
     async with console.run_test(size=(120, 40)) as pilot:
         await ready(console)
         await pilot.press("r")
-        await until(lambda: isinstance(console.screen, TrainScreen) and "val/loss" in console.session.history.series)
+        await drawn(console)
         await pilot.press("1")  # the pane has the keyboard: the arrows are the cursor's all the same
         await pilot.pause()
         chart, view = console.screen.query_one(Chart), console.view
@@ -418,4 +417,5 @@ async def test_a_batch_without_any_loss_leaves_the_axis_logarithmic(console: Con
     async with console.run_test(size=(120, 40)) as pilot:
         await ready(console)
         await pilot.press("r")
-        await until(lambda: isinstance(console.screen, TrainScreen) and "log y" in screen_text(console))
+        await drawn(console)
+        assert "log y" in screen_text(console)

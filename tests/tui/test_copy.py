@@ -11,7 +11,7 @@ import pytest
 
 from engine.errors import RecipeError
 from tests.tui import scripted
-from tests.tui.conftest import ScriptedEngine, ready, run_summary, until
+from tests.tui.conftest import ScriptedEngine, drawn, ready, run_summary, until
 from tests.tui.scripted import screen_text
 from tui import keys as table
 from tui.app import Console
@@ -20,7 +20,6 @@ from tui.screens.copy import CopyScreen
 from tui.screens.edit import EditScreen
 from tui.screens.help import HelpScreen
 from tui.screens.runs import RunsScreen
-from tui.screens.train import TrainScreen
 
 SCREENS = sorted({name for key in table.KEYS for name in key.screens} - {"app", "over"})
 EVIL = "a\x1b]0;owned\x07b\x1b[2Jc\x9b31m [red]bold[/red] \u202egnp\n d"
@@ -70,7 +69,7 @@ def written(console: Console, monkeypatch: pytest.MonkeyPatch) -> list[str]:
 async def trains(console: Console, pilot: Any) -> None:
     await ready(console)
     await pilot.press("r")
-    await until(lambda: isinstance(console.screen, TrainScreen) and "at epoch" in screen_text(console))
+    await drawn(console)
 
 
 async def test_cursor_values_command_and_error_are_copied(engine: ScriptedEngine, console: Console, written: list[str]):
@@ -111,25 +110,22 @@ async def test_nothing_that_is_drawn_is_obeyed(engine: ScriptedEngine, console: 
     events = scripted.running_history_events(3)
     engine.events = [begin, *events, scripted.ended(scripted.history_of(begin, *events), "failed", EVIL)]
 
-    def is_text() -> None:
-        drawn = screen_text(console)
-        assert all(line.isprintable() for line in drawn.split("\n")), [
-            line for line in drawn.split("\n") if not line.isprintable()
-        ]
-        assert "[red]bold[/red]" in drawn and "a]0;ownedb[2Jc" in drawn
+    async def is_text() -> None:
+        await until(lambda: "[red]bold[/red]" in screen_text(console) and "a]0;ownedb[2Jc" in screen_text(console))
+        assert [line for line in screen_text(console).split("\n") if not line.isprintable()] == []
 
     async with console.run_test(size=(120, 40)) as pilot:
         await ready(console)
         await pilot.press("r")
-        await until(lambda: "owned" in screen_text(console))
-        is_text()
+        await drawn(console)
+        await is_text()
         await pilot.press("a")
-        await until(lambda: "owned" in screen_text(console))
-        is_text()
+        await until(lambda: isinstance(console.screen, RunsScreen))
+        await is_text()
         for key in ("g", "w", "D", "k"):
             await pilot.press(key)
             await until(lambda: not isinstance(console.screen, RunsScreen))
-            is_text()
+            await is_text()
             await pilot.press("escape")
         engine.finish.set()
 

@@ -109,8 +109,8 @@ async def test_rows_and_warnings_beside_the_form(console: Console, engine: Scrip
     async with console.run_test(size=(120, 40)) as pilot:
         await ready(console)
         await pilot.press("P")
-        await until(lambda: "80 samples" in shown(console))
-        assert "! the model ends in a softmax" in shown(console)
+        await until(lambda: "80 samples" in shown(console) and "! the model ends in a softmax" in shown(console))
+        await pilot.pause()
         fields = console.form.query_one("#fields")
         assert pane(console).region.x == fields.region.right and pane(console).region.y == fields.region.y
         assert not engine.started, "nothing was trained here"
@@ -144,7 +144,7 @@ async def test_its_mistakes_go_to_their_fields(console: Console, engine: Scripte
         line = console.form.line("model.hidden")
         await until(lambda: line.has_class("-wrong") and line.has_focus_within)
         assert not pane(console).display
-        assert "and more" in str(console.form.query_one("#banner", Static).render())
+        await until(lambda: "and more" in str(console.form.query_one("#banner", Static).render()))
 
 
 async def test_a_field_that_is_wrong_by_itself_needs_no_process(console: Console, engine: ScriptedEngine):
@@ -162,8 +162,8 @@ async def test_a_traceback_is_shown_and_what_is_edited_later_outdates_it(console
     async with console.run_test(size=(120, 40)) as pilot:
         await ready(console)
         await pilot.press("P")
-        await until(lambda: "✗ ZeroDivisionError" in shown(console))
-        assert "Traceback" in shown(console) and "failed" in str(pane(console).border_title)
+        await until(lambda: "✗ ZeroDivisionError" in shown(console) and "Traceback" in shown(console))
+        assert "failed" in str(pane(console).border_title)
         console.form.line("training.epochs").focus_editor()
         await pilot.press("3")
         assert "before the last change" in str(pane(console).border_subtitle)

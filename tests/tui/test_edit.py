@@ -10,7 +10,7 @@ from textual.widgets import Input, OptionList, Static
 from engine.changes import parse_change
 from engine.events import SettingChanged
 from engine.history import History
-from tests.tui.conftest import ScriptedEngine, ready, until
+from tests.tui.conftest import ScriptedEngine, drawn, ready, until
 from tui.app import Console
 from tui.followed import Remote
 from tui.screens.edit import EditScreen, now
@@ -19,7 +19,7 @@ from tui.screens.edit import EditScreen, now
 async def opened(console: Console, pilot) -> EditScreen:
     await ready(console)
     await pilot.press("r")
-    await until(lambda: console.session is not None and console.session.history.started is not None)
+    await drawn(console)
     await pilot.press("e")
     await until(lambda: isinstance(console.screen, EditScreen))
     screen = console.screen

@@ -57,11 +57,9 @@ async def test_the_kept_one_is_shown_at_once(run: Path, monkeypatch: pytest.Monk
     async with console.run_test(size=(120, 40)):
         await ready(console)
         console.push_screen(EvaluationScreen(run))
-        await until(lambda: "kind2" in screen_text(console))
-        text = screen_text(console)
-        assert "loss 0.3422" in text and "accuracy 0.75" in text and "step 135" in text
-        assert "macro avg" in text and "0.7242" in text and "17" in text and "3.25" in text
-        rows = [line for line in text.splitlines() if "kind0" in line and " 7 " in line]
+        said = ("kind2", "loss 0.3422", "accuracy 0.75", "step 135", "macro avg", "0.7242", "17", "3.25")
+        await until(lambda: all(words in screen_text(console) for words in said))
+        rows = [line for line in screen_text(console).splitlines() if "kind0" in line and " 7 " in line]
         assert rows and rows[0].index(" 7") < rows[0].index(" 3")
 
 

@@ -14,7 +14,7 @@ from textual.widgets import Input, Static
 
 from engine import Recipe
 from engine.settings import apply_settings
-from tests.tui.conftest import ScriptedEngine, ready, until
+from tests.tui.conftest import ScriptedEngine, drawn, ready, until
 from tests.tui.scripted import screen_text
 from tui.app import Console
 from tui.door import Engine
@@ -67,8 +67,8 @@ async def test_the_curve_grows_and_one_key_takes_the_suggestion(console: Console
         assert "0.012" in text and "the loss diverged at 0.3" in text and "★" in text and "1e-" in text
         await pilot.press("enter")
         line = console.form.line("optimizer.lr")
-        await until(lambda: line.query_one(".editor", Input).value == "0.012")
-        assert console.form.model.values["optimizer"]["lr"] == 0.012 and not pane(console).display
+        await until(lambda: line.query_one(".editor", Input).value == "0.012" and not pane(console).display)
+        await until(lambda: console.form.model.values.get("optimizer", {}).get("lr") == 0.012)
 
 
 async def test_the_second_suggestion_and_a_small_screen(console: Console, engine: ScriptedEngine):
@@ -89,7 +89,8 @@ async def test_mistakes_go_to_their_fields_and_failures_are_told(console: Consol
     async with console.run_test(size=(80, 24)) as pilot:
         await ready(console)
         await pilot.press("L")
-        await until(lambda: console.form.line("model.hidden").has_class("-wrong"))
+        line = console.form.line("model.hidden")
+        await until(lambda: line.has_class("-wrong") and line.has_focus_within)
         assert not pane(console).display
         await pilot.press("escape")
         engine.find_command = command("1 / 0")
@@ -156,7 +157,7 @@ async def test_of_a_run_it_says_how_to_repeat_it_and_why_there_is_no_script(cons
     async with console.run_test(size=(120, 40)) as pilot:
         await ready(console)
         await pilot.press("r")
-        await until(lambda: console.training)
+        await drawn(console)
         await pilot.press("Y")
         await until(lambda: "training.ema has no words" in screen_text(console))
         assert "epochal train" in str(console.screen.query_one(".command", Static).render())

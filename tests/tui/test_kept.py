@@ -10,7 +10,7 @@ import pytest
 
 from engine.preferences import Preferences
 from tests.tui import scripted
-from tests.tui.conftest import ScriptedEngine, ready, until
+from tests.tui.conftest import ScriptedEngine, drawn, ready, until
 from tests.tui.scripted import screen_text
 from tui.app import Console
 from tui.screens.train import TrainScreen
@@ -42,9 +42,7 @@ def told(console: Console) -> str:
 async def run(console: Console, pilot: Any) -> TrainScreen:
     await ready(console)
     await pilot.press("r")
-    await until(lambda: isinstance(console.screen, TrainScreen) and "at epoch" in screen_text(console))
-    assert isinstance(console.screen, TrainScreen)
-    return console.screen
+    return await drawn(console)
 
 
 async def test_panes_and_view_are_as_they_were_left(training: ScriptedEngine, tmp_path: Path):
@@ -65,7 +63,8 @@ async def test_panes_and_view_are_as_they_were_left(training: ScriptedEngine, tm
         await pilot.press("H")
         assert "2 to 5 chooses a pane" in told(first)
     first.keeper.finish()
-    assert tomllib.loads(path.read_text())["layout"] == {"hidden": ["device", "output"], "right": 44, "epochs": 9}
+    layout = {"hidden": ["device", "output"], "right": 44, "epochs": 9}
+    await until(lambda: path.exists() and tomllib.loads(path.read_text()).get("layout") == layout)
     training.finish.set()
     again = opened(training, path)
     async with again.run_test(size=WIDE) as pilot:

@@ -88,8 +88,8 @@ async def test_the_best_first_with_curve_and_importance(console: Console, boards
         assert "search digits (1 of 2) · searching · 3 of 20 trials · 2 finished, 1 pruned, 1 running · 1 worker" in text(
             console, "#title"
         )
-        assert "90.0%" in lines(console.screen.query_one(WeightsPane))
-        assert "★" in lines(console.screen.query_one(BestPane))
+        await until(lambda: "90.0%" in lines(console.screen.query_one(WeightsPane)))
+        await until(lambda: "★" in lines(console.screen.query_one(BestPane)))
         await pilot.press("down", "down", "down")
         await until(lambda: "trial 2 pruned · after epoch 1: val/loss 1.5 · lr=0.1" in text(console, "#about"))
 
@@ -101,7 +101,7 @@ async def test_it_follows_what_others_do_and_the_cursor_stays_on_its_trial(conso
         new = trial(4, "finished", 0.1, 2e-3)
         boards["digits"] = replace(UNDER_WAY, rows=(new, *UNDER_WAY.rows), workers=())
         await until(lambda: rows(console)[0].startswith("★ 4"))
-        assert "trial 0" in text(console, "#about") and "stopped: r goes on" in text(console, "#title")
+        await until(lambda: "trial 0" in text(console, "#about") and "stopped: r goes on" in text(console, "#title"))
 
 
 async def test_enter_opens_the_trials_run_and_brackets_another_search(
@@ -117,7 +117,7 @@ async def test_enter_opens_the_trials_run_and_brackets_another_search(
         console.pop_screen()
         await pilot.press("right_square_bracket")
         await until(lambda: "search older (2 of 2)" in text(console, "#title"))
-        assert "no trial has begun yet" in text(console, "#empty")
+        await until(lambda: "no trial has begun yet" in text(console, "#empty"))
         await pilot.press("escape")
         assert console.screen is console.form
 

@@ -120,7 +120,7 @@ async def test_what_ends_closes_its_page(command: str) -> None:
     async with pages(command=command) as (url, client):
         page = await client.ws_connect(f"{url}/ws", headers={"Origin": url, **cookie()})
         await read_until(page, "over")
-        assert (await page.receive(timeout=20)).type.name == "CLOSE"
+        assert (await page.receive(timeout=60)).type.name == "CLOSE"
 
 
 def test_the_page_needs_no_other_host() -> None:

@@ -25,7 +25,7 @@ async def test_a_session_trains_in_its_thread(engine: ScriptedEngine):
     await until(lambda: session.history.progress)
     assert session.alive and session.history.started.epochs == 3 and not session.join(0.01)
     session.control.stop()
-    assert session.join(10) and session.exit_status == 0 and session.history.state == "stopped"
+    assert session.join(60) and session.exit_status == 0 and session.history.state == "stopped"
 
 
 def test_a_session_trains_once(engine: ScriptedEngine):
@@ -43,7 +43,7 @@ def test_a_persons_mistake_is_no_traceback(engine: ScriptedEngine, monkeypatch, 
     monkeypatch.setattr(engine, "train", refuse)
     session = Session(engine, Output())
     session.start({})
-    assert session.join(10) and session.exit_status == 1 and not session.failure
+    assert session.join(60) and session.exit_status == 1 and not session.failure
     assert [problem.message for problem in session.problems] == ["wrong"]
 
 
@@ -54,7 +54,7 @@ def test_a_failure_before_the_first_event_ends_the_history_too(engine: ScriptedE
     monkeypatch.setattr(engine, "train", fail)
     session = Session(engine, Output())
     session.start({})
-    assert session.join(10) and session.history.state == "failed" and "column" in session.history.ended.reason
+    assert session.join(60) and session.history.state == "failed" and "column" in session.history.ended.reason
     assert "Traceback" in session.output.since(0)
 
 
@@ -62,7 +62,7 @@ def test_preload_says_when_it_is_ready(engine: ScriptedEngine):
     preload = Preload(engine)
     preload.start()
     preload.start()
-    assert preload.ready.wait(10) and not preload.failure
+    assert preload.ready.wait(60) and not preload.failure
 
 
 # what is printed
@@ -110,7 +110,7 @@ def test_a_full_disk_does_not_stop_the_printing(tmp_path: Path):
 
 def run_python(code: str, **options) -> subprocess.CompletedProcess[str]:
     command = [sys.executable, "-c", textwrap.dedent(code)]
-    return subprocess.run(command, check=False, capture_output=True, text=True, timeout=60, **options)
+    return subprocess.run(command, check=False, capture_output=True, text=True, timeout=300, **options)
 
 
 def test_prints_of_python_and_of_c_are_caught_and_the_descriptors_come_back():

@@ -11,7 +11,7 @@ import math
 import os
 import random
 import time
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Iterator
 from dataclasses import replace
 from pathlib import Path
 from types import SimpleNamespace
@@ -23,13 +23,12 @@ from engine.events import Event
 from engine.history import History
 from engine.run.queue import Job, Part
 from tests.tui import scripted
-from tests.tui.conftest import ScriptedEngine, ScriptedFollower, idle, ready, run_summary, until
+from tests.tui.conftest import ScriptedEngine, ScriptedFollower, drawn, idle, ready, run_summary, until
 from tui import finding
 from tui.app import Console
 from tui.dry_run import Found
 from tui.form import rail
 from tui.screens.queue import QueueScreen
-from tui.screens.train import TrainScreen
 from tui.widgets.device import DevicePane
 from tui.widgets.device_reader import DeviceReader, DeviceReading
 from tui.widgets.progress import TitleLine
@@ -45,7 +44,7 @@ MACHINE = DeviceReading(
 
 
 @pytest.fixture(autouse=True)
-def _the_same_everywhere(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+def _the_same_everywhere(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Iterator[None]:
     """One clock, one machine, one zone."""
     now = scripted.START + 71.0
     monkeypatch.setattr(TitleLine.__init__, "__kwdefaults__", {**TitleLine.__init__.__kwdefaults__, "clock": lambda: now})
@@ -56,7 +55,10 @@ def _the_same_everywhere(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Non
     monkeypatch.setattr(ScriptedEngine, "recipe_of", lambda engine, path: {"name": "digits-mlp", **RECIPES.get(path.name, {})})
     for name in ("NO_COLOR", "EPOCHAL_ASCII", "EPOCHAL_THEME"):
         monkeypatch.delenv(name, raising=False)
-    monkeypatch.setenv("TZ", "UTC")
+    with pytest.MonkeyPatch.context() as zone:
+        zone.setenv("TZ", "UTC")
+        time.tzset()
+        yield
     time.tzset()
 
 
@@ -77,7 +79,7 @@ def run(events: list[Event], *, alive: bool) -> Opening:
         engine.followers[NAME] = ScriptedFollower(*events, alive=alive)
         await ready(console)
         console.follow(Path("runs") / NAME)
-        await until(lambda: isinstance(console.screen, TrainScreen) and console.screen.shown.history.started is not None)
+        await drawn(console)
 
     return opening
 
@@ -147,7 +149,7 @@ async def training(console: Console) -> None:
     engine.events = RUNNING[1:]
     await ready(console)
     console.start({"name": "digits-mlp"})
-    await until(lambda: isinstance(console.screen, TrainScreen) and console.screen.shown.history.epochs)
+    await drawn(console)
 
 
 async def queued(console: Console) -> None:
@@ -170,7 +172,6 @@ async def queued(console: Console) -> None:
     await until(lambda: isinstance(console.screen, QueueScreen) and len(console.screen._drawn[1]) >= 4)
 
 
-PATIENCE = 20.0  # seconds until a screen that stays another one than in its file is a difference
 WAITING = ("nothing to draw yet", "of its own …", "growing rate …", "know their shapes …")  # for what comes in a moment
 RECIPES = {
     NAME: {"optimizer": {"name": "Adam", "lr": 3e-4}, "training": {"epochs": 20}},
@@ -260,7 +261,7 @@ async def compare(console: Console, path: Path) -> None:
     assert path.exists(), f"there is no {path.name}: make snapshots"
     expected = path.read_text(encoding="utf-8").split("\n")[:-1]
     with contextlib.suppress(AssertionError):
-        await until(lambda: scripted.screen_lines(console) == expected, PATIENCE)
+        await until(lambda: scripted.screen_lines(console) == expected, 60.0)
     assert scripted.screen_lines(console) == expected, f"{path.name}: if that is wanted, make snapshots"
 
 

@@ -10,7 +10,7 @@ import pytest
 
 from engine.events import Sampled
 from tests.tui import scripted
-from tests.tui.conftest import ScriptedEngine, ready, until
+from tests.tui.conftest import ScriptedEngine, drawn, ready, until
 from tests.tui.scripted import screen_lines, screen_text
 from tui.app import Console
 from tui.screens.edit import EditScreen
@@ -70,8 +70,7 @@ def test_any_width(width: int) -> None:
 async def begun(console: Console, pilot) -> TrainScreen:
     await ready(console)
     await pilot.press("r")
-    await until(lambda: isinstance(console.screen, TrainScreen) and console.screen.shown.history.samples)
-    return console.screen
+    return await drawn(console)
 
 
 async def test_wide_the_step_is_beside_the_epochs_and_8_puts_the_layers_there(console: Console, engine: ScriptedEngine):

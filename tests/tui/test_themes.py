@@ -10,11 +10,10 @@ from rich.color import Color as RichColor
 from rich.color import ColorSystem
 from textual.color import Color
 
-from tests.tui.conftest import ScriptedEngine, ready, until
+from tests.tui.conftest import ScriptedEngine, drawn, ready
 from tests.tui.scripted import screen_text
 from tui.app import Console
 from tui.screens.theme import ThemeScreen
-from tui.screens.train import TrainScreen
 from tui.themes import DARK, LIGHT, ROLES, THEMES, chosen
 from tui.widgets.chart import Chart
 from tui.widgets.rows import role_style
@@ -118,7 +117,7 @@ async def test_the_curves_have_the_colours_of_the_theme(engine: ScriptedEngine, 
     async with console.run_test(size=(120, 40)) as pilot:
         await ready(console)
         await pilot.press("r")
-        await until(lambda: isinstance(console.screen, TrainScreen))
+        await drawn(console)
         theme, chart = THEMES[name][0], console.screen.query_one(Chart)
         for role in ROLES[:3]:
             assert role_style(chart.app, role).color == RichColor.parse(theme.variables[role].lower())

@@ -9,7 +9,7 @@ from textual.widgets import Input
 
 from engine.events import EpochEnded
 from tests.tui import scripted
-from tests.tui.conftest import ScriptedEngine, ready, until
+from tests.tui.conftest import ScriptedEngine, drawn, ready, until
 from tui.app import Console
 from tui.screens.edit import EditScreen
 from tui.screens.verdict import VerdictScreen
@@ -32,9 +32,7 @@ def epochs(count: int) -> list[EpochEnded]:
 async def begun(console: Console, pilot) -> None:
     await ready(console)
     await pilot.press("r")
-    await until(lambda: console.session is not None and console.session.history.started is not None)
-    await until(lambda: console.screen.query(VerdictLine))
-    await until(lambda: console.screen.query_one(VerdictLine)._seen)
+    await drawn(console)
 
 
 async def test_it_is_one_line_and_leads_to_the_change(console: Console, engine: ScriptedEngine):

@@ -25,7 +25,7 @@ async def test_one_key_trains_and_the_tour_comes_once(engine: ScriptedEngine, si
     async with console.run_test(size=size) as pilot:
         await until(lambda: isinstance(console.screen, WelcomeScreen) and "3  Follow a wave" in screen_text(console))
         await pilot.press("1")
-        await until(lambda: isinstance(console.screen, TourScreen))
+        await until(lambda: isinstance(console.screen, TourScreen) and engine.started)
         assert engine.started[0]["name"] == EXPERIMENTS[0][2]["name"]
         for number, (_, title, _) in enumerate(CARDS, 1):
             await until(lambda n=number, t=title: f"{t} ({n} of {len(CARDS)})" in screen_text(console))
