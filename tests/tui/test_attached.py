@@ -322,7 +322,7 @@ async def test_d_after_the_end_says_that_there_is_nothing_to_leave(console: Cons
         assert console.return_value is None and isinstance(console.screen, TrainScreen)
 
 
-def test_a_paused_run_that_is_left_is_saved_and_stays_paused(engine: ScriptedEngine):
+async def test_a_paused_run_that_is_left_is_saved_and_stays_paused(engine: ScriptedEngine):
     from types import SimpleNamespace
 
     from tui.after import outlive
@@ -332,6 +332,7 @@ def test_a_paused_run_that_is_left_is_saved_and_stays_paused(engine: ScriptedEng
     session = Session(engine, Output())
     session.control.pause()
     session.start({})
+    await until(lambda: session.history.paused)
     joined = []
 
     def join(seconds: float) -> bool:
