@@ -172,7 +172,7 @@ class Recipe:
         "digits-mlp",
         "part of the name of a run's directory",
         pattern=r"[A-Za-z0-9_-][A-Za-z0-9_.-]{0,99}",
-        pattern_words="letters, digits, -, _ and . (not first), at most 100 of them",
+        pattern_words="letters from a to z, digits, -, _ and . (not first), at most 100 of them",
     )
     seed: int = option(0, "where the model's start and the order of the samples come from", minimum=0, maximum=2**63 - 1)
     data: Component = field(default_factory=lambda: Component("digits"))

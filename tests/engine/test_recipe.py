@@ -177,7 +177,7 @@ def test_every_mistake_is_in_one_error() -> None:
 
 @pytest.mark.parametrize("name", ["", "a b", "a/b", ".hidden", "ä", "..", "a\n", "x" * 101])
 def test_a_name_must_do_for_a_directory(name: str) -> None:
-    with pytest.raises(RecipeError, match="letters, digits"):
+    with pytest.raises(RecipeError, match="letters from a to z, digits"):
         Recipe.from_dict({"name": name})
 
 
