@@ -103,7 +103,9 @@ def test_a_job_is_warned_requeued_and_goes_on(there: Path, capsys: pytest.Captur
     job = cluster.start()
     until(cluster.saved, "there is a checkpoint")
     job.send_signal(signal.SIGUSR1)
-    until((cluster.run.path / "control.jsonl").exists, "the run is asked to stop")
+    until(
+        lambda: b"\n" in b"".join(path.read_bytes() for path in cluster.run.path.glob("control.jsonl")), "it is asked to stop"
+    )
     (there / "go").touch()
     out, _ = job.communicate(timeout=PATIENCE)
     assert cluster.requeued == ["requeue 77"], out
