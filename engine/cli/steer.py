@@ -11,6 +11,7 @@ from engine.changes import Change, parse_change
 from engine.cli import format
 from engine.cli.output import Stream
 from engine.cli.rows import changed, metric_values
+from engine.errors import RunError
 from engine.events import (
     CheckpointFailed,
     CheckpointWritten,
@@ -25,6 +26,7 @@ from engine.events import (
 )
 
 PATIENCE_SECONDS = 5.0  # a step may take long: then what was asked is left to itself
+LET_GO_SECONDS = 60.0  # a lock that stays is that of somebody who trains it again
 POLL_SECONDS = 0.05
 
 Answer = tuple[bool, str]  # whether it was done, and the sentence that says so
@@ -96,7 +98,10 @@ def stop(arguments: argparse.Namespace, out: Stream, err: Stream) -> int:
 
     talk = Talk(arguments, out, err)
     talk.ask("stop")
-    return talk.hear(read, patience=float("inf") if arguments.wait else PATIENCE_SECONDS)
+    status = talk.hear(read, patience=float("inf") if arguments.wait else PATIENCE_SECONDS)
+    if arguments.wait:
+        talk.let_go()
+    return status
 
 
 def set_(arguments: argparse.Namespace, out: Stream, err: Stream) -> int:
@@ -166,6 +171,19 @@ class Talk:
                 break
             time.sleep(POLL_SECONDS)
         return status
+
+    def let_go(self) -> None:
+        """Wait until the one who trained the run holds it no longer, soon after its end: then it can be resumed."""
+        deadline = time.monotonic() + LET_GO_SECONDS
+        while time.monotonic() < deadline:
+            try:
+                self._run.refuse_if_training()
+                self._run.lock.acquire()
+            except RunError:
+                time.sleep(POLL_SECONDS)
+            else:
+                self._run.lock.release()
+                return
 
     def say(self, done: bool, sentence: str) -> int:
         """One line; returns the exit status."""
