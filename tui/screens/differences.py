@@ -50,7 +50,8 @@ class DifferencesScreen(Dialog[None]):
         table = [("", *self._names), *((key, *cells) for key, cells in self._rows)]
         widths = [max(cell_len(row[i]) for row in table) for i in range(len(table[0]))]
         first, room = widths[0], max(8, (min(self.app.size.width, 130) - 12 - widths[0]) // len(self._names) - 2)
-        widths = [first, *(min(width, room) for width in widths[1:])]
+        if sum(widths[1:]) > room * len(self._names):
+            widths = [first, *(min(width, room) for width in widths[1:])]
         lines = []
         for n, row in enumerate(table):
             cells = [cut(cell, width) for cell, width in zip(row, widths, strict=True)]
