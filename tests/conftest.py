@@ -30,11 +30,11 @@ os.environ.pop("PYTHONDONTWRITEBYTECODE", None)  # each of some hundred processe
 
 
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
-    """Of the slow tests every fifth is run, others each day; all of them where they are asked for by mark or by name."""
+    """Of the slow tests every tenth is run, others each day; all of them where they are asked for by mark or by name."""
     if config.option.markexpr or any("::" in argument for argument in config.args):
         return
     today = datetime.date.today().toordinal()
     slow = sorted((item for item in items if item.get_closest_marker("slow")), key=lambda item: item.nodeid)
     for number, item in enumerate(slow):
-        if (number + today) % 5:
+        if (number + today) % 10:
             item.add_marker(pytest.mark.skip(reason="slow, and not of today's sample: pytest -m slow runs all"))
