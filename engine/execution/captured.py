@@ -113,9 +113,9 @@ class Captured:
             torch.cuda.empty_cache()  # the graph has memory of its own
         try:
             self._graph = self._recorded(1)
+            self._several = self._recorded(TOGETHER) if self._fits_several() else None
         except RuntimeError as error:
             raise Unfit(_reason(error)) from error
-        self._several = self._recorded(TOGETHER) if self._fits_several() else None
         self._frozen = self._numbers()
 
     def _recorded(self, steps: int) -> Graph:
