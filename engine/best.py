@@ -7,8 +7,15 @@ from collections.abc import Mapping
 from typing import Any
 
 
+def gains(value: float, than: float, mode: str, delta: float = 0.0) -> bool:
+    """Whether it is better by more than `delta`. Only a number is (no NaN, no infinity), and any is better than none."""
+    if not math.isfinite(value) or not math.isfinite(than):
+        return math.isfinite(value)
+    return value < than - delta if mode == "min" else value > than + delta
+
+
 class Best:
-    """Keeps the best epoch's row. NaN is never better, and nothing is worse than NaN.
+    """Keeps the best epoch's row; NaN or an infinity is no best.
 
     `patience` epochs in a row that do not gain more than `min_delta` make `exhausted` true.
     """
@@ -24,11 +31,11 @@ class Best:
     def update(self, row: Mapping[str, float]) -> bool:
         """Take in an epoch's row; whether it is the best so far."""
         value = row[self.monitor]
-        if self._gains(value, self._reference, self.min_delta):
+        if gains(value, self._reference, self.mode, self.min_delta):
             self._reference, self.waited = value, 0
         else:
             self.waited += 1
-        better = self._gains(value, self.value, 0.0)
+        better = gains(value, self.value, self.mode)
         if better:
             self.value, self.row = value, dict(row)
         return better
@@ -36,13 +43,6 @@ class Best:
     @property
     def exhausted(self) -> bool:
         return self.patience is not None and self.waited >= self.patience
-
-    def _gains(self, value: float, reference: float, delta: float) -> bool:
-        if math.isnan(value):
-            return False
-        if math.isnan(reference):
-            return True
-        return value < reference - delta if self.mode == "min" else value > reference + delta
 
     def state_dict(self) -> dict[str, Any]:
         return {"row": self.row, "value": self.value, "reference": self._reference, "waited": self.waited}

@@ -273,7 +273,8 @@ class _Writer:
             body += self.advance().split("\n")
         if plan.patience is not None:
             body += [f"if waited >= {plan.patience}:", "    break  # no better value in so many validations"]
-        start = ["best, waited = float('nan'), 0"] if plan.patience is not None else []
+        worst = "float('inf')" if self.monitored[1] == "min" else "-float('inf')"
+        start = [f"best, waited = {worst}, 0"] if plan.patience is not None else []
         return [*start, "for epoch in range(1, EPOCHS + 1):", *_inside(body)]
 
     @property
@@ -383,7 +384,7 @@ class _Writer:
         if plan.patience is not None:
             better = f"{value} < best - {plan.min_delta!r}" if mode == "min" else f"{value} > best + {plan.min_delta!r}"
             better = better.removesuffix(" - 0.0").removesuffix(" + 0.0")
-            lines += [f"if best != best or {better}:", f"    best, waited = {value}, 0", "else:", "    waited += 1"]
+            lines += [f"if {better}:", f"    best, waited = {value}, 0", "else:", "    waited += 1"]
         return lines
 
 

@@ -29,7 +29,7 @@ def _best(run: RunSummary) -> float:
     """The least is the best; a run without a number comes last."""
     value = run.best.get(run.monitor, math.nan)
     value = -value if run.mode == "max" else value
-    return math.inf if math.isnan(value) else value
+    return value if math.isfinite(value) else math.inf
 
 
 SORTS: Mapping[str, Callable[[Any], Any]] = {

@@ -98,6 +98,6 @@ def _best(started: RunStarted, logged: list[Logged], rows: list[EpochEnded], unt
             for step in event.steps[started.monitor]:
                 row = {name: values[step] for name, values in columns.items() if step in values}
                 found.append({"epoch": 0, "step": step, **row})
-    sound = [row for row in found if row["step"] <= until and not math.isnan(row[started.monitor])]
+    sound = [row for row in found if row["step"] <= until and math.isfinite(row[started.monitor])]
     pick = max if started.mode == "max" else min
     return pick(sound, key=lambda row: row[started.monitor], default={})

@@ -7,6 +7,7 @@ import time as clock
 from collections.abc import Callable, Mapping
 from typing import TYPE_CHECKING
 
+from engine.best import gains
 from engine.events import EpochEnded, Event, Logged
 from engine.history import Point
 from engine.track.names import canonical
@@ -164,12 +165,10 @@ class Book:
         self._began = seconds
 
     def _judge(self, row: dict[str, float], value: float) -> bool:
-        before = self.best.get(self._monitor)
-        better = before is None or (value < before if self._mode == "min" else value > before)
-        if math.isnan(value) or not better:
-            return False
-        self.best = row
-        return True
+        better = gains(value, self.best.get(self._monitor, math.nan), self._mode)
+        if better:
+            self.best = row
+        return better
 
 
 class _Column:

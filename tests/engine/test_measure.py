@@ -119,6 +119,14 @@ def test_best_knows_its_direction_and_nan() -> None:
     assert not again.update({"epoch": 9, "x": 1.0})
 
 
+@pytest.mark.parametrize("mode", ["min", "max"])
+@pytest.mark.parametrize("value", [math.nan, math.inf, -math.inf])
+def test_what_is_no_number_is_never_best(mode: str, value: float) -> None:
+    best = Best("x", mode, patience=2)
+    assert [best.update({"x": x}) for x in (value, 1.0, value, value)] == [False, True, False, False]
+    assert best.row == {"x": 1.0} and best.exhausted
+
+
 def test_pace_leaves_pauses_out_and_counts_validation() -> None:
     now = 0.0
     pace = Pace(elapsed=100.0, clock=lambda: now)

@@ -20,6 +20,7 @@ from engine.cli import main
 from engine.events import EpochEnded, Logged, Message, RunContinued, RunEnded, RunPaused
 from engine.run import Journal, load_history
 from engine.run.follow import Follower
+from engine.track.again import earlier
 from engine.track.book import Book
 from engine.track.names import canonical
 
@@ -109,6 +110,17 @@ def test_without_epochs_the_best_is_a_step(tmp_path: Path) -> None:
     assert history.epochs == [] and history.best is not None
     assert (history.best.step, history.best.metrics) == (20, {"val/accuracy": 0.9})
     assert Run.list(tmp_path)[0].best == {"epoch": 0, "step": 20, "val/accuracy": 0.9}
+
+
+@pytest.mark.parametrize(("mode", "best"), [("min", 1.0), ("max", 2.0)])
+@pytest.mark.parametrize("epochs", [False, True])
+def test_what_is_no_number_is_never_best(tmp_path: Path, mode: str, best: float, epochs: bool) -> None:
+    with Run.create(tmp_path, "diverged", monitor="val/loss", mode=mode) as run:
+        for step, value in enumerate((math.inf, 1.0, math.nan, 2.0, -math.inf), 1):
+            run.log(step, {"val/loss": value}, epoch=step if epochs else None)
+    (summary,) = Run.list(tmp_path)
+    assert summary.best["val/loss"] == best
+    assert earlier(Run.open(summary.path), 5).best["val/loss"] == best, "as one that goes on has it"
 
 
 def test_a_broken_epoch_is_the_one_under_way() -> None:
