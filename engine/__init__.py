@@ -26,13 +26,13 @@ _HOME = {
     "Run": "run",
     "Samples": "data.samples",
     "Search": "search.searching",
-    "Sweep": "sweeping",
-    "load_model": "trained",
+    "Sweep": "sweep.sweeping",
+    "load_model": "inference.trained",
     "export_model": "export.model",
-    "evaluate": "evaluating",
-    "Evaluation": "evaluation",
-    "predict": "prediction",
-    "Predictions": "prediction",
+    "evaluate": "inference.evaluating",
+    "Evaluation": "inference.evaluation",
+    "predict": "inference.prediction",
+    "Predictions": "inference.prediction",
 } | dict.fromkeys(
     (
         "CheckpointWritten",
@@ -62,8 +62,6 @@ if TYPE_CHECKING:
     from engine.errors import EpochalError as EpochalError
     from engine.errors import RecipeError as RecipeError
     from engine.errors import RunError as RunError
-    from engine.evaluating import evaluate as evaluate
-    from engine.evaluation import Evaluation as Evaluation
     from engine.events import CheckpointWritten as CheckpointWritten
     from engine.events import EpochEnded as EpochEnded
     from engine.events import Event as Event
@@ -81,8 +79,11 @@ if TYPE_CHECKING:
     from engine.export.model import export_model as export_model
     from engine.history import History as History
     from engine.history import Series as Series
-    from engine.prediction import Predictions as Predictions
-    from engine.prediction import predict as predict
+    from engine.inference.evaluating import evaluate as evaluate
+    from engine.inference.evaluation import Evaluation as Evaluation
+    from engine.inference.prediction import Predictions as Predictions
+    from engine.inference.prediction import predict as predict
+    from engine.inference.trained import load_model as load_model
     from engine.recipe import Checkpoint as Checkpoint
     from engine.recipe import Component as Component
     from engine.recipe import Loading as Loading
@@ -91,8 +92,7 @@ if TYPE_CHECKING:
     from engine.recipe import Training as Training
     from engine.run import Run as Run
     from engine.search.searching import Search as Search
-    from engine.sweeping import Sweep as Sweep
-    from engine.trained import load_model as load_model
+    from engine.sweep.sweeping import Sweep as Sweep
     from engine.trainer import Result as Result
     from engine.trainer import Trainer as Trainer
 

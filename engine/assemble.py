@@ -18,13 +18,13 @@ from engine.data.share import Share
 from engine.errors import Problem, RecipeError
 from engine.execution.light import spare_the_compiler
 from engine.measure import counter
-from engine.optimizers import build_optimizer
 from engine.parts import Parts
+from engine.parts.one_batch import try_one_batch
+from engine.parts.optimizers import build_optimizer
+from engine.parts.schedules import build_schedule
+from engine.parts.weights import load_weights
 from engine.plan import length
 from engine.recipe import Component, Recipe, rate_field
-from engine.schedules import build_schedule
-from engine.trial import try_one_batch
-from engine.weights import load_weights
 
 SMALL = 20e6  # floating-point operations of a batch's forward pass that one CPU thread does in about a millisecond
 

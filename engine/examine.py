@@ -11,12 +11,12 @@ from dataclasses import dataclass, field
 
 import torch
 
-from engine import catalog, execution, trial
+from engine import catalog, execution
 from engine.assemble import assembled
 from engine.data.samples import Prepared
 from engine.loop import Taken, windows
-from engine.optimizers import build_optimizer
-from engine.parts import Parts
+from engine.parts import Parts, one_batch
+from engine.parts.optimizers import build_optimizer
 from engine.plan import length
 from engine.recipe import Recipe
 from engine.track.attach import refuse_missing
@@ -58,7 +58,7 @@ def examine(recipe: Recipe) -> Examination:
 
 def _steps(parts: Parts, recipe: Recipe) -> tuple[list[Taken], list[float]]:
     """The steps, and the seconds that each took."""
-    loop = trial.loop_of(parts, recipe)
+    loop = one_batch.loop_of(parts, recipe)
     taken: list[Taken] = []
     seconds: list[float] = []
     started = time.perf_counter()
@@ -80,7 +80,7 @@ def _rows(parts: Parts, data: Prepared, recipe: Recipe, steps: list[Taken]) -> I
     inputs, targets = next(iter(parts.train.epoch(1)))
     held = "none" if parts.validation is None else f"{parts.validation.samples} samples"
     yield "data", f"{parts.train.samples} samples for training, {held} for validation, {data.task}"
-    yield "batch", f"inputs {trial.shape(inputs)}, targets {trial.shape(targets)}"
+    yield "batch", f"inputs {one_batch.shape(inputs)}, targets {one_batch.shape(targets)}"
     yield "model", f"{type(parts.model).__name__}, {parts.parameters:,} parameters, output size {data.output_size}"
     chance = f", {math.log(data.output_size):.4f} by chance" if data.task in ("classification", "text") else ""
     yield "loss", f"{type(parts.loss).__name__}, {steps[0].loss.item():.4f} on the first batch{chance}"
@@ -94,7 +94,7 @@ def _rows(parts: Parts, data: Prepared, recipe: Recipe, steps: list[Taken]) -> I
 def _facts(parts: Parts, recipe: Recipe, seconds: list[float]) -> dict[str, float]:
     planned = length(recipe.training, parts.train.length)
     step = sorted(seconds[1:] or seconds)[len(seconds) // 2 - (len(seconds) > 1)]  # the median, without the first
-    facts = {"parameters": parts.parameters, "memory": trial.memory(parts), "step": step, "epochs": recipe.training.epochs}
+    facts = {"parameters": parts.parameters, "memory": one_batch.memory(parts), "step": step, "epochs": recipe.training.epochs}
     counts = {"steps_per_epoch": planned.steps_per_epoch, "steps": planned.steps}
     return facts | {key: count for key, count in counts.items() if count is not None}
 

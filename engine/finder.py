@@ -15,12 +15,12 @@ from dataclasses import dataclass
 
 import torch
 
-from engine import catalog, execution, trial
+from engine import catalog, execution
 from engine.assemble import assembled
 from engine.errors import Problem, RecipeError
 from engine.loop import Loop, NonFiniteLoss, Window, windows
-from engine.optimizers import build_optimizer
-from engine.parts import Parts
+from engine.parts import Parts, one_batch
+from engine.parts.optimizers import build_optimizer
 from engine.recipe import Recipe
 
 LOWEST, HIGHEST, STEPS = 1e-7, 10.0, 120
@@ -88,7 +88,7 @@ def _loop(parts: Parts, recipe: Recipe) -> Loop:
     if not all("lr" in group and group["lr"] for group in copied.optimizer.param_groups[:1]):
         message = f"optimizer.name is {entry.name!r}, which has no learning rate above 0 to be looked for"
         raise RecipeError([Problem("optimizer.name", message)])
-    loop = trial.loop_of(copied, recipe)
+    loop = one_batch.loop_of(copied, recipe)
     loop.check = parts.device.type == "cpu"
     return loop
 

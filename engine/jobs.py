@@ -133,7 +133,7 @@ class Training:
 
     def _sweep(self, job: Job, inbox: Inbox, watch: Callable[[Control], None]) -> tuple[str, str]:
         from engine.sweep import expand
-        from engine.sweeping import Everyone, Sweep
+        from engine.sweep.sweeping import Everyone, Sweep
 
         members = expand(_values(job), job.axes)
         parts = job.parts or tuple(Part(label=member.label) for member in members)

@@ -13,10 +13,10 @@ from torch import Tensor, nn
 from engine.control import Control
 from engine.distributed import first, leading, refuse_others, writes
 from engine.errors import RunError
-from engine.fitting import Fitting, Result
 from engine.metrics import Metric
 from engine.recipe import Checkpoint, Recipe, Track
 from engine.track.attach import refuse_missing
+from engine.training.fitting import Fitting, Result
 
 if TYPE_CHECKING:
     from engine.parts import Parts
@@ -62,7 +62,7 @@ class Trainer(Fitting):
 
         Raises RecipeError in one sentence: a value that can't be, a pair of unequal lengths, an optimizer of another model.
         """
-        from engine.own import own_parts, own_plan
+        from engine.parts.own import own_parts, own_plan
 
         refuse_missing(track or Track())
         training = own_plan(epochs=epochs, device=device, **plan)
@@ -162,7 +162,7 @@ class Trainer(Fitting):
         that they mean the same in both, else the weights alone: a message of the run says which. The parent and the step are
         in its environment.json. Raises RunError, RecipeError or CheckpointError, before anything is written.
         """
-        from engine.forking import fork
+        from engine.training.forking import fork
 
         return fork(cls._made, run, recipe, changes, step, runs, control)
 

@@ -16,8 +16,8 @@ from engine.errors import Problem, RecipeError
 
 if TYPE_CHECKING:
     from engine.control import Control
-    from engine.evaluation import Evaluation
     from engine.history import History
+    from engine.inference.evaluation import Evaluation
     from engine.run.queue import Job, Queue
     from engine.run.scores import Scores
     from engine.saved import SavedRecipes
@@ -159,7 +159,7 @@ class Engine:
 
     def evaluation_of(self, path: Path) -> Evaluation | None:
         """The last one that the run keeps. Raises RunError where it can't be read."""
-        from engine.evaluation import Evaluation
+        from engine.inference.evaluation import Evaluation
 
         return Evaluation.kept(path)
 

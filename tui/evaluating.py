@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from engine.evaluation import Evaluation
+from engine.inference.evaluation import Evaluation
 from engine.run import strict_json
 from tui.job import Job, sentence
 

@@ -53,7 +53,7 @@ _REFUSED = {
     "MultiplicativeLR": "MultiplicativeLR takes a function; name ExponentialLR for a constant factor, or one of your own as "
     "'file.py:name' that makes the scheduler from the optimizer",
 }
-# What takes the parameters that an optimizer of torch does not: see engine.optimizers.
+# What takes the parameters that an optimizer of torch does not: see engine.parts.optimizers.
 _PARTNERS = {"Muon": "AdamW", "SparseAdam": "Adam"}
 
 
@@ -189,7 +189,7 @@ def _optimizers() -> Iterable[tuple[str, Any]]:
 def _schedulers() -> Iterable[tuple[str, Any]]:
     from torch.optim import lr_scheduler
 
-    from engine.schedules import Phases, constant
+    from engine.parts.schedules import Phases, constant
 
     return [("constant", constant), ("chain", Phases), *_subclasses(lr_scheduler, lr_scheduler.LRScheduler)]
 

@@ -48,7 +48,7 @@ def _given(entry: Entry, table: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def _optimizer(entry: Entry, given: dict[str, Any]) -> tuple[list[Problem], Any]:
-    from engine.optimizers import build_optimizer
+    from engine.parts.optimizers import build_optimizer
 
     model = _stand_in(sparse=entry.partner == "Adam")
     tables = given.pop("groups", None) or []
@@ -70,7 +70,7 @@ def _optimizer(entry: Entry, given: dict[str, Any]) -> tuple[list[Problem], Any]
 
 
 def _scheduler(entry: Entry, given: dict[str, Any], optimizer: Any) -> list[Problem]:
-    from engine.schedules import Plan
+    from engine.parts.schedules import Plan
 
     def attempt(name: str) -> Attempt:
         def moved(arguments: Mapping[str, Any]) -> Any:

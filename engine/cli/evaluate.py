@@ -14,7 +14,7 @@ from engine.cli.show import print_json
 from engine.errors import EpochalError
 
 if TYPE_CHECKING:
-    from engine.evaluation import Evaluation
+    from engine.inference.evaluation import Evaluation
 
 REPORT = ("class", "precision", "recall", "F1", "samples")
 WORST = ("worst", "target", "output", "loss")
@@ -25,7 +25,7 @@ SECONDS = 0.1  # between two lines of progress
 
 def evaluate(arguments: argparse.Namespace, out: Stream, err: Stream) -> int:
     """Evaluate, keep it in the run, print it."""
-    from engine.evaluating import evaluate as run_evaluate
+    from engine.inference.evaluating import evaluate as run_evaluate
     from engine.run import strict_json
 
     if arguments.worst < 0:

@@ -30,7 +30,7 @@ def export(arguments: argparse.Namespace, out: Stream, err: Stream) -> int:
 def _model(arguments: argparse.Namespace, kind: str, target: Path | None, out: Stream, err: Stream) -> int:
     from engine.export import FORMATS, refuse
     from engine.export.model import export_model
-    from engine.trained import load_trained
+    from engine.inference.trained import load_trained
 
     if target is not None:
         refuse(target, arguments.force, kind)  # before the model is loaded

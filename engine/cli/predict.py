@@ -13,7 +13,7 @@ from engine.errors import EpochalError
 def predict(arguments: argparse.Namespace, out: Stream, err: Stream) -> int:
     """Write the predictions to a file, or to standard output."""
     from engine.export import refuse, write_bytes
-    from engine.prediction import predict as run_predict
+    from engine.inference.prediction import predict as run_predict
 
     target = None if arguments.out is None else Path(arguments.out)
     if target is not None:

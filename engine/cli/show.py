@@ -130,7 +130,7 @@ def _sweep(arguments: argparse.Namespace) -> list[tuple[int, str]]:
     """The groups of a sweep: how many runs, and why they are not trained together, "" where they are."""
     from engine.cli.recipes import recipe_values
     from engine.sweep import expand
-    from engine.sweeping import Sweep
+    from engine.sweep.sweeping import Sweep
 
     sweep = Sweep(expand(recipe_values(arguments), arguments.sweep))
     return [(len(group), sweep.apart(group) if len(group) > 1 else "") for group in sweep.groups()]

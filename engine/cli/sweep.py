@@ -20,7 +20,7 @@ from engine.notify import Notifier
 from engine.sweep import Member, expand, shortened
 
 if TYPE_CHECKING:
-    from engine.sweeping import Outcome
+    from engine.sweep.sweeping import Outcome
 
 
 def sweep(arguments: argparse.Namespace, out: Stream, err: Stream) -> int:
@@ -40,7 +40,7 @@ def sweep(arguments: argparse.Namespace, out: Stream, err: Stream) -> int:
     with ExitStack() as stack:
         signals = stack.enter_context(Signals())
         from engine.run import runs_root
-        from engine.sweeping import Sweep, ranked
+        from engine.sweep.sweeping import Sweep, ranked
 
         notifier = stack.enter_context(Notifier.of_user(lambda sentence: err.line(f"epochal: {sentence}")))
         made = Sweep(members, runs=runs_root(arguments.runs), notifier=notifier)

@@ -7,7 +7,7 @@ from collections.abc import Callable
 from engine.distributed.ranks import Ranks
 from engine.events import Event
 from engine.recipe import Checkpoint
-from engine.snapshot import Snapshot
+from engine.training.snapshot import Snapshot
 
 
 class Elsewhere:

@@ -16,11 +16,11 @@ from engine.execution.device_stack import LONGEST, Burst, DeviceStack, Numbers
 from engine.execution.guard import Guard
 from engine.execution.population import GRAPHS, Population, begin_epoch, seed_of, stopped
 from engine.execution.stack import Stack
-from engine.fitting import Fitting
 from engine.loop import Taken
 from engine.measure import take_in
 from engine.parts import Parts
-from engine.standing import REPORT_SECONDS
+from engine.training.fitting import Fitting
+from engine.training.trainer_state import REPORT_SECONDS
 
 FIRST = 16  # steps of the first burst, from which their duration is known
 

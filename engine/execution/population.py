@@ -15,14 +15,14 @@ from engine import execution
 from engine.data.batches import ResidentBatches
 from engine.data.order import order
 from engine.errors import RecipeError
-from engine.failures import Failure
 from engine.loop import NonFiniteLoss, Taken
 from engine.parts import Parts
 from engine.recipe import Recipe
-from engine.standing import REPORT_SECONDS
+from engine.training.failures import Failure
+from engine.training.trainer_state import REPORT_SECONDS
 
 if TYPE_CHECKING:
-    from engine.fitting import Fitting, Result
+    from engine.training.fitting import Fitting, Result
 
 from engine.execution.cuda_graph import CudaGraph, Graph
 from engine.execution.stack import STATE, Stack

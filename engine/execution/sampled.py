@@ -31,7 +31,7 @@ from engine.loop import Loop, Taken, Window
 if TYPE_CHECKING:
     from engine.data.batches import Batches
     from engine.execution.whole import Whole
-    from engine.pace import Pace
+    from engine.training.pace import Pace
 
 STEPS = 16  # between two looks at least
 SECONDS = 0.5  # likewise

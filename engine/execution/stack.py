@@ -19,7 +19,7 @@ from torch.fx.experimental.proxy_tensor import make_fx
 
 from engine.data.batches import ResidentBatches
 from engine.parts import Parts
-from engine.state import random_state, set_random_state
+from engine.training.state_dicts import random_state, set_random_state
 
 STATE = {  # of each optimizer
     "SGD": ("momentum_buffer",),

@@ -25,13 +25,13 @@ from engine.search import optunas
 from engine.search.folder import Folder
 from engine.search.plan import named
 from engine.sweep import Member
-from engine.sweeping import Everyone, Sweep
+from engine.sweep.sweeping import Everyone, Sweep
 
 if TYPE_CHECKING:
     import optuna
 
-    from engine.fitting import Fitting
     from engine.recipe import Recipe
+    from engine.training.fitting import Fitting
 
 LISTEN_SECONDS = 0.25  # between two looks at what is asked
 BEAT_SECONDS = 15.0  # between two signs of life

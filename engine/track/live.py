@@ -17,14 +17,14 @@ from engine.control import Control
 from engine.errors import RunError, plain
 from engine.events import Event, Progress, RunContinued, RunEnded, RunPaused, RunStarted
 from engine.notify import Notifier
-from engine.recorder import Recorder
-from engine.reporter import Reporter
 from engine.run import files, strict_json
 from engine.run.about import CONFIG
 from engine.run.control_file import Inbox, deliver
 from engine.track.attach import attach, refuse_missing
 from engine.track.book import Book
 from engine.track.names import canonical
+from engine.training.recorder import Recorder
+from engine.training.reporter import Reporter
 
 if TYPE_CHECKING:
     from engine.history import History

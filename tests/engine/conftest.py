@@ -11,7 +11,7 @@ import torch
 from sklearn.datasets import load_digits
 from torch import Tensor
 
-from engine.pace import Pace
+from engine.training.pace import Pace
 
 
 @pytest.fixture(autouse=True)

@@ -11,12 +11,13 @@ import torch
 from torch import Tensor, nn
 from torch.utils.data import Dataset
 
-from engine import Message, Progress, RunEnded, Trainer, fitting
+from engine import Message, Progress, RunEnded, Trainer
 from engine.data import ahead as ahead_module
 from engine.data.ahead import SideStream, ahead, tensors_in
 from engine.data.batches import StreamedBatches
 from engine.data.workers import proposed
-from engine.pace import Pace
+from engine.training import fitting
+from engine.training.pace import Pace
 
 
 class Recorder:

@@ -13,8 +13,8 @@ from engine import EpochEnded, Sweep, Trainer
 from engine.changes import Change
 from engine.execution import population
 from engine.execution.cuda_graph import StandIn
-from engine.fitting import Fitting
 from engine.sweep import expand
+from engine.training.fitting import Fitting
 from tests.engine.test_population import BASE, OWN, histories, swept
 
 

@@ -14,7 +14,7 @@ from torch.optim import lr_scheduler
 
 from engine import catalog
 from engine.catalog import REQUIRED, Entry
-from engine.optimizers import build_optimizer
+from engine.parts.optimizers import build_optimizer
 
 # What torch itself says that it exports, and whatever else looks like it.
 OPTIMIZERS = {name for name in optim.__all__ if inspect.isclass(getattr(optim, name))} | {

@@ -111,7 +111,7 @@ def test_a_full_disk_at_the_end_is_tried_again(digits: Data, tmp_path: Path, mon
         real(path)
 
     monkeypatch.setattr(files, "make_directory", full)
-    monkeypatch.setattr("engine.fitting.RETRY_SECONDS", 0.01)
+    monkeypatch.setattr("engine.training.fitting.RETRY_SECONDS", 0.01)
     trainer = Trainer(**parts(), train=some(digits, 64), epochs=2, run_dir=tmp_path / "run")
     stated: list[Event] = []
     trainer.on(Event, stated.append)

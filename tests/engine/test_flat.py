@@ -11,10 +11,11 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from engine import EpochEnded, History, Message, Trained, Trainer, history, standing
+from engine import EpochEnded, History, Message, Trained, Trainer, history
 from engine.loop import Taken
 from engine.measure import LossMeter
 from engine.run import Journal
+from engine.training import trainer_state
 from tests.benchmarks import memory
 
 
@@ -71,7 +72,7 @@ def test_the_points_of_an_endless_run_become_rarer_and_cover_every_step_once() -
 def test_ten_times_the_steps_an_epoch_make_no_longer_a_journal(
     samples: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(standing, "POINTS", 40)
+    monkeypatch.setattr(trainer_state, "POINTS", 40)
     net = nn.Linear(1, 1)
     x: Tensor = torch.randn(samples, 1)
     optimizer = torch.optim.SGD(net.parameters(), lr=1e-3)

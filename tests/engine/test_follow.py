@@ -211,7 +211,7 @@ def test_files_that_are_missing_raise_nothing(run: Run) -> None:
 TRAINS = """
 import sys
 from engine.run import Run
-from engine.recorder import Recorder
+from engine.training.recorder import Recorder
 from tests.engine.test_follow import epoch_ended, progress, saved, started, trained
 run = Run(sys.argv[1])
 recorder = Recorder(run)

@@ -17,9 +17,9 @@ from engine import notify
 from engine.cli import main
 from engine.events import Progress, RunEnded, RunStarted, Trained
 from engine.notify import Call, Notifier
-from engine.reporter import Reporter
 from engine.run import Run
 from engine.run.status import Status
+from engine.training.reporter import Reporter
 from tests.engine.processes import PATIENCE, SMALL, alive, ended, started, until
 
 pytestmark = pytest.mark.usefixtures("in_a_shell")

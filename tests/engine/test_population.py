@@ -16,7 +16,7 @@ from engine.execution import population
 from engine.execution.stack import Stack
 from engine.run import Journal, Run
 from engine.sweep import expand
-from engine.sweeping import Outcome
+from engine.sweep.sweeping import Outcome
 
 BASE: dict[str, Any] = {
     "name": "small",

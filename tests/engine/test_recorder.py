@@ -26,9 +26,9 @@ from engine.events import (
     Trained,
     Validated,
 )
-from engine.recorder import Recorder
-from engine.reporter import Reporter
 from engine.run import Journal, Run, files
+from engine.training.recorder import Recorder
+from engine.training.reporter import Reporter
 from tests.engine.events import started
 
 
@@ -236,8 +236,8 @@ def test_however_the_disk_comes_and_goes_no_line_is_lost(tmp_path_factory: pytes
 LIMITED = """
 import resource, sys
 from engine.events import Event
-from engine.recorder import Recorder
-from engine.reporter import Reporter
+from engine.training.recorder import Recorder
+from engine.training.reporter import Reporter
 from engine.run import Run
 from tests.engine.test_recorder import ended, started, trained
 run = Run(sys.argv[1])
@@ -269,7 +269,7 @@ def status(run: Run) -> dict[str, Any]:
 
 
 def test_the_status_tells_of_the_last_progress(run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("engine.recorder.HEARTBEAT_SECONDS", 0.0)
+    monkeypatch.setattr("engine.training.recorder.HEARTBEAT_SECONDS", 0.0)
     recorder = Recorder(run)
     recorder.take(started())
     assert status(run)["progress"] is None
@@ -281,7 +281,7 @@ def test_the_status_tells_of_the_last_progress(run: Run, monkeypatch: pytest.Mon
 
 def test_a_heartbeat_comes_twice_a_second_at_most_and_a_pause_at_once(run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
     now = 1000.0
-    monkeypatch.setattr("engine.recorder.time.monotonic", lambda: now)
+    monkeypatch.setattr("engine.training.recorder.time.monotonic", lambda: now)
     recorder = Recorder(run)
     recorder.take(started())
     for now, step in ((1000.2, 1), (1000.4, 2), (1000.6, 3), (1000.8, 4), (1001.2, 5)):  # noqa: B007
@@ -300,7 +300,7 @@ def test_a_heartbeat_comes_twice_a_second_at_most_and_a_pause_at_once(run: Run, 
 
 
 def test_a_status_that_can_not_be_written_waits_for_the_next(run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("engine.recorder.HEARTBEAT_SECONDS", 0.0)
+    monkeypatch.setattr("engine.training.recorder.HEARTBEAT_SECONDS", 0.0)
     recorder = Recorder(run)
     recorder.take(started())
     with full_disk("write"):
@@ -323,7 +323,7 @@ def test_what_a_run_was_before_stays(run: Run) -> None:
 
 
 def test_a_best_on_the_way_is_in_the_status(run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("engine.recorder.HEARTBEAT_SECONDS", 0.0)
+    monkeypatch.setattr("engine.training.recorder.HEARTBEAT_SECONDS", 0.0)
     recorder = Recorder(run)
     for event in (started(), Validated(epoch=1, step=4, metrics={"val/loss": 0.4}, best=True), progress(4)):
         recorder.take(event)

@@ -10,8 +10,9 @@ from typing import Any
 import pytest
 import torch
 
-from engine import EpochalError, Message, Run, Trainer, fitting, recorder, standing
+from engine import EpochalError, Message, Run, Trainer
 from engine.events import CheckpointFailed
+from engine.training import fitting, recorder, trainer_state
 from tests.engine import plain
 from tests.torture import disk, life, record
 
@@ -24,7 +25,7 @@ def hurry() -> Iterator[None]:
     with pytest.MonkeyPatch.context() as patched:
         patched.setattr(fitting, "RETRY_SECONDS", 0.01)
         patched.setattr(recorder, "HEARTBEAT_SECONDS", 1e6)
-        patched.setattr(standing, "REPORT_SECONDS", 1e6)
+        patched.setattr(trainer_state, "REPORT_SECONDS", 1e6)
         yield
 
 

@@ -13,7 +13,7 @@ from engine import EpochEnded, Recipe, RecipeError, Sweep, Trainer
 from engine.cli import main
 from engine.run import Run
 from engine.sweep import Axis, count, expand
-from engine.sweeping import ranked
+from engine.sweep.sweeping import ranked
 
 BASE = {
     "name": "flowers",

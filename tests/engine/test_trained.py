@@ -13,7 +13,7 @@ from torch import nn
 from engine import CheckpointError, EpochalError, EpochEnded, Recipe, RunError, Trainer, load_model
 from engine.assemble import load
 from engine.data.preprocessing import FILE, Preprocessing
-from engine.trained import load_trained
+from engine.inference.trained import load_trained
 
 OWN = """
 import torch

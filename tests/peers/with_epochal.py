@@ -6,8 +6,8 @@ from torch import nn
 
 from engine import Trainer
 from engine.events import EpochEnded
+from engine.parts.schedule import Schedule
 from engine.recipe import Checkpoint
-from engine.schedule import Schedule
 from tests.peers.common import RATES, Fitted, Plan, begin, loader
 
 

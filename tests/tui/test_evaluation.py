@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 
-from engine.evaluation import FILE, Evaluation
+from engine.inference.evaluation import FILE, Evaluation
 from engine.run import strict_json
 from tests.tui.conftest import ScriptedEngine, ready, until
 from tests.tui.scripted import screen_text

@@ -17,7 +17,7 @@ from textual.widgets import Static
 from engine.cli import format
 from engine.cli.evaluate import REPORT, WORST, report_rows, residual_rows, worst_rows
 from engine.errors import EpochalError
-from engine.evaluation import Evaluation
+from engine.inference.evaluation import Evaluation
 from tui.evaluating import Evaluated, Evaluating
 from tui.keys import bindings
 from tui.screens.base import Base, KeyLine

@@ -9,7 +9,7 @@ from rich.style import Style
 from textual.geometry import Size
 from textual.strip import Strip
 
-from engine.evaluation import Evaluation
+from engine.inference.evaluation import Evaluation
 from tui.widgets.formats import cell_len, cut, plain, right
 from tui.widgets.rows import Pane, Row
 

@@ -10,7 +10,7 @@ from engine.errors import Problem, RecipeError
 from engine.plan import length
 
 if TYPE_CHECKING:
-    from engine.epochs import Epochs
+    from engine.training.epochs import Epochs
 
 
 def apply(trainer: Epochs, change: Change) -> tuple[float | None, float | None]:

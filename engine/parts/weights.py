@@ -11,8 +11,8 @@ import torch
 from safetensors.torch import load_file
 from torch import Tensor, nn
 
-from engine import state
 from engine.errors import CheckpointError, Problem, RecipeError
+from engine.training import state_dicts
 
 FIELD = "training.weights"
 _INSIDE = ("state_dict", "model_state_dict", "model")  # where others' files keep the weights among other things
@@ -26,7 +26,7 @@ def load_weights(model: nn.Module, path: str) -> str:
     """
     file = _file(path)
     try:
-        state.load_model(model, _plain(_read(file)))
+        state_dicts.load_model(model, _plain(_read(file)))
     except CheckpointError as error:
         raise _problem(f"{file} does not fit the model: {str(error).partition(': ')[2]}") from None
     return f"the weights to start from are those of {file}"

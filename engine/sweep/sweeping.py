@@ -18,10 +18,10 @@ from engine.sweep import Member
 
 if TYPE_CHECKING:
     from engine.data.prepare import Prepared
-    from engine.fitting import Fitting, Result
     from engine.notify import Notifier
     from engine.parts import Parts
     from engine.run import Run
+    from engine.training.fitting import Fitting, Result
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -261,7 +261,7 @@ class Sweep:
 
     def _fitting(self, member: Member, parts: Parts, run: Run | None) -> Fitting:
         """A training of its own, whose steps are taken from outside."""
-        from engine.fitting import Fitting
+        from engine.training.fitting import Fitting
 
         recipe = member.recipe
         plan = replace(recipe.training, execution="eager")  # of what is not a step: nothing is to be compiled for it

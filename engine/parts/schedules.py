@@ -13,8 +13,8 @@ from torch.optim.lr_scheduler import ConstantLR, LinearLR, LRScheduler
 from engine import catalog
 from engine.catalog.own import is_own
 from engine.errors import Problem, RecipeError
+from engine.parts.schedule import Schedule
 from engine.recipe import Component
-from engine.schedule import Schedule
 
 
 def build_schedule(

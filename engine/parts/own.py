@@ -17,8 +17,8 @@ from engine.errors import Problem, RecipeError, nearest
 from engine.measure import counter
 from engine.metrics import Metric
 from engine.parts import Parts
+from engine.parts.schedule import Schedule
 from engine.recipe import Training
-from engine.schedule import Schedule
 
 
 def own_parts(

@@ -6,7 +6,6 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from engine import steering
 from engine.assemble import assemble
 from engine.changes import Change
 from engine.control import Control
@@ -18,6 +17,7 @@ from engine.recipe import Recipe
 from engine.run import Run, Saved, environment, files
 from engine.settings import differences
 from engine.track.attach import refuse_missing
+from engine.training import steering
 
 if TYPE_CHECKING:
     from engine.trainer import Trainer

@@ -8,10 +8,10 @@ from typing import TYPE_CHECKING, Any
 import torch
 from torch import Tensor
 
-from engine import state
 from engine.errors import CheckpointError
 from engine.loop import Loop
 from engine.parts import Parts
+from engine.training import state_dicts
 
 if TYPE_CHECKING:
     from engine.run.checkpoints import Saved
@@ -34,16 +34,16 @@ def take(parts: Parts, loop: Loop, position: dict[str, Any]) -> Snapshot:
     whole = None if together is None else together.gathered
     held = {
         **position,
-        "optimizer": state.pack_optimizer(parts.optimizer, parts.model, optimizer),
-        "schedule": parts.schedule and state.pack(parts.schedule.state_dict(), optimizer, "$schedule"),
+        "optimizer": state_dicts.pack_optimizer(parts.optimizer, parts.model, optimizer),
+        "schedule": parts.schedule and state_dicts.pack(parts.schedule.state_dict(), optimizer, "$schedule"),
         "scaler": loop.scaler and loop.scaler.state_dict(),
-        "random": state.random_state(parts.device),
-        "ranks": [] if together is None else together.ranks.gather(state.random_state(parts.device))[1:],  # of the others
+        "random": state_dicts.random_state(parts.device),
+        "ranks": [] if together is None else together.ranks.gather(state_dicts.random_state(parts.device))[1:],  # of the others
         "fingerprint": parts.fingerprint,
     }
-    tensors = {"model": state.copied(parts.model.state_dict(), whole), "optimizer": state.copied(optimizer, whole)}
+    tensors = {"model": state_dicts.copied(parts.model.state_dict(), whole), "optimizer": state_dicts.copied(optimizer, whole)}
     if loop.average is not None:
-        tensors["average"] = state.copied(loop.average.state_dict(), whole)
+        tensors["average"] = state_dicts.copied(loop.average.state_dict(), whole)
     return Snapshot(step=position["step"], epoch=position["epoch"], tensors=tensors, state=held)
 
 
@@ -55,15 +55,15 @@ def restore(saved: Saved, parts: Parts, loop: Loop) -> None:
             f"the training data is not that of {saved.path}: an exact resume is not possible; start a new run instead"
         )
     load_model, load_optimizer = (None, None) if loop.together is None else loop.together.loaders()
-    state.load_model(parts.model, tensors["model"], load_model)
-    state.load_optimizer(parts.optimizer, parts.model, held["optimizer"], tensors["optimizer"], load_optimizer)
+    state_dicts.load_model(parts.model, tensors["model"], load_model)
+    state_dicts.load_optimizer(parts.optimizer, parts.model, held["optimizer"], tensors["optimizer"], load_optimizer)
     if parts.schedule is not None and held["schedule"]:
-        parts.schedule.load_state_dict(state.unpack(held["schedule"], tensors["optimizer"]))
+        parts.schedule.load_state_dict(state_dicts.unpack(held["schedule"], tensors["optimizer"]))
     if loop.scaler is not None and held["scaler"]:
         loop.scaler.load_state_dict(held["scaler"])
     if loop.average is not None:
-        state.load_model(loop.average, tensors.get("average", {}), load_model)
+        state_dicts.load_model(loop.average, tensors.get("average", {}), load_model)
     rank, others = 0 if loop.together is None else loop.together.ranks.rank, held.get("ranks", [])
-    state.set_random_state(others[rank - 1] if 0 < rank <= len(others) else held["random"], parts.device)
+    state_dicts.set_random_state(others[rank - 1] if 0 < rank <= len(others) else held["random"], parts.device)
     if rank > len(others):  # more processes than there were: draws of its own, which follow from those of the first
         torch.manual_seed(int(torch.randint(2**62, ())) + rank)

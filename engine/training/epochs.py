@@ -9,7 +9,6 @@ from typing import Any
 
 from torch import Tensor
 
-from engine import failures, steering
 from engine.changes import EXECUTIONS, Change
 from engine.data import workers
 from engine.data.batches import Batch, Batches, ResidentBatches
@@ -24,13 +23,14 @@ from engine.events import (
 )
 from engine.loop import windows
 from engine.measure import ValidationMeter
-from engine.snapshot import Snapshot
-from engine.standing import REPORT_SECONDS, Standing
+from engine.training import failures, steering
+from engine.training.snapshot import Snapshot
+from engine.training.trainer_state import REPORT_SECONDS, TrainerState
 
 FP16_REFUSALS = 50  # in a row: the scaler's factor is at its end then
 
 
-class Epochs(Standing):
+class Epochs(TrainerState):
     """One training of `Parts` by a plan. `Trainer` is its public face."""
 
     def _train(self) -> tuple[str, str]:

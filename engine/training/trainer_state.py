@@ -1,4 +1,4 @@
-"""Standing: a training at a step; its parts and the loop made of them, its counters, what it states and saves of them."""
+"""TrainerState: a training at a step; its parts and the loop made of them, its counters, what it states and saves of them."""
 
 from __future__ import annotations
 
@@ -8,8 +8,7 @@ import time
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
-from engine import execution, snapshot
-from engine.best import Best
+from engine import execution
 from engine.changes import EXECUTIONS, Change
 from engine.control import Control
 from engine.data import workers
@@ -24,13 +23,15 @@ from engine.history import History
 from engine.loop import Loop
 from engine.measure import LossMeter
 from engine.metrics import monitored
-from engine.pace import Pace
 from engine.parts import Parts
 from engine.plan import length
 from engine.recipe import Checkpoint, Training
-from engine.reporter import Reporter
-from engine.saver import Saver
-from engine.snapshot import Snapshot
+from engine.training import snapshot
+from engine.training.best import Best
+from engine.training.pace import Pace
+from engine.training.reporter import Reporter
+from engine.training.saver import Saver
+from engine.training.snapshot import Snapshot
 
 if TYPE_CHECKING:
     from engine.distributed.elsewhere import Elsewhere
@@ -41,7 +42,7 @@ REPORT_SECONDS = 0.25  # between two looks at the device's sums: what screens ge
 POINTS = 10_000  # of the training curve, roughly
 
 
-class Standing:
+class TrainerState:
     """What `Epochs` goes on from. Made of `Parts` and a plan."""
 
     def __init__(
@@ -158,8 +159,8 @@ class Standing:
 
     def _record(self, run: Run) -> Saver:
         """Lead all events into the run's directory, and what is asked there to the control."""
-        from engine.recorder import Recorder
         from engine.run.control_file import Inbox, deliver
+        from engine.training.recorder import Recorder
 
         recorder = Recorder(run, self.reporter.state)
         inbox = Inbox(run.path / "control.jsonl")

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 
 from engine.events import CheckpointFailed, CheckpointWritten, Event, Message
 from engine.recipe import Checkpoint
-from engine.snapshot import Snapshot
+from engine.training.snapshot import Snapshot
 
 if TYPE_CHECKING:
     from engine.run import Run

@@ -10,21 +10,22 @@ from typing import TYPE_CHECKING, Any
 import torch
 from torch import nn
 
-from engine import execution, failures, snapshot, steering
+from engine import execution
 from engine.changes import EXECUTIONS, Change
 from engine.control import StopWaiting
 from engine.data.batches import ResidentBatches, StreamedBatches
 from engine.data.order import order
 from engine.data.workers import only_while_waiting
 from engine.distributed import writes
-from engine.epochs import Epochs
 from engine.errors import EpochalError, RunError
 from engine.events import Rewound, RunEnded, RunStarted, Trained
-from engine.failures import Failure
 from engine.loop import NonFiniteLoss
-from engine.pace import Pace
-from engine.standing import REPORT_SECONDS
 from engine.track.attach import attach
+from engine.training import failures, snapshot, steering
+from engine.training.epochs import Epochs
+from engine.training.failures import Failure
+from engine.training.pace import Pace
+from engine.training.trainer_state import REPORT_SECONDS
 
 if TYPE_CHECKING:
     from engine.history import History

@@ -14,7 +14,7 @@ from torch import Tensor
 
 from engine.data.inputs import Inputs, inputs_of
 from engine.errors import EpochalError
-from engine.trained import TrainedModel, load_trained
+from engine.inference.trained import TrainedModel, load_trained
 
 if TYPE_CHECKING:
     from pandas import DataFrame

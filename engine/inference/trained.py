@@ -16,7 +16,7 @@ import torch
 from safetensors import SafetensorError, safe_open
 from torch import Tensor, nn
 
-from engine import execution, state
+from engine import execution
 from engine.assemble import build_model, cast, load
 from engine.catalog.check import with_defaults
 from engine.data.ahead import to_device
@@ -26,6 +26,7 @@ from engine.errors import CheckpointError, Problem, RecipeError, RunError
 from engine.recipe import Component, Recipe
 from engine.run import Run, Saved, runs_root
 from engine.settings import read_toml
+from engine.training import state_dicts
 
 _AVERAGE = "module."  # before each name of the averaged weights
 
@@ -111,7 +112,7 @@ def load_model(
     if model is not None:
         opened = run if isinstance(run, Run) else Run.open(run, runs_root(runs))
         weights, _ = _weights(_checkpoint(opened, step))
-        state.load_model(model, weights)
+        state_dicts.load_model(model, weights)
         return model.to(where).eval()
     return load_trained(run, step, device=where, runs=runs).model
 
@@ -194,7 +195,7 @@ def _filled(
         torch.manual_seed(values.get("seed", 0))
         model = build_model(Component(name, arguments), preprocessing)
     model.to(device, execution.weights_type(_precision(values)))
-    state.load_model(model, weights)
+    state_dicts.load_model(model, weights)
     return model.eval()
 
 

@@ -13,7 +13,7 @@ from engine.data.batches import Batches
 from engine.data.preprocessing import Preprocessing
 from engine.loop import Count
 from engine.metrics import Metric
-from engine.schedule import Schedule
+from engine.parts.schedule import Schedule
 
 
 @dataclass(slots=True, kw_only=True)

@@ -14,7 +14,7 @@ from torch import nn
 from engine.errors import EpochalError
 
 if TYPE_CHECKING:
-    from engine.epochs import Epochs
+    from engine.training.epochs import Epochs
 
 
 class Refused(EpochalError):
