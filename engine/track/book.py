@@ -7,10 +7,10 @@ import time as clock
 from collections.abc import Callable, Mapping
 from typing import TYPE_CHECKING
 
-from engine.best import gains
 from engine.events import EpochEnded, Event, Logged
 from engine.history import Point
 from engine.track.names import canonical
+from engine.training.best import gains
 
 if TYPE_CHECKING:
     from engine.track.again import Earlier
