@@ -23,7 +23,6 @@ from engine.parts.one_batch import try_one_batch
 from engine.parts.optimizers import build_optimizer
 from engine.parts.schedules import build_schedule
 from engine.parts.weights import load_weights
-from engine.plan import length
 from engine.recipe import Component, Recipe, rate_field
 
 SMALL = 20e6  # floating-point operations of a batch's forward pass that one CPU thread does in about a millisecond
@@ -75,7 +74,7 @@ def assembled(recipe: Recipe, data: Prepared | None = None) -> tuple[Parts, Prep
     optimizer = _explained("optimizer", recipe.optimizer, lambda entry, given: build_optimizer(entry, given, model))
     chosen = metrics.named(plan.metrics, data.task, data.output_size, device) if plan.metrics else None
     _, mode = metrics.monitored(plan.monitor, validation is not None, chosen)
-    planned = length(plan, train.length)
+    planned = plan.length(train.length)
     schedule = None
     if recipe.scheduler is not None:
         schedule = build_schedule(

@@ -19,11 +19,11 @@ from engine.control import Control
 from engine.errors import EpochalError, RunError
 from engine.events import Event, Message, RunEnded, RunStarted
 from engine.notify import Call, Notifier
+from engine.recipe_text import read_toml
 from engine.run import Run, Status
 from engine.run.control_file import Inbox, deliver
 from engine.run.queue import Job, Part, Queue
 from engine.run.worker import lead
-from engine.settings import read_toml
 
 if TYPE_CHECKING:
     from engine.search.board import Board
@@ -32,7 +32,7 @@ LISTEN_SECONDS = 0.25  # between two looks at what is asked
 SHOW_SECONDS = 1.0  # between two looks at what the workers of a search do
 
 
-class Training:
+class JobTrainer:
     """Trains one job. `begun(run)` is called once, when its first run is under way."""
 
     def __init__(self, queue: Queue, number: int, begun: Callable[[Run], None] | None = None) -> None:

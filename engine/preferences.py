@@ -131,8 +131,8 @@ class Preferences:
         changed, self._changed = self._changed, {}
         if self._path is None or not changed:
             return
+        from engine.recipe_text import to_toml
         from engine.run import files
-        from engine.settings import to_toml
 
         self._path.parent.mkdir(parents=True, exist_ok=True)
         if self._damaged:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import math
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass, field
@@ -10,7 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from engine.errors import RecipeError
-from engine.settings import apply_settings, parse_setting, read_toml, to_toml, with_value
+from engine.recipe_text import apply_settings, parse_setting, read_toml, to_toml, with_value
 
 __all__ = [
     "Checkpoint",
@@ -74,6 +75,15 @@ class Loading:
     )
     split_seed: int = option(0, "which samples are held back; the same whatever the run's seed", minimum=0)
     workers: int = option(0, "processes that load samples, for data sets that are not held in memory", minimum=0, maximum=256)
+
+
+@dataclass(frozen=True, slots=True)
+class Length:
+    """How long a run is. `steps_per_epoch` and `steps` (of the whole run) are None when an epoch's length is not known."""
+
+    epochs: int
+    steps_per_epoch: int | None
+    steps: int | None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -141,6 +151,14 @@ class Training:
     threads: int | None = option(
         None, "CPU threads for one operation; left out: 1 for a model too small to share, else as torch chooses", minimum=1
     )
+
+    def length(self, batches: int | None) -> Length:
+        """The length of a run with so many batches an epoch. A budget of steps replaces the number of epochs."""
+        each = None if batches is None else math.ceil(batches / self.accumulate)
+        if self.max_steps is None:
+            return Length(self.epochs, each, None if each is None else each * self.epochs)
+        # Without a known length an epoch has at least one step.
+        return Length(math.ceil(self.max_steps / max(1, each or 1)), each, self.max_steps)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

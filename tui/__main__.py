@@ -39,7 +39,7 @@ def main(argv: list[str] | None = None) -> int:
         return _command_line([argument for argument in arguments if arguments[0] != "attach" or argument != "--plain"])
     recipe, runs = asked.get("recipe"), asked.get("runs")
     if recipe is not None and not Path(recipe).is_file():
-        from engine.settings import absent
+        from engine.recipe_text import absent
 
         print(f"epochal: {absent(recipe)}", file=sys.stderr)
         return 2

@@ -20,7 +20,7 @@ if TYPE_CHECKING:
     from engine.inference.evaluation import Evaluation
     from engine.run.queue import Job, Queue
     from engine.run.scores import Scores
-    from engine.saved import SavedRecipes
+    from engine.saved_recipes import SavedRecipes
     from engine.search.board import Board
     from tui.background import Starting
     from tui.dry_run import DryRun
@@ -237,7 +237,7 @@ class Engine:
     def with_settings(self, values: Mapping[str, Any], settings: Sequence[str]) -> dict[str, Any]:
         """A recipe's values after `optimizer.lr=3e-4` and the like. Raises RecipeError for every mistake in the result."""
         from engine.catalog import problems
-        from engine.settings import apply_settings
+        from engine.recipe_text import apply_settings
 
         changed = apply_settings(values, settings)
         if found := problems(changed):
@@ -354,7 +354,7 @@ class Engine:
     @property
     def saved(self) -> SavedRecipes:
         """The recipes that the person keeps by name."""
-        from engine.saved import SavedRecipes
+        from engine.saved_recipes import SavedRecipes
 
         return SavedRecipes()
 

@@ -25,7 +25,7 @@ class Job:
         where = Path(self._directory.name)
         recipe, self._out, self._err = where / "recipe.toml", where / "out", where / "err"
         if values is not None:
-            from engine.settings import to_toml
+            from engine.recipe_text import to_toml
 
             recipe.write_text(to_toml(values), encoding="utf-8")
         from engine.run.worker import child_environment

@@ -7,7 +7,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import replace
 from typing import Any
 
-from engine.catalog import extras, own, trial
+from engine.catalog import constructors, extras, own
 from engine.catalog.entries import LOADING, Entry, find, fitting, names
 from engine.catalog.fields import REQUIRED, Field, Section, kind_of, shown
 from engine.catalog.signature import fields_of_options
@@ -82,7 +82,7 @@ def problems(values: Mapping[str, Any]) -> tuple[Problem, ...]:
                 found += wrong
                 if not wrong:
                     sound[key] = chosen[key]
-    found += [*_across(chosen, values), *trial.problems(sound, values)]
+    found += [*_across(chosen, values), *constructors.problems(sound, values)]
     if values.get("search") is not None:
         from engine.search import plan
 

@@ -261,7 +261,7 @@ _NAMED: dict[str, Callable[[Sequence[str]], Sequence[str]]] = {
 def _recipe(before: Sequence[str]) -> dict[str, object]:
     """The values of the recipe that the line means so far, by its file and the names that are set."""
     from engine.catalog.check import with_defaults
-    from engine.settings import apply_settings, read_toml
+    from engine.recipe_text import apply_settings, read_toml
 
     named = next((word for word in before if word.endswith(".toml")), None)
     chosen = [word.removeprefix("--set=") for word in before if re.fullmatch(r"(--set=)?\w+\.name=\S+", word)]

@@ -168,17 +168,19 @@ def _runs(command: Command) -> None:
     tag.add_argument("text", metavar="TEXT", nargs="?", help="left out: what it is; empty (''): it goes")
     runs_option(tag)
 
-    rename = command("rename", "engine.cli.order", "give a run another name; the time at its beginning stays")
+    rename = command("rename", "engine.cli.manage", "give a run another name; the time at its beginning stays")
     rename.add_argument("run", metavar="RUN", help=_RUN.partition(" (")[0])
     rename.add_argument("name", metavar="NAME", help="without the time")
     runs_option(rename)
 
-    delete = command("delete", "engine.cli.order", "remove runs that are not at work, checkpoints and all, after a question")
+    delete = command("delete", "engine.cli.manage", "remove runs that are not at work, checkpoints and all, after a question")
     delete.add_argument("names", metavar="RUN", nargs="+", help=_RUN.partition(" (")[0])
     delete.add_argument("--yes", action="store_true", help="without the question")
     runs_option(delete)
 
-    diff = command("diff", "engine.cli.order", "in what the recipes of runs differ; of one run, from the default recipe", _DIFF)
+    diff = command(
+        "diff", "engine.cli.manage", "in what the recipes of runs differ; of one run, from the default recipe", _DIFF
+    )
     diff.add_argument("names", metavar="RUN", nargs="+", help=_RUN.partition(" (")[0])
     runs_option(diff)
 

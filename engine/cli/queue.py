@@ -55,7 +55,7 @@ def job_of(values: dict[str, object], axes: tuple[str, ...] = (), root: Path | N
     RecipeError for each mistake there is.
     """
     from engine.recipe import Recipe
-    from engine.settings import to_toml
+    from engine.recipe_text import to_toml
 
     if values.get("search") is not None and not axes:
         from engine.search.folder import Folder
@@ -186,10 +186,10 @@ def _work(queue: Queue, arguments: argparse.Namespace, out: Stream, err: Stream)
 
 
 def _train(queue: Queue, arguments: argparse.Namespace, out: Stream, err: Stream) -> int:
-    from engine.jobs import Training
+    from engine.jobs import JobTrainer
 
     with Signals() as signals:
-        return Training(queue, arguments.job).train(signals.watch)
+        return JobTrainer(queue, arguments.job).train(signals.watch)
 
 
 def _hold(queue: Queue, arguments: argparse.Namespace, out: Stream, err: Stream) -> int:

@@ -41,7 +41,7 @@ def read_recipe(arguments: argparse.Namespace) -> Recipe:
 
 def recipe_values(arguments: argparse.Namespace) -> dict[str, Any]:
     """The values of that recipe, unchecked."""
-    from engine.settings import apply_settings, read_toml
+    from engine.recipe_text import apply_settings, read_toml
 
     values: dict[str, Any] = {}
     if arguments.recipe is not None:

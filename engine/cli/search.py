@@ -74,7 +74,7 @@ def _folder(arguments: argparse.Namespace) -> Folder:
             raise EpochalError(f"--{others[0]} changes the recipe: a search that is there keeps its own")
         if not arguments.settings or looks:
             return folder
-        from engine.settings import apply_settings
+        from engine.recipe_text import apply_settings
 
         return Folder.create(apply_settings(folder.values, arguments.settings), folder.root)
     arguments.recipe = what

@@ -16,7 +16,7 @@ from engine.errors import EpochalError, Problem, RecipeError
 
 if TYPE_CHECKING:
     from engine.catalog import Entry, Field
-    from engine.examine import Examination
+    from engine.dry_run import DryRun
     from engine.recipe import Recipe
     from engine.run import RunSummary
 
@@ -97,10 +97,10 @@ def check(arguments: argparse.Namespace, out: Stream, err: Stream) -> int:
     """Take a few steps of a recipe on copies. A mistake is raised, as RecipeError; as JSON it is one of the problems."""
     if arguments.json:
         return _check_as_json(arguments, out, err)
-    recipe, examination = _examined(arguments)
-    rows = [("OK", recipe.name), *examination.rows]
+    recipe, found = _dry_run(arguments)
+    rows = [("OK", recipe.name), *found.rows]
     rows += [("own code", name) for name in own_code(recipe)]
-    rows += [("warning", sentence) for sentence in examination.warnings]
+    rows += [("warning", sentence) for sentence in found.warnings]
     for line in format.table(rows):
         out.line(line)
     return 0
@@ -113,9 +113,9 @@ def _check_as_json(arguments: argparse.Namespace, out: Stream, err: Stream) -> i
     facts: dict[str, Any] = {}
     with contextlib.redirect_stdout(err):  # what the code prints is no part of the object
         try:
-            recipe, examination = _examined(arguments)
-            rows = [*examination.rows, *(("own code", name) for name in own_code(recipe))]
-            warnings, facts = examination.warnings, {**examination.facts}
+            recipe, found = _dry_run(arguments)
+            rows = [*found.rows, *(("own code", name) for name in own_code(recipe))]
+            warnings, facts = found.warnings, {**found.facts}
             if arguments.sweep:
                 facts["sweep"] = _sweep(arguments)
         except RecipeError as error:
@@ -136,11 +136,11 @@ def _sweep(arguments: argparse.Namespace) -> list[tuple[int, str]]:
     return [(len(group), sweep.apart(group) if len(group) > 1 else "") for group in sweep.groups()]
 
 
-def _examined(arguments: argparse.Namespace) -> tuple[Recipe, Examination]:
+def _dry_run(arguments: argparse.Namespace) -> tuple[Recipe, DryRun]:
     recipe = read_recipe(arguments)
-    from engine.examine import examine
+    from engine.dry_run import dry_run
 
-    return recipe, examine(recipe)
+    return recipe, dry_run(recipe)
 
 
 def own_code(recipe: Recipe) -> list[str]:

@@ -63,13 +63,13 @@ def _in_background(arguments: argparse.Namespace, axes: list[str], out: Stream, 
         return background.wait(arguments, out, err)
     with Signals() as signals:
         from engine.cli.queue import job_of
-        from engine.jobs import Training
+        from engine.jobs import JobTrainer
         from engine.run import runs_root
         from engine.run.queue import Queue
 
         queue = Queue(runs_root(arguments.runs))
         (job,) = queue.add([replace(job_of(recipe_values(arguments), tuple(axes)), direct=True)])
-        return Training(queue, job.id, lambda run: background.begun(run, job=job.id)).train(signals.watch)
+        return JobTrainer(queue, job.id, lambda run: background.begun(run, job=job.id)).train(signals.watch)
 
 
 class Telling:

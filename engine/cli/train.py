@@ -21,8 +21,8 @@ from engine.errors import EpochalError
 from engine.events import Event, RunStarted
 from engine.notify import Notifier
 from engine.recipe import Recipe
+from engine.recipe_text import apply_settings, parse_setting, read_toml
 from engine.run.worker import lead
-from engine.settings import apply_settings, parse_setting, read_toml
 
 if TYPE_CHECKING:
     from engine.trainer import Trainer

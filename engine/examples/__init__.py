@@ -56,7 +56,7 @@ class Example:
 
     def values(self) -> dict[str, Any]:
         """The recipe's values, its files where they are."""
-        from engine.settings import read_toml
+        from engine.recipe_text import read_toml
 
         return {
             key: {name: self._placed(value) for name, value in table.items()} if isinstance(table, dict) else table

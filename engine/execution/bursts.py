@@ -192,7 +192,7 @@ class Bursts(Population):
                 self._end_epoch(member)
                 member._begin_epoch()
             else:
-                member._state_points()
+                member._emit_points()
             if now >= member._next_report:
                 member._progress("train", member.batch, self.stack.train.length, means[i])
                 member._collect()

@@ -21,7 +21,7 @@ from engine.errors import EpochalError, nearest
 from engine.export import format_of, made, refuse
 from engine.export.structure import mapped, spelt, tensors
 from engine.inference.trained import TrainedModel, load_trained, own_random_state
-from engine.settings import to_toml
+from engine.recipe_text import to_toml
 
 if TYPE_CHECKING:
     from engine.run import Run

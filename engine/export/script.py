@@ -15,7 +15,6 @@ from engine.data.samples import Prepared
 from engine.export.code import Imports, call, layers_of, source_of, unsaid
 from engine.export.data import STANDARDIZED, data_lines
 from engine.parts import Parts
-from engine.plan import length
 from engine.recipe import Component, Recipe, Training
 
 CHAINS = ("linear", "mlp", "cnn")  # whose forward calls its layers in the order in which they were made
@@ -211,7 +210,7 @@ class _Writer:
             raise unsaid(field, component.arguments.get("warmup", entry.name), "each of several schedulers has its own length")
         if entry.name == "constant":
             return
-        planned = length(plan, self.parts.train.length)
+        planned = plan.length(self.parts.train.length)
         span = planned.steps if schedule.unit == "step" else planned.epochs
         for key, origin in entry.derived.items():
             usual = self.parts.optimizer.defaults.get("lr") if origin == "lr" else max(1, span or 0)
@@ -230,7 +229,7 @@ class _Writer:
 
     def advance(self, metric: str = "") -> str:
         """The scheduler's step, held where its length ends before the run does."""
-        schedule, planned = self.parts.schedule, length(self.recipe.training, self.parts.train.length)
+        schedule, planned = self.parts.schedule, self.recipe.training.length(self.parts.train.length)
         assert schedule is not None
         calls = planned.steps if schedule.unit == "step" else planned.epochs
         if schedule.length is not None and calls is not None and calls > schedule.length + 1:

@@ -24,8 +24,8 @@ from engine.data.prepare import Prepared
 from engine.data.preprocessing import Preprocessing
 from engine.errors import CheckpointError, Problem, RecipeError, RunError
 from engine.recipe import Component, Recipe
+from engine.recipe_text import read_toml
 from engine.run import Run, Saved, runs_root
-from engine.settings import read_toml
 from engine.training import state_dicts
 
 _AVERAGE = "module."  # before each name of the averaged weights

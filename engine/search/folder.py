@@ -120,7 +120,7 @@ class Folder:
 
     def write(self, values: Mapping[str, Any]) -> None:
         """Replace the recipe."""
-        from engine.settings import to_toml
+        from engine.recipe_text import to_toml
 
         self._put(self.recipe_path, to_toml(values).encode())
         self.__dict__.pop("plan", None)
@@ -138,7 +138,7 @@ class Folder:
 
     def _refuse_another(self, values: Mapping[str, Any]) -> None:
         from engine.recipe import Recipe
-        from engine.settings import differences
+        from engine.recipe_text import differences
 
         mine, theirs = (
             {

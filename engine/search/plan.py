@@ -11,7 +11,7 @@ from engine.catalog.fields import Field, inline, shown
 from engine.catalog.signature import fields_of_options
 from engine.errors import EpochalError, Problem, RecipeError, nearest, plain
 from engine.recipe import option, rate_field
-from engine.settings import with_value
+from engine.recipe_text import with_value
 
 USUAL_TRIALS = 50
 Made = tuple[str, dict[str, Any]]  # what Optuna calls a sampler or pruner, and its arguments

@@ -85,7 +85,7 @@ class Search:
 
         RecipeError, one sentence a mistake, before anything is written.
         """
-        from engine.settings import read_toml
+        from engine.recipe_text import read_toml
 
         if isinstance(recipe, str | Path):
             recipe = {"name": Path(recipe).stem, **read_toml(recipe)}

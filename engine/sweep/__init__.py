@@ -62,7 +62,7 @@ def expand(values: Mapping[str, Any], axes: Sequence[Axis | str]) -> list[Member
     RecipeError with every mistake there is, before anything is trained.
     """
     from engine.recipe import Recipe, rate_field
-    from engine.settings import apply_settings
+    from engine.recipe_text import apply_settings
 
     parsed = [Axis.parse(axis) if isinstance(axis, str) else axis for axis in axes]
     _refuse(parsed)

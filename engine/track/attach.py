@@ -31,12 +31,12 @@ def _missing(track: Track) -> dict[str, str]:
 
 def attach(
     on: Callable[[type, Callable[[Any], None]], object],
-    state: Callable[[Event], None],
+    emit: Callable[[Event], None],
     run: Run | None,
     track: Track,
     config: Mapping[str, Any],
 ) -> None:
-    """Tell them what comes by `on`, from the run's start to its end; `state` is for what goes wrong with them.
+    """Tell them what comes by `on`, from the run's start to its end; `emit` is for what goes wrong with them.
 
     One that is not installed is a warning here: a run can be gone on with where it is missing.
     """
@@ -46,12 +46,12 @@ def attach(
 
     def warn(started: RunStarted) -> None:
         for key, text in missing.items():
-            state(Message(text=f"{text}; {_EXTRAS[key]} is told nothing of this run", level="warning"))
+            emit(Message(text=f"{text}; {_EXTRAS[key]} is told nothing of this run", level="warning"))
 
     on(RunStarted, warn)
     for key, name, tool in _tools(run, track, flat(config)):
         if key not in missing:
-            on(Event, Sink(name, tool, state).take)
+            on(Event, Sink(name, tool, emit).take)
 
 
 def _tools(run: Run | None, track: Track, config: Mapping[str, Any]) -> Iterator[tuple[str, str, Tool]]:

@@ -99,15 +99,15 @@ class Live:
                 earlier.rewind(self._run)
         except OSError as error:
             raise RunError(f"{self._run.path} can't be written: {error.strerror}") from error
-        self._reporter.on(Event, Recorder(self._run, self._reporter.state).take)
+        self._reporter.on(Event, Recorder(self._run, self._reporter.emit).take)
         self._notifier = Notifier.of_user()
         self._notifier.watch(self)
         if self._plan.track is not None:
-            attach(self._reporter.on, self._reporter.state, self._run, self._plan.track, self._plan.config)
+            attach(self._reporter.on, self._reporter.emit, self._run, self._plan.track, self._plan.config)
         self._inbox = Inbox(self._run.path / "control.jsonl")
         self._start = time.monotonic() - (earlier.seconds if earlier else 0.0)
         device, name = _device()
-        self._reporter.state(
+        self._reporter.emit(
             RunStarted(
                 name=self._plan.name,
                 path=str(self._run.path),
@@ -191,7 +191,7 @@ class Live:
         book.close()
         self._report()
         seconds = self._elapsed()
-        self._reporter.state(
+        self._reporter.emit(
             RunEnded(state=state, reason=plain(reason), epoch=book.epochs, step=book.step, seconds=seconds, best=book.best)
         )
         self._run.lock.release()
@@ -256,7 +256,7 @@ class Live:
         held, history = self._held is not None, self._reporter.history
         if held != history.paused:
             self._fold()
-            self._reporter.state(RunPaused(step=self._book.step) if held else RunContinued(step=self._book.step))
+            self._reporter.emit(RunPaused(step=self._book.step) if held else RunContinued(step=self._book.step))
 
     def _fold(self) -> None:
         """Take in what was logged. What lies on a device is waited for here, all of it at once."""
@@ -270,7 +270,7 @@ class Live:
             self._book.settle()
 
     def _report(self) -> None:
-        self._reporter.state(*self._book.take())
+        self._reporter.emit(*self._book.take())
         book, now = self._book, self._elapsed()
         if self._held is None:
             self._rates.append((now, book.step))
@@ -282,7 +282,7 @@ class Live:
         epochs, each = self._plan.epochs, book.length
         total = self._plan.steps or (epochs * each if epochs and each else None)
         lr = book.last("lr")
-        self._reporter.state(
+        self._reporter.emit(
             Progress(
                 phase="train" if self._held is None else "paused",
                 step=book.step,

@@ -29,13 +29,13 @@ class Tool(Protocol):
 
 
 class Sink:
-    """Listens to all events of one run: `reporter.on(Event, Sink("MLflow", tool, reporter.state).take)`.
+    """Listens to all events of one run: `reporter.on(Event, Sink("MLflow", tool, reporter.emit).take)`.
 
     What goes wrong is told once, as a warning of the run, and the tool is then left alone.
     """
 
-    def __init__(self, name: str, tool: Tool, state: Callable[[Event], None]) -> None:
-        self._name, self._tool, self._state = name, tool, state
+    def __init__(self, name: str, tool: Tool, emit: Callable[[Event], None]) -> None:
+        self._name, self._tool, self._emit = name, tool, emit
         self._events: queue.SimpleQueue[Event] = queue.SimpleQueue()
         self._points = Points()
         self._thread: threading.Thread | None = None
@@ -64,7 +64,7 @@ class Sink:
             if isinstance(event, RunEnded):  # nothing comes into the journal after its last line
                 print(f"epochal: warning: {text}", file=sys.stderr, flush=True)
             else:
-                self._state(Message(text=text, level="warning"))
+                self._emit(Message(text=text, level="warning"))
 
     def _work(self) -> None:
         try:

@@ -165,7 +165,7 @@ class Epochs(TrainerState):
                 return self._attend()
             measured = validated
         self.meter.end_epoch()
-        self._state_points()
+        self._emit_points()
         metrics = {"train/loss": self.meter.mean, **measured}
         if self.best.monitor not in metrics and (measured or self.parts.validation is None):
             raise EpochalError(f"training.monitor is {self.best.monitor!r}; this run measures: {', '.join(metrics)}")
@@ -179,7 +179,7 @@ class Epochs(TrainerState):
         row = {"epoch": self.epoch, **metrics, "lr": lr, "seconds": seconds}
         best = self.best.monitor in metrics and self.best.update(row)
         notes = (f"{self._refused} steps left out",) if self._refused else ()
-        self.reporter.state(
+        self.reporter.emit(
             EpochEnded(epoch=self.epoch, step=self.step, metrics=metrics, lr=lr, seconds=seconds, best=best, notes=notes)
         )
         self.meter.start_epoch(self.step)  # a checkpoint of this step is the same, made now or at the next epoch's beginning
@@ -217,7 +217,7 @@ class Epochs(TrainerState):
         best = False
         if self.best.monitor in measured:
             best = self.best.update({"epoch": self.epoch + 1, "step": self.step, **measured, "lr": self.meter.lr})
-        self.reporter.state(Validated(epoch=self.epoch + 1, step=self.step, metrics=measured, best=best))
+        self.reporter.emit(Validated(epoch=self.epoch + 1, step=self.step, metrics=measured, best=best))
         if best and self.saver is not None:
             self.saver.keep_best(self._snapshot())
         return True
@@ -274,21 +274,21 @@ class Epochs(TrainerState):
             if not control.paused:
                 break
             if not self.history.paused:
-                self.reporter.state(RunPaused(step=self.step))
+                self.reporter.emit(RunPaused(step=self.step))
             paused = time.perf_counter()
             control.wait_while_paused(REPORT_SECONDS)
             self._leave_out(time.perf_counter() - paused)
             self._progress("paused", self.batch, self.parts.train.length)
             self._collect()
         if self.history.paused:
-            self.reporter.state(RunContinued(step=self.step))
+            self.reporter.emit(RunContinued(step=self.step))
         return True
 
     def _validate_as_asked(self) -> None:
         if self.parts.validation is None:
             self.reporter.messages(["there is no validation data in this run"], "warning")
         elif (measured := self._validate()) is not None:
-            self.reporter.state(Validated(epoch=self.epoch + 1, step=self.step, metrics=measured))
+            self.reporter.emit(Validated(epoch=self.epoch + 1, step=self.step, metrics=measured))
 
     def _change(self, change: Change, cause: str = "asked") -> None:
         """Change a value of the plan from the next step on, and put it on the record."""
@@ -299,7 +299,7 @@ class Epochs(TrainerState):
             return
         event = SettingChanged(step=self.step, field=change.field, before=before, value=value, cause=cause)
         self._applied.append(event.time)
-        self.reporter.state(event)
+        self.reporter.emit(event)
 
     def _repeat_changes(self) -> None:
         """Make the changes that are due after this step. Those of this run before it was interrupted are on its record."""
@@ -322,12 +322,12 @@ class Epochs(TrainerState):
         read = self.meter.read(self._sound())
         if read is not None:
             self.pace.took(read.steps, read.samples)
-            self._state_points()
+            self._emit_points()
         if self.sampler is not None and (sampled := self.sampler.report(self.step, self.pace)) is not None:
-            self.reporter.state(sampled)
+            self.reporter.emit(sampled)
         if self.together is not None:
             ranks = self.together.measured(self.step, self.pace.steps_per_second, self.sampler)
-            self.reporter.state(*([] if ranks is None else [ranks]))
+            self.reporter.emit(*([] if ranks is None else [ranks]))
         self._progress("train", self.batch, self.parts.train.length, None if read is None else read.loss)
         decided = any(change.field == "training.execution" for _, _, change in self._due)  # before it was interrupted
         if (

@@ -111,7 +111,7 @@ class Fitting(Epochs):
 
     def _start(self) -> None:
         self.pace.begin()
-        self.reporter.state(
+        self.reporter.emit(
             RunStarted(
                 name=self.name,
                 path=None if self.run is None else str(self.run.path),
@@ -161,7 +161,7 @@ class Fitting(Epochs):
         rewinds = self._rewinds + 1
         self.restore()
         self._rewinds = rewinds
-        self.reporter.state(Rewound(step=at, to=self.step, reason=reason))
+        self.reporter.emit(Rewound(step=at, to=self.step, reason=reason))
         self._change(Change("optimizer.lr", self.plan.rewind_factor, times=True), "rewind")
         self._save()
 
@@ -170,12 +170,12 @@ class Fitting(Epochs):
     def _not_finite(self, error: NonFiniteLoss) -> Failure:
         """Put the broken step on the record."""
         if error.step is not None:  # seen late: the counters have gone on, the weights have not
-            self._state_points()
+            self._emit_points()
             return Failure(f"{error} at step {error.step}; it did not reach the weights", sound=False)
         self._report()
         step, loss = self.step + 1, (error.loss,)
         lr = (self.parts.optimizer.param_groups[0]["lr"],)
-        self.reporter.state(Trained(epoch=self.epoch + 1, first=step, step=step, every=1, loss=loss, low=(), high=(), lr=lr))
+        self.reporter.emit(Trained(epoch=self.epoch + 1, first=step, step=step, every=1, loss=loss, low=(), high=(), lr=lr))
         where = f"epoch {self.epoch + 1}, batch {self.batch + 1}{self._samples()}"
         return Failure(f"{error} at step {step} ({where}); that step was not taken, the weights are those of step {self.step}")
 
@@ -213,7 +213,7 @@ class Fitting(Epochs):
 
     def _end(self, ended: str, reason: str, failure: Failure | None) -> Result:
         proposal = self._workers_proposal() if failure is None else failure.proposal
-        self.reporter.state(
+        self.reporter.emit(
             RunEnded(
                 state=ended,
                 reason=reason,
@@ -326,7 +326,7 @@ class Fitting(Epochs):
     def tell_others(self, track: Track, config: Mapping[str, Any]) -> None:
         """Tell the tools that `track` names as well; `config` is what they show of the run. Once, before the start."""
         if writes():
-            attach(self.on, self.reporter.state, self.run, track, config)
+            attach(self.on, self.reporter.emit, self.run, track, config)
 
     def note(self, text: str, *warnings: str) -> None:
         """Say this when the run begins."""

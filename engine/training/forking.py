@@ -12,10 +12,9 @@ from engine.control import Control
 from engine.distributed import leading, refuse_others, writes
 from engine.errors import CheckpointError, Problem, RecipeError, RunError
 from engine.parts import Parts
-from engine.plan import length
 from engine.recipe import Recipe
+from engine.recipe_text import differences
 from engine.run import Run, Saved, environment, files
-from engine.settings import differences
 from engine.track.attach import refuse_missing
 from engine.training import steering
 
@@ -100,7 +99,7 @@ def _goes_on(key: str) -> bool:
 
 def _refuse_without_an_end(recipe: Recipe, parts: Parts, saved: Saved) -> None:
     """A fork at the end of the plan has nothing to do."""
-    planned = length(recipe.training, parts.train.length)
+    planned = recipe.training.length(parts.train.length)
     if saved.state["epoch"] >= planned.epochs or (planned.steps is not None and saved.step >= planned.steps):
         field = "training.epochs" if recipe.training.max_steps is None else "training.max_steps"
         value = recipe.training.epochs if recipe.training.max_steps is None else recipe.training.max_steps

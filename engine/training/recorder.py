@@ -28,15 +28,15 @@ HEARTBEAT_SECONDS = 0.5
 
 
 class Recorder:
-    """Listens to all events of one run: `trainer.on(Event, Recorder(run, reporter.state).take)`.
+    """Listens to all events of one run: `trainer.on(Event, Recorder(run, reporter.emit).take)`.
 
-    A disk that does not take lines ends nothing: they wait in memory, in their order. `state` is how that is told, and its end.
+    A disk that does not take lines ends nothing: they wait in memory, in their order. `emit` is how that is told, and its end.
     `take` is for the training thread; `flush` may be called from any.
     """
 
-    def __init__(self, run: Run, state: Callable[[Event], None] | None = None) -> None:
+    def __init__(self, run: Run, emit: Callable[[Event], None] | None = None) -> None:
         self._run = run
-        self._state = state or (lambda event: None)
+        self._emit = emit or (lambda event: None)
         self._plan: RunStarted | None = None
         self._progress: Progress | None = None
         self._started, self._best, self._seconds = time.time(), dict[str, float](), 0.0
@@ -108,7 +108,7 @@ class Recorder:
         if not self._telling:  # the message is a line as well, and a disk that comes and goes must not keep us here
             self._failing, self._telling = level == "error", True
             try:
-                self._state(Message(text=text, level=level))
+                self._emit(Message(text=text, level=level))
             finally:
                 self._telling = False
 
@@ -128,7 +128,7 @@ class Recorder:
         try:
             self.flush()
         except OSError as error:
-            self._state(Message(text=f"the end of the run is not on the disk ({error.strerror})", level="error"))
+            self._emit(Message(text=f"the end of the run is not on the disk ({error.strerror})", level="error"))
 
     def _status(self, state: str, step: int, epoch: int, reason: str = "") -> None:
         assert self._plan is not None  # every run begins with it

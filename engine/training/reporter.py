@@ -25,7 +25,7 @@ class Reporter:
             raise EpochalError(f"on() takes a class of events, such as engine.EpochEnded, and then the listener; not {kind!r}")
         self._listeners.append((kind, listener))
 
-    def state(self, *events: Event) -> None:
+    def emit(self, *events: Event) -> None:
         """Tell the history and the listeners. One that fails is switched off with a message; the training goes on."""
         for event in events:
             self.history.apply(event)
@@ -37,7 +37,7 @@ class Reporter:
                     except Exception as error:  # a listener's bug ends the listener, not the training
                         self._listeners.remove(entry)
                         traceback.print_exc(file=sys.stderr)
-                        self.state(Message(text=f"a listener failed and is switched off: {error}", level="error"))
+                        self.emit(Message(text=f"a listener failed and is switched off: {error}", level="error"))
 
     def messages(self, texts: Iterable[str], level: str) -> None:
-        self.state(*(Message(text=text, level=level) for text in texts))
+        self.emit(*(Message(text=text, level=level) for text in texts))

@@ -7,7 +7,6 @@ from typing import TYPE_CHECKING, Any
 
 from engine.changes import EXECUTIONS, Change
 from engine.errors import Problem, RecipeError
-from engine.plan import length
 
 if TYPE_CHECKING:
     from engine.training.epochs import Epochs
@@ -57,7 +56,7 @@ def put(trainer: Epochs, field: str, value: float | None) -> None:
         case "training.patience":
             trainer.best.patience = trainer.plan.patience
         case "training.epochs":
-            trainer.length = length(trainer.plan, trainer.parts.train.length)
+            trainer.length = trainer.plan.length(trainer.parts.train.length)
 
 
 def _learning_rate(trainer: Epochs, change: Change) -> tuple[float, float]:

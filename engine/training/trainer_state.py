@@ -24,7 +24,6 @@ from engine.loop import Loop
 from engine.measure import LossMeter
 from engine.metrics import monitored
 from engine.parts import Parts
-from engine.plan import length
 from engine.recipe import Checkpoint, Training
 from engine.training import snapshot
 from engine.training.best import Best
@@ -74,7 +73,7 @@ class TrainerState:
             self.sampler = Sampler(
                 self.loop, self.whole, parts.device, lambda text: self.reporter.messages([text], "warning"), parts.train
             )
-        self.length = length(plan, parts.train.length)
+        self.length = plan.length(parts.train.length)
         self.step = 0  # steps taken
         self.epoch = 0  # epochs ended
         self.batch = 0  # batches of the epoch under way that were used
@@ -162,7 +161,7 @@ class TrainerState:
         from engine.run.control_file import Inbox, deliver
         from engine.training.recorder import Recorder
 
-        recorder = Recorder(run, self.reporter.state)
+        recorder = Recorder(run, self.reporter.emit)
         inbox = Inbox(run.path / "control.jsonl")
         self.on(Event, recorder.take)
         self.on(Progress, lambda _: self.reporter.messages(deliver(inbox, self.control), "warning"))
@@ -175,10 +174,10 @@ class TrainerState:
         missed = 0 if self.whole is None else self.whole.missed()
         return self.step - missed if missed else None
 
-    def _state_points(self) -> None:
+    def _emit_points(self) -> None:
         points = self.meter.take_points(self.epoch + 1)
         if points is not None:
-            self.reporter.state(points)
+            self.reporter.emit(points)
 
     def _progress(self, phase: str, batch: int, batches: int | None, loss: float | None = None) -> None:
         report_at = time.perf_counter() + REPORT_SECONDS
@@ -188,7 +187,7 @@ class TrainerState:
             self.together.report_at = report_at
         steps = self.length.steps
         validations = (self.length.epochs - self.epoch) // self.plan.validate_every if self.parts.validation is not None else 0
-        self.reporter.state(
+        self.reporter.emit(
             Progress(
                 phase=phase,
                 step=self.step,
@@ -214,7 +213,7 @@ class TrainerState:
     def _collect(self) -> None:
         """State what came of the checkpoints that were written meanwhile."""
         if self.saver is not None:
-            self.reporter.state(*self.saver.collect())
+            self.reporter.emit(*self.saver.collect())
 
     def _copy(self) -> Snapshot:
         return snapshot.take(

@@ -23,7 +23,7 @@ from hypothesis import strategies as st
 
 from engine import Recipe, Trainer
 from engine.errors import RecipeError
-from engine.settings import apply_settings, to_toml
+from engine.recipe_text import apply_settings, to_toml
 from tests.engine.mutations import SECTIONS, fields_of, harmless, mutated, names, valid, values
 
 WANTED = int(os.environ.get("EPOCHAL_FUZZ", "0"))

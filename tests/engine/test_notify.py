@@ -183,7 +183,7 @@ def test_silence_is_seen_while_the_training_says_nothing(in_a_shell: Path, comma
     reporter = Reporter()
     notifier = Notifier({"stall_seconds": 0.05}, {**os.environ, "EPOCHAL_NOTIFY": command})
     notifier.watch(reporter)
-    reporter.state(
+    reporter.emit(
         RunStarted(
             name="net", path=None, device="cpu", device_name="", precision="fp32", execution="eager", epochs=1,
             steps_per_epoch=9, total_steps=9, parameters=1, step=0, epoch=0, monitor="val/loss", mode="min",
@@ -195,6 +195,6 @@ def test_silence_is_seen_while_the_training_says_nothing(in_a_shell: Path, comma
         Trained(epoch=1, first=1, step=1, every=1, loss=(1.0,), low=(), high=(), lr=(0.1,)),
     )  # fmt: skip
     until(lambda: told(in_a_shell), "the silence was told")
-    reporter.state(RunEnded(state="finished", reason="all 1 epochs done", epoch=1, step=9, seconds=1.0, best={}))
+    reporter.emit(RunEnded(state="finished", reason="all 1 epochs done", epoch=1, step=9, seconds=1.0, best={}))
     notifier.finish()
     assert [item[0] for item in told(in_a_shell)] == ["stall", "end"]

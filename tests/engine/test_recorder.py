@@ -56,7 +56,7 @@ def run(tmp_path: Path) -> Run:
 def reporter(run: Run) -> Reporter:
     """A reporter whose events are recorded."""
     reporter = Reporter()
-    reporter.recorder = Recorder(run, reporter.state)  # type: ignore[attr-defined]
+    reporter.recorder = Recorder(run, reporter.emit)  # type: ignore[attr-defined]
     reporter.on(Event, reporter.recorder.take)  # type: ignore[attr-defined]
     return reporter
 
@@ -99,14 +99,14 @@ REFUSED = ("error", "the journal can't be written (No space left on device): it 
 def test_lines_wait_for_the_disk_and_come_in_order(run: Run, reporter: Reporter) -> None:
     stated: list[Event] = []
     reporter.on(Event, stated.append)
-    reporter.state(started(), trained(1))
+    reporter.emit(started(), trained(1))
     with full_disk():
-        reporter.state(trained(2), progress(2), trained(3))
+        reporter.emit(trained(2), progress(2), trained(3))
         assert texts(stated) == [REFUSED]
         assert len(journalled(run)) == 2
-    reporter.state(progress(3))  # the next look at the disk
+    reporter.emit(progress(3))  # the next look at the disk
     assert texts(stated) == [REFUSED, ("info", "the journal is written again; 3 lines had to wait")]
-    reporter.state(trained(4), ended())
+    reporter.emit(trained(4), ended())
     in_journal = sorted((event for event in stated if event.in_journal), key=lambda event: event.time)
     assert sorted(journalled(run), key=lambda event: event.time) == in_journal
     steps = [event.step for event in journalled(run) if isinstance(event, Trained)]
@@ -115,11 +115,11 @@ def test_lines_wait_for_the_disk_and_come_in_order(run: Run, reporter: Reporter)
 
 
 def test_it_is_told_again_when_it_happens_again(run: Run, reporter: Reporter) -> None:
-    reporter.state(started())
+    reporter.emit(started())
     for step in (1, 2):
         with full_disk():
-            reporter.state(trained(step), trained(step + 10))
-        reporter.state(trained(step + 20))
+            reporter.emit(trained(step), trained(step + 10))
+        reporter.emit(trained(step + 20))
     levels = [level for level, _ in texts(journalled(run))]
     assert levels == ["error", "info"] * 2
 
@@ -135,24 +135,24 @@ def test_a_recorder_on_its_own_keeps_lines_as_well(run: Run) -> None:
 
 def test_flush_brings_what_waits_or_says_why_not(run: Run, reporter: Reporter) -> None:
     recorder = reporter.recorder  # type: ignore[attr-defined]
-    reporter.state(started())
+    reporter.emit(started())
     with full_disk():
-        reporter.state(trained(1))
+        reporter.emit(trained(1))
         with pytest.raises(OSError, match="No space left"):
             recorder.flush()
     recorder.flush()
     assert [event.step for event in journalled(run) if isinstance(event, Trained)] == [1]
     with full_disk("sync"), pytest.raises(OSError, match="No space left"):
         recorder.flush()
-    reporter.state(trained(2))
+    reporter.emit(trained(2))
     assert texts(journalled(run)) == [REFUSED, ("info", "the journal is written again; 2 lines had to wait")]
 
 
 def test_an_end_that_the_disk_does_not_take_can_be_flushed_later(run: Run, reporter: Reporter) -> None:
     recorder = reporter.recorder  # type: ignore[attr-defined]
-    reporter.state(started(), trained(1))
+    reporter.emit(started(), trained(1))
     with full_disk():
-        reporter.state(trained(2), ended())
+        reporter.emit(trained(2), ended())
         assert "the end of the run is not on the disk (No space left on device)" in texts(list(reporter.history.messages))[-1]
         with pytest.raises(OSError, match="No space left"):
             recorder.flush()
@@ -166,16 +166,16 @@ def test_an_end_that_the_disk_does_not_take_can_be_flushed_later(run: Run, repor
 
 
 def test_a_failed_cut_leaves_no_half_line_before_the_next(run: Run, reporter: Reporter) -> None:
-    reporter.state(started())
+    reporter.emit(started())
     with full_disk("append", "truncate"):
-        reporter.state(trained(1))
-    reporter.state(trained(2))
+        reporter.emit(trained(1))
+    reporter.emit(trained(2))
     assert [event.step for event in journalled(run) if isinstance(event, Trained)] == [1, 2]
 
 
 def test_what_no_disk_can_take_holds_up_nothing(run: Run, reporter: Reporter) -> None:
     strange = EpochEnded(epoch=1, step=1, metrics={"val/own": object()}, lr=0.1, seconds=1.0, best=False)  # type: ignore[dict-item]
-    reporter.state(started(), strange, trained(2))
+    reporter.emit(started(), strange, trained(2))
     ((level, text),) = texts(journalled(run))
     assert level == "error" and text.startswith("EpochEnded can't be written: ")
     assert isinstance(journalled(run)[-1], Trained)
@@ -183,7 +183,7 @@ def test_what_no_disk_can_take_holds_up_nothing(run: Run, reporter: Reporter) ->
 
 def test_flush_from_another_thread_loses_and_doubles_nothing(run: Run, reporter: Reporter) -> None:
     recorder = reporter.recorder  # type: ignore[attr-defined]
-    reporter.state(started())
+    reporter.emit(started())
     over = threading.Event()
     failures: list[OSError] = []
 
@@ -199,12 +199,12 @@ def test_flush_from_another_thread_loses_and_doubles_nothing(run: Run, reporter:
     for step in range(1, 300):
         if step % 30 == 5:
             with full_disk():
-                reporter.state(trained(step))
+                reporter.emit(trained(step))
         else:
-            reporter.state(trained(step))
+            reporter.emit(trained(step))
     over.set()
     thread.join()
-    reporter.state(ended())
+    reporter.emit(ended())
     assert [event.step for event in journalled(run) if isinstance(event, Trained)] == list(range(1, 300))
 
 
@@ -213,8 +213,8 @@ def test_flush_from_another_thread_loses_and_doubles_nothing(run: Run, reporter:
 def test_however_the_disk_comes_and_goes_no_line_is_lost(tmp_path_factory: pytest.TempPathFactory, takes: list[bool]) -> None:
     run = Run.create(tmp_path_factory.mktemp("runs"), "n", None, {})
     reporter = Reporter()
-    reporter.on(Event, Recorder(run, reporter.state).take)
-    reporter.state(started())
+    reporter.on(Event, Recorder(run, reporter.emit).take)
+    reporter.emit(started())
     original = files.append
     attempts = iter([*takes, *[True] * 1000])
 
@@ -227,7 +227,7 @@ def test_however_the_disk_comes_and_goes_no_line_is_lost(tmp_path_factory: pytes
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(files, "append", append)
         for step in range(1, 40):
-            reporter.state(trained(step))
+            reporter.emit(trained(step))
     assert [event.step for event in journalled(run) if isinstance(event, Trained)] == list(range(1, 40))
     levels = [level for level, _ in texts(journalled(run))]
     assert levels == ["error", "info"] * (len(levels) // 2)
@@ -242,13 +242,13 @@ from engine.run import Run
 from tests.engine.test_recorder import ended, started, trained
 run = Run(sys.argv[1])
 reporter = Reporter()
-reporter.on(Event, Recorder(run, reporter.state).take)
-reporter.state(started(), *map(trained, range(1, 11)))
+reporter.on(Event, Recorder(run, reporter.emit).take)
+reporter.emit(started(), *map(trained, range(1, 11)))
 hard = resource.getrlimit(resource.RLIMIT_FSIZE)[1]
 resource.setrlimit(resource.RLIMIT_FSIZE, (run.journal.position() + 20, hard))
-reporter.state(*map(trained, range(11, 21)))
+reporter.emit(*map(trained, range(11, 21)))
 resource.setrlimit(resource.RLIMIT_FSIZE, (hard, hard))
-reporter.state(*map(trained, range(21, 31)), ended())
+reporter.emit(*map(trained, range(21, 31)), ended())
 """
 
 

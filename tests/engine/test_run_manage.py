@@ -12,11 +12,11 @@ from engine import Recipe, Run, Trainer
 from engine.cli import main
 from engine.errors import RunError
 from engine.events import EpochEnded
+from engine.recipe_text import differences
 from engine.run import files, manage
 from engine.run.about import in_short
 from engine.run.choose import arranged, smaller_is_better
 from engine.run.scores import Scores
-from engine.settings import differences
 
 
 def made(root: Path, name: str = "a", state: str = "finished", **status: object) -> Run:

@@ -19,7 +19,7 @@ from engine import EpochalError, EpochEnded, Recipe, RecipeError, RunStarted, Se
 from engine.catalog import problems  # noqa: E402
 from engine.cli import main  # noqa: E402
 from engine.control import Control  # noqa: E402
-from engine.jobs import Training  # noqa: E402
+from engine.jobs import JobTrainer  # noqa: E402
 from engine.run import Run, load_history  # noqa: E402
 from engine.run.queue import Job, Queue  # noqa: E402
 from engine.search.board import Watch  # noqa: E402
@@ -417,7 +417,7 @@ def queued(queue: Queue) -> Job:
 
 def trained(queue: Queue, watch: Callable[[Control], None] = lambda control: None) -> Job:
     """The job after a process, this one, has trained it."""
-    Training(queue, 1, begun=lambda run: None).train(watch)
+    JobTrainer(queue, 1, begun=lambda run: None).train(watch)
     return queued(queue)
 
 

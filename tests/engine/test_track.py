@@ -158,7 +158,7 @@ class Tool:
 def test_a_tool_that_fails_is_told_of_once_and_the_training_goes_on(tmp_path: Path) -> None:
     tool, told = Tool(fails_at=5), []
     trainer = Trainer.from_recipe(recipe(), runs=tmp_path)
-    sink = Sink("Theirs", tool, trainer.reporter.state)
+    sink = Sink("Theirs", tool, trainer.reporter.emit)
     trainer.on(Event, sink.take)
     trainer.on(EpochEnded, lambda event: event.epoch == 2 and ended("epochal-theirs"))
     trainer.on(Message, told.append)

@@ -13,7 +13,7 @@ import pytest
 from textual.widgets import Input, Static
 
 from engine import Recipe
-from engine.settings import apply_settings
+from engine.recipe_text import apply_settings
 from tests.tui.conftest import ScriptedEngine, drawn, ready, until
 from tests.tui.scripted import screen_text
 from tui.app import Console

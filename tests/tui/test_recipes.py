@@ -9,7 +9,7 @@ import pytest
 from textual.widgets import Input, OptionList, Static
 
 from engine import EpochalError, Recipe, RecipeError
-from engine.saved import SavedRecipes, in_which
+from engine.saved_recipes import SavedRecipes, in_which
 from tests.tui.conftest import ScriptedEngine, ready, run_summary, until
 from tui.app import Console
 from tui.screens.ask import AskText, Confirm

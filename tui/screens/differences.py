@@ -11,8 +11,8 @@ from textual.containers import Vertical, VerticalScroll
 from textual.content import Content
 from textual.widgets import Static
 
+from engine.recipe_text import flat
 from engine.run.about import shown
-from engine.settings import flat
 from tui.screens.base import Dialog
 from tui.widgets.formats import cell_len, cut, left
 

@@ -15,7 +15,7 @@ from textual.widgets.option_list import Option
 from engine.errors import EpochalError
 from engine.examples import examples, find_example
 from engine.run.about import in_short
-from engine.saved import SavedRecipes, in_which
+from engine.saved_recipes import SavedRecipes, in_which
 from tui.door import Engine
 from tui.screens.ask import Confirm
 from tui.screens.base import Dialog

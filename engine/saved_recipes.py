@@ -9,8 +9,8 @@ from typing import Any
 
 from engine.errors import EpochalError, Problem, RecipeError, nearest
 from engine.preferences import directory
+from engine.recipe_text import flat, read_toml, to_toml
 from engine.run import files
-from engine.settings import flat, read_toml, to_toml
 
 _SWEPT = "# sweep "
 _NAME = re.compile(r"\w[\w .-]{0,49}")

@@ -17,7 +17,6 @@ from engine.data.samples import Prepared
 from engine.loop import Taken, windows
 from engine.parts import Parts, one_batch
 from engine.parts.optimizers import build_optimizer
-from engine.plan import length
 from engine.recipe import Recipe
 from engine.track.attach import refuse_missing
 
@@ -25,8 +24,8 @@ STEPS = 20
 
 
 @dataclass(frozen=True, slots=True)
-class Examination:
-    """What a trial of a recipe showed: `rows` of (what, value) to print, `warnings` as sentences, `facts` as numbers.
+class DryRun:
+    """What the steps showed: `rows` of (what, value) to print, `warnings` as sentences, `facts` as numbers.
 
     facts: "parameters", "memory" (bytes of weights, gradients and optimizer), "step" (seconds), "epochs", and where their
     number is known "steps_per_epoch" and "steps".
@@ -37,7 +36,7 @@ class Examination:
     facts: dict[str, float] = field(default_factory=dict)
 
 
-def examine(recipe: Recipe) -> Examination:
+def dry_run(recipe: Recipe) -> DryRun:
     """Assemble a recipe and take up to 20 steps, for up to a few seconds.
 
     Raises RecipeError as `assemble` does. The global random state is left as it was.
@@ -53,7 +52,7 @@ def examine(recipe: Recipe) -> Examination:
             steps, seconds = _steps(trial_parts, recipe)
             facts = _facts(trial_parts, recipe, seconds)
             rows = [*_rows(parts, data, recipe, steps), *_cost(trial_parts, facts)]
-    return Examination(rows, [*parts.warnings, *_doubts(steps)], facts)
+    return DryRun(rows, [*parts.warnings, *_doubts(steps)], facts)
 
 
 def _steps(parts: Parts, recipe: Recipe) -> tuple[list[Taken], list[float]]:
@@ -92,7 +91,7 @@ def _rows(parts: Parts, data: Prepared, recipe: Recipe, steps: list[Taken]) -> I
 
 
 def _facts(parts: Parts, recipe: Recipe, seconds: list[float]) -> dict[str, float]:
-    planned = length(recipe.training, parts.train.length)
+    planned = recipe.training.length(parts.train.length)
     step = sorted(seconds[1:] or seconds)[len(seconds) // 2 - (len(seconds) > 1)]  # the median, without the first
     facts = {"parameters": parts.parameters, "memory": one_batch.memory(parts), "step": step, "epochs": recipe.training.epochs}
     counts = {"steps_per_epoch": planned.steps_per_epoch, "steps": planned.steps}
