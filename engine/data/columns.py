@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from typing import TYPE_CHECKING, Any, Literal
 
@@ -71,20 +71,24 @@ class Column:
     def as_dict(self) -> dict[str, Any]:
         return {**asdict(self), "categories": list(self.categories)}
 
-    def inputs(self, values: Series) -> dict[str, Any]:
-        """The inputs by name, with NaN where a number is missing. RecipeError for values of another kind."""
+    @property
+    def features(self) -> tuple[str, ...]:
+        """The names of its inputs."""
+        if self.kind != "category":
+            return (self.name,)
+        return *(f"{self.name} = {name}" for name in self.categories), *([f"{self.name} is missing"] if self.missing else [])
+
+    def inputs(self, values: Series) -> list[Any]:
+        """The inputs, as many as `features`, with NaN where a number is missing. RecipeError for values of another kind."""
         if self.kind == "number":
-            return {self.name: self.numbers(values)}
+            return [self.numbers(values)]
         if self.kind == "truth":
-            return {self.name: self._truths(values)}
+            return [self._truths(values)]
         import pandas
 
         texts = _texts(values)
         numbers = pandas.Index(self.categories).get_indexer(pandas.Index(texts))  # -1: none of them
-        columns: dict[str, Any] = {f"{self.name} = {name}": numbers == number for number, name in enumerate(self.categories)}
-        if self.missing:
-            columns[f"{self.name} is missing"] = texts.isna()
-        return columns
+        return [*(numbers == number for number in range(len(self.categories))), *([texts.isna()] if self.missing else [])]
 
     def numbers(self, values: Series) -> Series:
         """As floats; RecipeError that names the first value that is no number."""
@@ -185,23 +189,23 @@ def encoded(table: DataFrame, columns: Sequence[Column], origin: str) -> tuple[A
         what = f"column {absent[0]!r}{nearest(absent[0], known)}" if len(absent) == 1 else several
         raise wrong("data", f"{origin} has no {what}; it has {shown}")
     notes = []
-    features: dict[str, Any] = {}
     for column in columns:
-        values = table[column.name]
-        features |= column.inputs(values)
-        if strange := column.strange(values):
+        if strange := column.strange(table[column.name]):
             shown = ", ".join(strange[:SHOWN]) + (", …" if len(strange) > SHOWN else "")
             notes.append(f"column {column.name!r} holds {shown}, which the training had not: it counts as none of the others")
-    return stacked(features, len(table)), tuple(notes)
+    return stacked(table.copy(deep=False), columns), tuple(notes)
 
 
-def stacked(features: Mapping[str, Any], rows: int) -> NDArray[Any]:
-    """The inputs as columns of one array, which is held once."""
+def stacked(table: DataFrame, columns: Sequence[Column]) -> NDArray[Any]:
+    """The columns' inputs (N, inputs). Each is taken out of the table as it is written, so that both together are held once."""
     import numpy
 
-    inputs = numpy.empty((rows, len(features)))
-    for place, values in enumerate(features.values()):
-        inputs[:, place] = values
+    inputs = numpy.empty((len(table), sum(len(column.features) for column in columns)), order="F")
+    place = inputs.shape[1]
+    for column in reversed(columns):  # the last that was read is the first that the C library gives back
+        for values in reversed(column.inputs(table.pop(column.name))):
+            place -= 1
+            inputs[:, place] = values
     return inputs
 
 

@@ -22,10 +22,12 @@ def of_arrays(*arrays: NDArray[Any]) -> str:
     digest = hashlib.sha256()
     for array in arrays:
         digest.update(f"{array.dtype.str} {array.shape}".encode())
-        if array.nbytes > WHOLE:
+        if array.nbytes > WHOLE and array.itemsize == 8:
+            digest.update(array.view(numpy.uint64).sum().tobytes())  # modulo 2^64, in whatever order they lie in memory
+        elif array.nbytes > WHOLE:
             flat = numpy.ascontiguousarray(array).reshape(-1).view(numpy.uint8)
             whole = len(flat) // 8 * 8
-            digest.update(flat[:whole].view(numpy.uint64).sum().tobytes())  # modulo 2^64
+            digest.update(flat[:whole].view(numpy.uint64).sum().tobytes())
             digest.update(flat[whole:].data)
         digest.update(numpy.ascontiguousarray(array[:: max(1, -(-array.nbytes // WHOLE))]).data)
     return digest.hexdigest()

@@ -19,7 +19,7 @@ from engine.data import augment, fingerprint
 from engine.data.batches import described
 from engine.data.order import split
 from engine.data.own import own_part_and_fold, prepare_own
-from engine.data.preprocessing import filled, medians, moments, numbers, refuse_non_finite, scaled
+from engine.data.preprocessing import finished, medians, moments, numbers, refuse_non_finite, scaled
 from engine.data.samples import Prepared, Samples, as_array, from_arrays, wrong
 from engine.recipe import Loading
 
@@ -70,10 +70,8 @@ def _prepare_samples(samples: Samples, loading: Loading) -> Prepared:
     if samples.impute:
         normalization["median"], normalization["missing"] = medians(x[0])
         features += tuple(f"{features[column]} is missing" for column in normalization["missing"] if features)
-        x = _both(x, lambda part: filled(part, normalization["median"], normalization["missing"]))
     if loading.standardize and not tokens:
-        normalization["mean"], normalization["std"] = moments(x[0])
-        x = _both(x, lambda part: scaled(part, normalization["mean"], normalization["std"]))
+        normalization["mean"], normalization["std"] = moments(x[0], normalization)
     if loading.standardize_target:
         if samples.task != "regression":
             what = "the inputs for targets" if samples.task == "reconstruction" else "classes"
@@ -83,19 +81,19 @@ def _prepare_samples(samples: Samples, loading: Loading) -> Prepared:
         normalization["target_mean"], normalization["target_std"] = moments(y[0])
         y = _both(y, lambda part: scaled(part, normalization["target_mean"], normalization["target_std"]))
 
-    input_shape = tuple(x[0].shape[1:])
-    augment.check(loading.augment, input_shape, numbers=not tokens)
-
     def part(inputs: Array, targets: Array) -> tuple[torch.Tensor, torch.Tensor]:
-        tensor = _tensor(inputs)
+        tensor = _tensor(inputs) if tokens else finished(inputs, normalization)
         return tensor, tensor if samples.task == "reconstruction" else _tensor(targets)
 
+    train = part(x[0], y[0])
+    input_shape = tuple(train[0].shape[1:])
+    augment.check(loading.augment, input_shape, numbers=not tokens)
     return Prepared(
-        train=part(x[0], y[0]),
+        train=train,
         validation=None if x[1] is None or y[1] is None else part(x[1], y[1]),
         task=samples.task,
         input_shape=input_shape,
-        output_size=len(samples.classes) or math.prod(x[0].shape[1:] if samples.task == "reconstruction" else y[0].shape[1:]),
+        output_size=len(samples.classes) or math.prod(train[1].shape[1:]),
         classes=samples.classes,
         features=features,
         normalization=normalization,
@@ -131,7 +129,13 @@ def _split(samples: Samples, loading: Loading) -> tuple[Parts, Parts, Array | No
     inputs, targets = _checked(samples.inputs, samples.targets, samples)
     if samples.validation is None:
         training, held = (indices.numpy() for indices in split(len(inputs), loading))
-        x = inputs[training], inputs[held] if len(held) else None
+        if samples.spare:  # column by column, without a second array of that size
+            places = numpy.concatenate([training, held])
+            for column in inputs.T:
+                column[:] = column[places]
+            x = inputs[: len(training)], inputs[len(training) :] if len(held) else None
+        else:
+            x = inputs[training], inputs[held] if len(held) else None
         places = held if samples.rows is None else samples.rows[held]
         return x, x if targets is inputs else (targets[training], targets[held] if len(held) else None), places
     if loading.fold is not None and samples.task != "text":  # a text is folded as it is cut into windows
@@ -174,8 +178,7 @@ def _checked(inputs: Any, targets: Any, samples: Samples) -> tuple[Array, Array]
     if not x.size:
         raise wrong("data.name", "the data have no samples" if not len(x) else "the data have no inputs")
     x = numbers(x)
-    missing = numpy.isnan(x) if samples.impute else False
-    refuse_non_finite(x, missing, "input", samples.features)
+    refuse_non_finite(x, "input", samples.features, missing=samples.impute)
     if samples.task == "reconstruction":
         return x, x
     if samples.task == "text":
@@ -191,7 +194,7 @@ def _checked(inputs: Any, targets: Any, samples: Samples) -> tuple[Array, Array]
             raise wrong("data.name", f"the class targets must be whole numbers from 0 to {len(samples.classes) - 1}")
         return x, y
     y = y.astype(numpy.float64)
-    refuse_non_finite(y, False, "target", ())
+    refuse_non_finite(y, "target")
     return x, y[:, None] if y.ndim == 1 else y  # a column: beside the model's (B, 1), a plain (B,) would broadcast to (B, B)
 
 

@@ -20,7 +20,8 @@ if TYPE_CHECKING:
 Array = NDArray[Any]
 FILE = "preprocessing.json"
 _FORMAT = 1
-_ROWS = 1024  # that are scaled at a time
+_VALUES = 1 << 18  # that are filled and scaled at a time
+_COLUMNS = 8  # that are measured at a time, at least
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -128,20 +129,15 @@ class Preprocessing:
         if self.tokens:
             return self._tokens(array)
         array = array if array.dtype.kind == "f" else array.astype(numpy.float64)
-        imputed = "median" in self.normalization
-        refuse_non_finite(array, numpy.isnan(array) if imputed else False, "input", self.features[: self.raw_shape[0]])
-        if imputed:
-            array = filled(array, self.normalization["median"], self.normalization["missing"])
-        if "mean" in self.normalization:
-            array = scaled(array, self.normalization["mean"], self.normalization["std"])
-        return torch.tensor(array, dtype=torch.float32)
+        refuse_non_finite(array, "input", self.features[: self.raw_shape[0]], missing="median" in self.normalization)
+        return finished(array, self.normalization)
 
     def targets(self, values: Any) -> Tensor:
         """Numbers (N, K) as the loss takes them."""
         import torch
 
         array = numpy.asarray(as_array(values, "targets"), numpy.float64)
-        refuse_non_finite(array, False, "target", ())
+        refuse_non_finite(array, "target")
         array = array[:, None] if array.ndim == 1 else array
         if "target_mean" in self.normalization:
             array = scaled(array, self.normalization["target_mean"], self.normalization["target_std"])
@@ -177,14 +173,17 @@ def numbers(values: Array) -> Array:
     return values.astype(numpy.float32) if values.dtype == numpy.bool_ else values
 
 
-def refuse_non_finite(values: Array, allowed: Array | bool, what: str, names: tuple[str, ...]) -> None:
-    """RecipeError for NaN, infinity, and what float32 can't hold."""
+def refuse_non_finite(values: Array, what: str, names: tuple[str, ...] = (), *, missing: bool = False) -> None:
+    """RecipeError for infinity, what float32 can't hold, and NaN unless it says that a value is `missing`."""
     if values.dtype.kind != "f":
         return
     limit = numpy.finfo(numpy.float32).max
-    if values.size and -limit <= values.min() and values.max() <= limit:  # the usual case, without arrays of their size
-        return
-    bad = ~(numpy.abs(values) <= limit) & ~numpy.asarray(allowed)
+    low, high = (numpy.fmin, numpy.fmax) if missing else (numpy.minimum, numpy.maximum)  # the former leave NaN out
+    if values.size and -limit <= low.reduce(values, None) and high.reduce(values, None) <= limit:
+        return  # the usual case, without arrays of their size
+    bad = ~(numpy.abs(values) <= limit)
+    if missing:
+        bad &= ~numpy.isnan(values)
     if bad.any():
         place = numpy.argwhere(bad)[0].tolist()
         column = f" in {names[place[1]]!r}" if values.ndim == 2 and len(names) == values.shape[1] else ""
@@ -214,11 +213,29 @@ def filled(values: Array, median: list[float], columns: list[int]) -> Array:
     return numpy.concatenate([numpy.where(gaps, numpy.array(median), values), gaps[:, columns]], axis=1)
 
 
-def moments(training: Array) -> tuple[list[float], list[float]]:
+def moments(training: Array, filling: Mapping[str, list[Any]] | None = None) -> tuple[list[float], list[float]]:
     """Mean and deviation of each feature, or of each channel of images: what `scaled` needs.
 
-    The feature is the last axis of flat inputs and of sequences (T, F), the first of images (C, H, W).
+    The feature is the last axis of flat inputs and of sequences (T, F), the first of images (C, H, W). Flat inputs are
+    measured as `filled` makes them, some columns at a time: in C order that is to the last bit what the whole array has.
     """
+    if training.ndim != 2:
+        return _moments(training)
+    median, missing = ((filling or {}).get(name, []) for name in ("median", "missing"))
+
+    def column(place: int) -> Array:
+        if place >= training.shape[1]:
+            return numpy.isnan(training[:, missing[place - training.shape[1]]])
+        values = training[:, place]
+        return numpy.where(numpy.isnan(values), numpy.float64(median[place]), values) if median else values
+
+    places = numpy.arange(training.shape[1] + len(missing))
+    groups = numpy.array_split(places, max(1, len(places) // _COLUMNS))
+    found = [_moments(numpy.stack([column(place) for place in group], axis=1)) for group in groups]
+    return [value for mean, _ in found for value in mean], [value for _, deviation in found for value in deviation]
+
+
+def _moments(training: Array) -> tuple[list[float], list[float]]:
     others = tuple(i for i in range(training.ndim) if i != _axis(training))
     mean = training.mean(others, dtype=numpy.float64)
     deviation = training.std(others, dtype=numpy.float64)
@@ -232,13 +249,26 @@ def moments(training: Array) -> tuple[list[float], list[float]]:
 
 def scaled(values: Array, mean: list[float], deviation: list[float]) -> Array:
     """Shifted and scaled, feature by feature."""
-    shift, scale = _along(values, mean), _along(values, deviation)
-    if values.dtype != numpy.float32:
-        return numpy.asarray((values - shift) / scale)
-    result = numpy.empty_like(values)  # computed in float64, but never held in it as a whole
-    for rows in range(0, len(values), _ROWS):
-        result[rows : rows + _ROWS] = (values[rows : rows + _ROWS] - shift) / scale
-    return result
+    return numpy.asarray((values - _along(values, mean)) / _along(values, deviation))
+
+
+def finished(values: Array, normalization: Mapping[str, list[Any]]) -> Tensor:
+    """Inputs as the model takes them, `filled` and `scaled`: computed in float64, but never held in it as a whole."""
+    import torch
+
+    shape = list(values.shape)
+    shape[1] += len(normalization.get("missing", ()))
+    inputs = torch.empty(shape, dtype=torch.float32)
+    rows = max(1, _VALUES // max(1, values[:1].size))
+    for first in range(0, len(values), rows):
+        piece = values[first : first + rows]
+        if "median" in normalization:
+            piece = filled(piece, normalization["median"], normalization["missing"])
+        if "mean" in normalization:
+            piece = scaled(piece, normalization["mean"], normalization["std"])
+        with numpy.errstate(over="ignore"):  # a new value that is very far off becomes infinite
+            inputs.numpy()[first : first + rows] = piece
+    return inputs
 
 
 def _axis(values: Array) -> int:

@@ -32,7 +32,8 @@ class Samples:
     `impute`, NaN in flat inputs means "missing"; otherwise it is an error. `notes` are sentences for the user.
 
     `columns` and `target` are how a table became inputs and targets. `rows` are the places of the samples in what was read,
-    where some of it was left out; of the validation part where there is one.
+    where some of it was left out; of the validation part where there is one. `spare`: nobody else holds `inputs`, so that
+    they may be rearranged in place.
     """
 
     inputs: Any
@@ -46,6 +47,7 @@ class Samples:
     columns: tuple[Column, ...] = ()
     target: Column | None = None
     rows: Any = None
+    spare: bool = False
 
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)

@@ -8,6 +8,7 @@ import torch
 from sklearn.preprocessing import StandardScaler
 from torch.utils.data import DataLoader, Dataset, IterableDataset, Subset, TensorDataset
 
+from engine.data import fingerprint
 from engine.data.batches import make_batches
 from engine.data.order import epoch_seed
 from engine.data.prepare import prepare
@@ -309,3 +310,39 @@ class Single(Dataset):
 
     def __getitem__(self, index: int):
         return torch.ones(1)
+
+
+@pytest.mark.parametrize("width", [1, 2, 9, 31])
+def test_a_table_is_measured_to_the_last_bit_as_numpy_measures_a_whole_array(width):
+    """NumPy adds the rows of an array in C order one after another: the plain script that is exported does."""
+    random = np.random.default_rng(width)
+    x = np.exp(random.normal(size=(3000, width)) * 9)
+    x[random.random(x.shape) < 0.1] = np.nan
+    prepared = prepare(Samples(inputs=x, targets=x[:, 0] > 1, task="regression", impute=True), Loading(), "own")
+    loading = Loading()
+    rows = torch.randperm(3000, generator=torch.Generator().manual_seed(epoch_seed(loading.split_seed, 0))).numpy()
+    training = x[rows[round(3000 * loading.validation) :]]
+    gaps = np.isnan(training)
+    whole = np.concatenate([np.where(gaps, np.nanmedian(training, axis=0), training), gaps], axis=1)
+    mean, deviation = whole.mean(0), whole.std(0)
+    assert prepared.normalization["mean"] == mean.tolist()
+    assert prepared.normalization["std"] == deviation.tolist()
+    assert torch.equal(prepared.train[0], torch.tensor((whole - mean) / deviation, dtype=torch.float32))
+
+
+def test_a_table_that_is_rearranged_in_place_is_split_and_known_as_any_other(monkeypatch):
+    monkeypatch.setattr(fingerprint, "WHOLE", 10_000)  # bytes; of what is greater it takes samples and the sum
+    x = np.random.default_rng(5).normal(size=(1000, 9))
+    y = np.arange(1000.0)
+    usual, spare = (
+        prepare(
+            Samples(inputs=inputs, targets=y, task="regression", impute=True, spare=inputs is not x),
+            Loading(validation=0.01),
+            "own",
+        )
+        for inputs in (x, np.asfortranarray(x))
+    )
+    assert spare.fingerprint == usual.fingerprint
+    for part in ("train", "validation"):
+        assert all(map(torch.equal, getattr(spare, part), getattr(usual, part)))
+        assert getattr(spare, part)[0].is_contiguous()

@@ -8,6 +8,7 @@ import random
 import subprocess
 import sys
 import typing
+from pathlib import Path
 
 import numpy as np
 import pandas as pd
@@ -17,7 +18,8 @@ import torch
 
 from engine.data.prepare import prepare
 from engine.data.samples import Task
-from engine.data.sources import SOURCES
+from engine.data.sources import SOURCES, csv_files
+from engine.data.sources.csv_files import Format
 from engine.errors import RecipeError
 from engine.recipe import Loading
 
@@ -303,3 +305,20 @@ def test_npz_mistakes_are_one_sentence_and_nothing_is_unpickled(tmp_path):
     refused("data.path", "does not exist", "npz", str(tmp_path / "other.npz"))
     np.save(tmp_path / "single.npy", np.ones(3))
     refused("data.path", "not an .npz archive", "npz", str(tmp_path / "single.npy"))
+
+
+def test_a_table_is_read_in_pieces_as_if_it_were_read_at_once(file, monkeypatch):
+    """Also where a piece alone would say that texts are numbers, and a mistake has the number of its line."""
+    monkeypatch.setattr(csv_files, "ROWS", 4)
+    rows = [
+        f"{row},{row / 7},00{row},{row if row < 9 else ''},{'' if row < 5 else row % 2 == 0},{'?' if row < 9 else 'late'}"
+        for row in range(11)
+    ]
+    path = file("\n".join(["whole,number,code,missing,truth,word", *rows, "1e3,2,x,3,True,no"]) + "\n")
+    told = Format().options()
+    found = csv_files.read_csv(Path(path), Format(), "data.path", "it")
+    pd.testing.assert_frame_equal(found, pd.read_csv(path, **told))
+    assert found["code"].tolist()[:2] == ["000", "001"]
+    with Path(path).open("a") as opened:
+        opened.write("1,2,3,4,5,6,7\n")
+    refused("data.path", "line 14 holds 7 values", "csv", path, "whole")

@@ -19,6 +19,7 @@ if TYPE_CHECKING:
     from pandas import DataFrame
 
 SHOWN = 3  # column names that a sentence quotes
+ROWS = 1 << 16  # of a file that are read at a time
 
 
 @dataclass(frozen=True, slots=True)
@@ -80,11 +81,31 @@ def read_csv(file: Path | io.BytesIO, written: Format, field: str, said: str, te
         head = [str(name) for name in first.iloc[0]]
         refuse_twice(head, field, said)
         kept = {name: str for name in head if name.strip() in texts}
-        table = pandas.read_csv(_from_start(file), dtype=kept or None, **options)  # type: ignore[arg-type]
+        table = _in_pieces(file, {**options, "dtype": kept or None})
     table.columns = table.columns.str.strip()
     if table.empty:
         raise wrong(field, f"{said} has a header line and no rows below it: each row is a sample")
     return table
+
+
+def _in_pieces(file: Path | io.BytesIO, options: Mapping[str, Any]) -> DataFrame:
+    """The table, read some rows at a time: of what pandas reads at once it holds the text besides, twice as much again."""
+    import pandas
+
+    with pandas.read_csv(_from_start(file), chunksize=ROWS, **options) as reader:
+        pieces = list(reader)
+    if len(pieces) == 1:
+        return pieces[0]
+    names = list(pieces[0].columns)
+    unlike = [name for name in names if len(kinds := {piece[name].dtype for piece in pieces}) > 1 and not _numbers(kinds)]
+    columns = {name: pandas.concat([piece.pop(name) for piece in pieces], ignore_index=True) for name in names}
+    if unlike:  # words in one piece, and what pandas takes for numbers in another: only the whole column tells what it is
+        columns |= dict(pandas.read_csv(_from_start(file), usecols=unlike, **options).items())
+    return pandas.DataFrame(columns, copy=False)
+
+
+def _numbers(kinds: Collection[Any]) -> bool:
+    return all(kind.kind in "if" for kind in kinds)
 
 
 def refuse_twice(names: Collection[Any], field: str, said: str) -> None:

@@ -121,7 +121,10 @@ def from_tables(
     origin: str,
     ignore: Sequence[str] = (),
 ) -> Samples:
-    """Samples from a data frame, and from a second one to validate on. `origin` is what the sentences call the first."""
+    """Samples from a data frame, and from a second one to validate on. `origin` is what the sentences call the first.
+
+    The columns are taken out of the data frame as they are used: a great table is held once.
+    """
     import numpy
     import pandas
 
@@ -158,7 +161,6 @@ def from_tables(
         raise wrong("data.path", f"data.path: {origin} has a single row with a {target!r}, and at least two are needed")
 
     encoders: list[Column] = []
-    features: dict[str, Any] = {}
     problems: list[Problem] = []
     for column in wanted:
         if table[column].isna().all():
@@ -171,26 +173,27 @@ def from_tables(
             continue
         encoders.append(encoder)
         notes += encoder.doubts(table[column])
-        features |= encoder.inputs(table[column])
     if problems:
         raise RecipeError(problems)
-    if not features:
+    if not encoders:
         raise wrong("data.columns", f"data.columns: {origin} has no column to predict {target!r} from")
 
     values, kind, classes = _target(table[target], target, task)
-    inputs = stacked(features, len(table))
+    predicted = Column(target, kind_of(table[target]))
+    inputs = stacked(table, encoders)
     return Samples(
         inputs=inputs[:rows],
         targets=values[:rows],
         validation=None if held is None else (inputs[rows:], values[rows:]),
         task=kind,
         classes=classes,
-        features=tuple(features),
+        features=tuple(name for encoder in encoders for name in encoder.features),
         impute=True,
         notes=tuple(notes),
         columns=tuple(encoders),
-        target=Column(target, kind_of(table[target])),
+        target=predicted,
         rows=kept,
+        spare=True,
     )
 
 
