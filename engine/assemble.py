@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import dataclasses
 from collections.abc import Iterator, Mapping
 from typing import Any
@@ -110,6 +111,16 @@ def assembled(recipe: Recipe, data: Prepared | None = None) -> tuple[Parts, Prep
     small = device.type == "cpu" and 0 < work.get_total_flops() < SMALL
     parts.threads = plan.threads or (1 if small else None)
     return parts, data
+
+
+def on_copies(parts: Parts, recipe: Recipe) -> Parts:
+    """The same with a copy of the model and an optimizer of its own: what is tried on them changes nothing of `parts`."""
+    copied = copy.copy(parts)
+    copied.model = copy.deepcopy(parts.model)
+    copied.optimizer = build_optimizer(
+        catalog.find("optimizer", recipe.optimizer.name), recipe.optimizer.arguments, copied.model
+    )
+    return copied
 
 
 def _idle(recipe: Recipe) -> Iterator[str]:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import copy
 import itertools
 import math
 import time
@@ -11,12 +10,11 @@ from dataclasses import dataclass, field
 
 import torch
 
-from engine import catalog, execution
-from engine.assemble import assembled
+from engine import execution
+from engine.assemble import assembled, on_copies
 from engine.data.samples import Prepared
 from engine.loop import Taken, windows
 from engine.parts import Parts, one_batch
-from engine.parts.optimizers import build_optimizer
 from engine.recipe import Recipe
 from engine.track.attach import refuse_missing
 
@@ -44,20 +42,18 @@ def dry_run(recipe: Recipe) -> DryRun:
     refuse_missing(recipe.track)
     with torch.random.fork_rng(devices=range(torch.cuda.device_count())):
         parts, data = assembled(recipe)
-        trial_parts = copy.copy(parts)
-        trial_parts.model = copy.deepcopy(parts.model)
-        entry = catalog.find("optimizer", recipe.optimizer.name)
-        trial_parts.optimizer = build_optimizer(entry, recipe.optimizer.arguments, trial_parts.model)
+        copied = on_copies(parts, recipe)
         with execution.arithmetic(recipe.training, parts.threads):
-            steps, seconds = _steps(trial_parts, recipe)
-            facts = _facts(trial_parts, recipe, seconds)
-            rows = [*_rows(parts, data, recipe, steps), *_cost(trial_parts, facts)]
+            steps, seconds = _steps(copied, recipe)
+            facts = _facts(copied, recipe, seconds)
+            rows = [*_rows(parts, data, recipe, steps), *_cost(copied, facts)]
     return DryRun(rows, [*parts.warnings, *_doubts(steps)], facts)
 
 
 def _steps(parts: Parts, recipe: Recipe) -> tuple[list[Taken], list[float]]:
     """The steps, and the seconds that each took."""
-    loop = one_batch.loop_of(parts, recipe)
+    loop = parts.loop(recipe.training)
+    loop.measure_norm = True
     taken: list[Taken] = []
     seconds: list[float] = []
     started = time.perf_counter()

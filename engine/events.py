@@ -210,7 +210,7 @@ class SettingChanged(Event):
     """A value of the plan was changed while the run was under way; it holds from the step after `step` on.
 
     `field` is the recipe's key ("optimizer.lr"), `before` and `value` are None where there is no such limit. `cause` is
-    "asked" (by a person) or "rewind".
+    "asked" (by a person), "rewind", or "auto" (of "training.execution": see `changes.EXECUTIONS`).
     """
 
     step: int

@@ -7,7 +7,6 @@ Neural Networks", 2017; the smoothing and the stop are those that S. Gugger desc
 
 from __future__ import annotations
 
-import copy
 import itertools
 import math
 from collections.abc import Callable, Iterator, Sequence
@@ -15,12 +14,11 @@ from dataclasses import dataclass
 
 import torch
 
-from engine import catalog, execution
-from engine.assemble import assembled
+from engine import execution
+from engine.assemble import assembled, on_copies
 from engine.errors import Problem, RecipeError
 from engine.loop import Loop, NonFiniteLoss, Window, windows
-from engine.parts import Parts, one_batch
-from engine.parts.optimizers import build_optimizer
+from engine.parts import Parts
 from engine.recipe import Recipe
 
 LOWEST, HIGHEST, STEPS = 1e-7, 10.0, 120
@@ -81,14 +79,11 @@ def find_lr(
 
 def _loop(parts: Parts, recipe: Recipe) -> Loop:
     """A loop over copies; without a rate there is nothing to find."""
-    copied = copy.copy(parts)
-    copied.model = copy.deepcopy(parts.model)
-    entry = catalog.find("optimizer", recipe.optimizer.name)
-    copied.optimizer = build_optimizer(entry, recipe.optimizer.arguments, copied.model)
+    copied = on_copies(parts, recipe)
     if not all("lr" in group and group["lr"] for group in copied.optimizer.param_groups[:1]):
-        message = f"optimizer.name is {entry.name!r}, which has no learning rate above 0 to be looked for"
+        message = f"optimizer.name is {recipe.optimizer.name!r}, which has no learning rate above 0 to be looked for"
         raise RecipeError([Problem("optimizer.name", message)])
-    loop = one_batch.loop_of(copied, recipe)
+    loop = copied.loop(recipe.training)
     loop.check = parts.device.type == "cpu"
     return loop
 

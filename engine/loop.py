@@ -1,6 +1,6 @@
 """THE LOOP: forward, loss, backward, step; the classic one, in the tutorial's order.
 
-It knows nothing of files, recipes or screens. What surrounds it (epochs, schedules, checkpoints, pauses) is `trainer.py`;
+It knows nothing of files, recipes or screens. What surrounds it (epochs, schedules, checkpoints, pauses) is `training/`;
 where its batches come from is `data/`; what precision and compilation do to a call of the model is `execution/`.
 """
 
@@ -19,6 +19,7 @@ from engine.errors import EpochalError
 from engine.execution.average import Average
 from engine.execution.guard import Guard
 from engine.execution.hands import Hands
+from engine.training.state_dicts import keep_random_state
 
 if TYPE_CHECKING:
     from engine.distributed.together import Together
@@ -210,7 +211,7 @@ class Loop:
         training = [part for part in module.modules() if part.training]
         module.eval()
         try:
-            with torch.no_grad(), _own_random_state():
+            with torch.no_grad(), keep_random_state():
                 for inputs, targets in batches:
                     with self.precision():
                         output = model(inputs)
@@ -241,8 +242,3 @@ def windows(batches: Iterable[Batch], size: int) -> Iterator[Window]:
             window = []
     if window:
         yield window
-
-
-def _own_random_state() -> AbstractContextManager[Any]:
-    """Leave the generators that dropout draws from as they were."""
-    return torch.random.fork_rng(devices=range(torch.cuda.device_count()) if torch.cuda.is_initialized() else [])

@@ -4,28 +4,15 @@ from __future__ import annotations
 
 import dataclasses
 import math
-import re
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 from engine.errors import RecipeError
-from engine.recipe_text import apply_settings, parse_setting, read_toml, to_toml, with_value
+from engine.recipe_text import named_values, to_toml, with_value
 
-__all__ = [
-    "Checkpoint",
-    "Component",
-    "Loading",
-    "Recipe",
-    "Track",
-    "Training",
-    "apply_settings",
-    "option",
-    "parse_setting",
-    "rate_field",
-    "read_toml",
-]
+KINDS = ("data", "model", "loss", "optimizer", "scheduler")  # of components: each names a part of the catalog
 
 
 def option(default: Any, help: str, **rules: Any) -> Any:
@@ -230,7 +217,7 @@ class Recipe:
         data = table("data")
         loading = {item.name: data.pop(item.name) for item in dataclasses.fields(Loading) if item.name in data}
         parts: dict[str, Any] = {}
-        for kind in ("model", "loss", "optimizer", "scheduler"):
+        for kind in KINDS[1:]:  # the data are beside the loading
             if values.get(kind) is not None:
                 part = table(kind)
                 parts[kind] = Component(part.pop("name"), part)
@@ -251,7 +238,7 @@ class Recipe:
         arguments that it was given.
         """
         values: dict[str, Any] = {"name": self.name, "seed": self.seed}
-        for kind in ("data", "model", "loss", "optimizer", "scheduler"):
+        for kind in KINDS:
             component: Component | None = getattr(self, kind)
             if component is not None:
                 arguments = _completed(kind, component) if complete else component.arguments
@@ -268,15 +255,14 @@ class Recipe:
 
         Files that the recipe names are looked for from the working directory, not from the recipe's.
         """
-        stem = re.sub(r"[^A-Za-z0-9_.-]+", "-", Path(path).stem)[:100].lstrip(".")
-        return cls.from_dict({**({"name": stem} if stem else {}), **read_toml(path)})
+        return cls.from_dict(named_values(path))
 
     def differs(self) -> dict[str, Any]:
         """What is not as in the default recipe, by dotted keys; another name's arguments are compared with its own defaults."""
         from engine import catalog
 
         default, found = Recipe(), {}
-        for kind in ("data", "model", "loss", "optimizer", "scheduler"):
+        for kind in KINDS:
             component, usual = getattr(self, kind), getattr(default, kind)
             if component is None:
                 continue

@@ -48,6 +48,12 @@ def read_toml(path: Path | str) -> dict[str, Any]:
         raise RecipeError([Problem("", f"{path} is no TOML file: {error}{_line_of(path, error)}")]) from None
 
 
+def named_values(path: Path | str) -> dict[str, Any]:
+    """As `read_toml`; a recipe without a name is called like its file."""
+    stem = re.sub(r"[^A-Za-z0-9_.-]+", "-", Path(path).stem)[:100].lstrip(".")
+    return {**({"name": stem} if stem else {}), **read_toml(path)}
+
+
 def absent(path: Path | str) -> str:
     """The sentence on a recipe's file that is none, with what may be meant."""
     path = Path(path)

@@ -1,4 +1,4 @@
-"""Trainer: the three doors to a training."""
+"""Trainer: the doors to a training. What goes on behind them is in `training/`, from `fitting` down."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ __all__ = ["Result", "Trainer"]
 
 
 class Trainer(Fitting):
-    """Trains parts. Three ways to one: `Trainer(...)` with one's own objects, `from_recipe`, `resume`.
+    """Trains parts. Four ways to one: `Trainer(...)` with one's own objects, `from_recipe`, `resume`, `fork`.
 
     `on(EpochEnded, listener)` calls `listener(event)` in the training thread. `control` takes requests from any thread.
     """
@@ -99,9 +99,9 @@ class Trainer(Fitting):
         run = None
         with leading():
             if runs is not None and writes():
-                from engine.run import Run, environment
+                from engine.run import Run
 
-                run = Run.create(runs, recipe.name, recipe.to_toml(), environment() | {"differs": recipe.differs()})
+                run = Run.of_recipe(runs, recipe)
         return cls._made(parts, recipe, run, control)
 
     @classmethod

@@ -115,7 +115,8 @@ def open_console(
 
 def read_values(recipe: str | None) -> dict[str, Any]:
     """The values of a recipe file, unchecked, or those of the default recipe. Raises RecipeError for what is no TOML."""
-    from engine.recipe import Recipe, read_toml
+    from engine.recipe import Recipe
+    from engine.recipe_text import read_toml
 
     return read_toml(recipe) if recipe is not None else Recipe().to_dict(complete=False)
 

@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 from engine.catalog.check import problems, sections
-from engine.catalog.entries import KINDS, Entry, entries, find, fitting, names
+from engine.catalog.entries import Entry, entries, find, fitting, names
 from engine.catalog.fields import REQUIRED, Field, Section
 from engine.catalog.own import resolve
 from engine.catalog.signature import fields_of, fields_of_options
 from engine.catalog.tasks import loss_for
+from engine.recipe import KINDS
 
 __all__ = [
     "KINDS",

@@ -14,9 +14,8 @@ from engine.catalog.fields import REQUIRED, Field
 from engine.catalog.signature import argument_names, fields_of, fields_of_options, summary_of, takes_any, unsettable
 from engine.catalog.tasks import TASKS, auto, misfit
 from engine.errors import Problem, RecipeError, nearest
-from engine.recipe import Loading
+from engine.recipe import KINDS, Loading
 
-KINDS = ("data", "model", "loss", "optimizer", "scheduler")
 LOADING = fields_of_options(Loading)
 
 # What the engine itself gives to a constructor, and what only makes sense outside a recipe.

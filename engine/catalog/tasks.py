@@ -1,4 +1,4 @@
-"""Which loss is for which kind of data."""
+"""Which losses and models are for which kind of data, and which are usual."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""`rename`, `delete` and `diff`: keeping order among runs."""
+"""`tag`, `rename`, `delete` and `diff`: keeping order among runs."""
 
 from __future__ import annotations
 
@@ -7,6 +7,19 @@ import argparse
 from engine.cli import format
 from engine.cli.output import Stream
 from engine.errors import EpochalError, plain
+
+
+def tag(arguments: argparse.Namespace, out: Stream, err: Stream) -> int:
+    """Keep a line of text with a run, or show it."""
+    from engine.run import Run, manage, runs_root
+    from engine.run.about import about
+
+    run = Run.open(arguments.run, runs_root(arguments.runs))
+    if arguments.text is not None:
+        manage.tag(run, arguments.text)
+    said = about(run.path).tag
+    out.line(f"{run.name} has the tag {said!r}" if said else f"{run.name} has no tag")
+    return 0
 
 
 def rename(arguments: argparse.Namespace, out: Stream, err: Stream) -> int:

@@ -163,7 +163,7 @@ def _runs(command: Command) -> None:
     show.add_argument("--json", action="store_true", help="as one JSON object")
     runs_option(show)
 
-    tag = command("tag", "engine.cli.show", "keep a line of text with a run, show it, or take it away")
+    tag = command("tag", "engine.cli.manage", "keep a line of text with a run, show it, or take it away")
     tag.add_argument("run", metavar="RUN", help=_RUN.partition(" (")[0])
     tag.add_argument("text", metavar="TEXT", nargs="?", help="left out: what it is; empty (''): it goes")
     runs_option(tag)

@@ -87,8 +87,7 @@ def resuming(which: Path | str, root: Path) -> Job:
     run.refuse_if_foreign()
     status = Status.read(run.status.path)
     run.refuse_if_training()
-    if not run.recipe_path.exists():
-        raise RunError(f"{run.name} has no recipe: it was made by a program, and only that can go on with it")
+    run.refuse_without_recipe()
     if status["state"] == "finished":
         raise RunError(f"{run.name} has finished: there is nothing to go on with")
     return Job(name=run.name, run=str(run.path.absolute()))

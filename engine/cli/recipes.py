@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import argparse
 import json
-import re
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -41,12 +40,9 @@ def read_recipe(arguments: argparse.Namespace) -> Recipe:
 
 def recipe_values(arguments: argparse.Namespace) -> dict[str, Any]:
     """The values of that recipe, unchecked."""
-    from engine.recipe_text import apply_settings, read_toml
+    from engine.recipe_text import apply_settings, named_values
 
-    values: dict[str, Any] = {}
-    if arguments.recipe is not None:
-        stem = re.sub(r"[^A-Za-z0-9_.-]+", "-", Path(arguments.recipe).stem)[:100].lstrip(".")  # as Recipe.load names it
-        values = {**({"name": stem} if stem else {}), **read_toml(arguments.recipe)}
+    values = {} if arguments.recipe is None else named_values(arguments.recipe)
     named = [] if arguments.data is None else data_settings(arguments.data)
     named += [] if arguments.model is None else [f"model.name={arguments.model}"]
     shortcuts = {

@@ -47,19 +47,6 @@ def runs(arguments: argparse.Namespace, out: Stream, err: Stream) -> int:
     return 0
 
 
-def tag(arguments: argparse.Namespace, out: Stream, err: Stream) -> int:
-    """Keep a line of text with a run, or show it."""
-    from engine.run import Run, manage, runs_root
-    from engine.run.about import about
-
-    run = Run.open(arguments.run, runs_root(arguments.runs))
-    if arguments.text is not None:
-        manage.tag(run, arguments.text)
-    said = about(run.path).tag
-    out.line(f"{run.name} has the tag {said!r}" if said else f"{run.name} has no tag")
-    return 0
-
-
 def _otherwise(summary: RunSummary) -> str:
     """The run that it comes from, and what of its recipe is not as in the default one."""
     from engine.run.about import in_short

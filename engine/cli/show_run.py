@@ -1,4 +1,4 @@
-"""`show`: one run, as far as its directory tells; and nothing is changed."""
+"""`show` and `view`: one run, or a folder of them, as far as the disk tells; and nothing is changed."""
 
 from __future__ import annotations
 

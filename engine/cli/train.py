@@ -1,4 +1,4 @@
-"""`train` and `resume`: a run in this terminal, this pipe, this script."""
+"""`train`, `resume` and `fork`: a run in this terminal, this pipe, this script."""
 
 from __future__ import annotations
 
@@ -130,8 +130,7 @@ def fork(arguments: argparse.Namespace, out: Stream, err: Stream) -> int:
     step = int(arguments.step) if arguments.step.isdigit() else arguments.step
     if step not in ("last", "best") and not isinstance(step, int):
         raise EpochalError(f"--step is {step!r} and must be a whole number, last or best")
-    if not run.recipe_path.exists():
-        raise EpochalError(f"{run.name} has no recipe: it was made by a program, and only that can begin another like it")
+    run.refuse_without_recipe("begin another like it")
     shortcuts = {"name": arguments.name, "training.processes": arguments.processes}
     settings = [*arguments.settings, *(f"{key}={value}" for key, value in shortcuts.items() if value is not None)]
 

@@ -20,8 +20,9 @@ from engine.data.batches import make_batches
 from engine.errors import EpochalError, nearest
 from engine.export import format_of, made, refuse
 from engine.export.structure import mapped, spelt, tensors
-from engine.inference.trained import TrainedModel, load_trained, own_random_state
+from engine.inference.trained import TrainedModel, load_trained
 from engine.recipe_text import to_toml
+from engine.training.state_dicts import keep_random_state
 
 if TYPE_CHECKING:
     from engine.run import Run
@@ -98,7 +99,7 @@ def _onnx(trained: TrainedModel, path: Path) -> tuple[str, tuple[str, ...]]:
         raise EpochalError(f'the format onnx needs {error.name}, which is not installed: pip install "epochal[onnx]"') from None
 
     model, batch, notes = _traced(trained, torch.float32)
-    with _silent(), own_random_state(), _explained("ONNX"):
+    with _silent(), keep_random_state(), _explained("ONNX"):
         taken, given = list(tensors(batch, "input")), list(tensors(_output(model, batch), "output"))
         given = [f"{name}_output" if name in taken else name for name in given]
         program = torch.onnx.export(_program(model, batch), input_names=taken, output_names=given, dynamo=True, verbose=False)
@@ -117,7 +118,7 @@ def _onnx(trained: TrainedModel, path: Path) -> tuple[str, tuple[str, ...]]:
 
 def _torch(trained: TrainedModel, path: Path) -> tuple[str, tuple[str, ...]]:
     model, batch, notes = _traced(trained, trained.dtype)
-    with _silent(), own_random_state(), _explained("torch.export"):
+    with _silent(), keep_random_state(), _explained("torch.export"):
         program = _program(model, batch)
         with path.open("wb") as file:
             torch.export.save(program, file, extra_files=_metadata(trained))

@@ -19,9 +19,10 @@ from engine.data.preprocessing import Preprocessing
 from engine.errors import EpochalError
 from engine.inference.evaluation import FILE, Evaluation
 from engine.inference.scores import Tally, Worst, each_loss, residuals
-from engine.inference.trained import TrainedModel, load_trained, own_random_state
+from engine.inference.trained import TrainedModel, load_trained
 from engine.measure import ValidationMeter, counter
 from engine.run import files, strict_json
+from engine.training.state_dicts import keep_random_state
 
 if TYPE_CHECKING:
     from engine.run import Run
@@ -53,7 +54,7 @@ def evaluate(
     """
     began = time.perf_counter()
     trained = run if isinstance(run, TrainedModel) else load_trained(run, step, device=device, runs=runs)
-    with own_random_state():
+    with keep_random_state():
         found = _evaluated(trained, data, worst, batch_size, progress)
     found = dataclasses.replace(found, seconds=time.perf_counter() - began, made=time.time())
     if keep and trained.run is not None:

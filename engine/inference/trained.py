@@ -2,10 +2,9 @@
 
 from __future__ import annotations
 
-import contextlib
 import json
 import tomllib
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Mapping
 from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from functools import cached_property
@@ -27,6 +26,7 @@ from engine.recipe import Component, Recipe
 from engine.recipe_text import read_toml
 from engine.run import Run, Saved, runs_root
 from engine.training import state_dicts
+from engine.training.state_dicts import keep_random_state
 
 _AVERAGE = "module."  # before each name of the averaged weights
 
@@ -70,7 +70,7 @@ class TrainedModel:
 
     def training_data(self) -> Prepared:
         """The recipe's data, read again. CheckpointError where they are others by now."""
-        with own_random_state():
+        with keep_random_state():
             data, _ = load(self.recipe)
         if self.fingerprint and data.fingerprint != self.fingerprint:
             raise CheckpointError(f"the data of {self.name}'s recipe are not those that it was trained on")
@@ -191,7 +191,7 @@ def _filled(
     name = arguments.pop("name")
     if "pretrained" in arguments:  # nothing is downloaded that is overwritten at once
         arguments["pretrained"] = False
-    with own_random_state():
+    with keep_random_state():
         torch.manual_seed(values.get("seed", 0))
         model = build_model(Component(name, arguments), preprocessing)
     model.to(device, execution.weights_type(_precision(values)))
@@ -203,16 +203,9 @@ def _precision(values: Mapping[str, Any]) -> str:
     return str(values.get("training", {}).get("precision", "float32"))
 
 
-@contextlib.contextmanager
-def own_random_state() -> Iterator[None]:
-    """Leave torch's generators as they were."""
-    with torch.random.fork_rng(devices=range(torch.cuda.device_count()) if torch.cuda.is_initialized() else []):
-        yield
-
-
 def _measured(run: Run, values: Mapping[str, Any], saved: Saved) -> Preprocessing:
     """Of a run that does not keep it: measured again on its data."""
-    with own_random_state():
+    with keep_random_state():
         data, _ = load(Recipe.from_dict(values))
     if data.fingerprint != saved.state["fingerprint"]:
         raise CheckpointError(f"the training data are not those of {run.name} any more, and it does not keep what was measured")

@@ -11,9 +11,11 @@ from torch import Tensor, nn
 
 from engine.data.batches import Batches
 from engine.data.preprocessing import Preprocessing
-from engine.loop import Count
+from engine.execution import gradient_scaler, precision_context
+from engine.loop import Count, Loop
 from engine.metrics import Metric
 from engine.parts.schedule import Schedule
+from engine.recipe import Training
 
 
 @dataclass(slots=True, kw_only=True)
@@ -46,3 +48,19 @@ class Parts:
 
         closure = inspect.signature(type(self.optimizer).step).parameters.get("closure")
         return closure is not None and closure.default is closure.empty
+
+    def loop(self, plan: Training) -> Loop:
+        """The loop over these parts, eager, as the plan has it; what only a whole training needs is added by `TrainerState`."""
+        return Loop(
+            model=self.model,
+            module=self.model,
+            loss=self.loss,
+            optimizer=self.optimizer,
+            count=self.count,
+            precision=precision_context(plan.precision, self.device),
+            scaler=gradient_scaler(plan.precision, self.device),
+            closure=self.needs_closure,
+            clip_norm=plan.clip_norm,
+            clip_value=plan.clip_value,
+            measure_norm=plan.gradient_norm,
+        )

@@ -8,30 +8,11 @@ from typing import Any
 
 from torch import Tensor, nn
 
-from engine import execution, metrics
+from engine import metrics
 from engine.data.samples import Prepared
 from engine.errors import Problem, RecipeError
-from engine.loop import Loop
 from engine.parts import Parts
 from engine.recipe import Recipe
-
-
-def loop_of(parts: Parts, recipe: Recipe) -> Loop:
-    """A loop over these parts, eager, for a trial."""
-    plan = recipe.training
-    return Loop(
-        model=parts.model,
-        module=parts.model,
-        loss=parts.loss,
-        optimizer=parts.optimizer,
-        count=parts.count,
-        precision=execution.precision_context(plan.precision, parts.device),
-        scaler=execution.gradient_scaler(plan.precision, parts.device),
-        closure=parts.needs_closure,
-        clip_norm=plan.clip_norm,
-        clip_value=plan.clip_value,
-        measure_norm=True,
-    )
 
 
 def try_one_batch(parts: Parts, recipe: Recipe, data: Prepared) -> tuple[str, ...]:
@@ -48,7 +29,7 @@ def try_one_batch(parts: Parts, recipe: Recipe, data: Prepared) -> tuple[str, ..
         doubts.extend(_doubts(recipe, output, targets))
         return False
 
-    loop = loop_of(parts, recipe)
+    loop = parts.loop(recipe.training)
     loop.model = _explained_model(parts.model, recipe)
     loop.loss = _explained_loss(parts.loss, recipe, data)
     with warnings.catch_warnings():

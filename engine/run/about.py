@@ -16,7 +16,6 @@ from engine.errors import RunError, plain
 TAG = "tag.txt"
 CONFIG = "config.json"  # of a loop of one's own, in place of a recipe
 LONGEST_TAG = 100
-_KINDS = ("data", "model", "loss", "optimizer", "scheduler")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -106,12 +105,12 @@ def _tag(path: Path) -> str:
 def _differs(values: Mapping[str, Any], recorded: Any) -> dict[str, Any]:
     """The plan is compared with its defaults; the arguments of a model or an optimizer, whose defaults only torch knows, were
     recorded when the run was made."""
-    from engine.recipe import Checkpoint, Loading, Recipe, Training
+    from engine.recipe import KINDS, Checkpoint, Loading, Recipe, Training
 
     default = Recipe()
     result: dict[str, Any] = {}
     recorded = recorded if isinstance(recorded, dict) else None
-    for kind in _KINDS:
+    for kind in KINDS:
         if recorded is not None:
             result |= {key: value for key, value in recorded.items() if key.partition(".")[0] == kind and not _planned(key)}
         else:

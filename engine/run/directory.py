@@ -26,7 +26,7 @@ from engine.run.root import runs_root
 from engine.run.status import ALIVE, ENDED, Status
 
 if TYPE_CHECKING:
-    from engine.recipe import Track
+    from engine.recipe import Recipe, Track
     from engine.run.checkpoints import Checkpoints
     from engine.track.live import Live
 
@@ -133,11 +133,11 @@ class Run:
         if self.foreign:
             raise RunError(f"{self.name} was written by another tool: it can be looked at, and nothing else")
 
-    def refuse_without_recipe(self) -> None:
-        """Raise RunError where only the program that made the run can train it."""
+    def refuse_without_recipe(self, wanted: str = "go on with it") -> None:
+        """Raise RunError where only the program that made the run can do what is `wanted`."""
         self.refuse_if_foreign()
         if not self.recipe_path.exists():
-            raise RunError(f"{self.name} has no recipe: it was made by a program, and only that can go on with it")
+            raise RunError(f"{self.name} has no recipe: it was made by a program, and only that can {wanted}")
 
     def conclude(self) -> None:
         """Write what the journal says of the end into the status, where the process was killed before it could."""
@@ -212,6 +212,12 @@ class Run:
         if plan is not None:
             run._live = Live(run, plan)
         return run
+
+    @staticmethod
+    def of_recipe(root: Path | str, recipe: Recipe, **about: Any) -> Run:
+        """`create` for a recipe; `about` goes into its environment.json too."""
+        known = this_environment() | {"differs": recipe.differs(), **about}
+        return Run.create(root, recipe.name, recipe.to_toml(), known)
 
     @staticmethod
     def resume(

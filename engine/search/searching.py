@@ -85,10 +85,10 @@ class Search:
 
         RecipeError, one sentence a mistake, before anything is written.
         """
-        from engine.recipe_text import read_toml
+        from engine.recipe_text import named_values
 
         if isinstance(recipe, str | Path):
-            recipe = {"name": Path(recipe).stem, **read_toml(recipe)}
+            recipe = named_values(recipe)
         return cls(Folder.create(recipe, runs))
 
     @classmethod

@@ -253,11 +253,9 @@ class Sweep:
             return None
 
     def _created(self, member: Member) -> Run | None:
-        from engine.run import Run, environment
+        from engine.run import Run
 
-        recipe = member.recipe
-        known = environment() | {"differs": recipe.differs()}
-        return None if self._runs is None else Run.create(self._runs, recipe.name, recipe.to_toml(), known)
+        return None if self._runs is None else Run.of_recipe(self._runs, member.recipe)
 
     def _fitting(self, member: Member, parts: Parts, run: Run | None) -> Fitting:
         """A training of its own, whose steps are taken from outside."""

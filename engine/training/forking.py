@@ -10,11 +10,11 @@ from engine.assemble import assemble
 from engine.changes import Change
 from engine.control import Control
 from engine.distributed import leading, refuse_others, writes
-from engine.errors import CheckpointError, Problem, RecipeError, RunError
+from engine.errors import CheckpointError, Problem, RecipeError
 from engine.parts import Parts
 from engine.recipe import Recipe
 from engine.recipe_text import differences
-from engine.run import Run, Saved, environment, files
+from engine.run import Run, Saved, files
 from engine.track.attach import refuse_missing
 from engine.training import steering
 
@@ -41,8 +41,7 @@ def fork(
 ) -> Trainer:
     """See `Trainer.fork`."""
     parent = Run.open(of)
-    if not parent.recipe_path.exists():
-        raise RunError(f"{parent.name} has no recipe: it was made by a program, and only that can begin another like it")
+    parent.refuse_without_recipe("begin another like it")
     theirs = Recipe.load(parent.recipe_path)
     recipe = (recipe or theirs).replace(**changes) if changes else recipe or theirs
     saved = _checkpoint(parent, step)
@@ -66,10 +65,9 @@ def fork(
         _refuse_without_an_end(recipe, parts, saved)
         said = "the weights, the state of the optimizer and the position in the data are those of that step"
     record = {"run": parent.name, "path": str(parent.path.resolve()), "step": saved.step, "whole": not in_the_way}
-    about = environment() | {"differs": recipe.differs(), "parent": record}
     refuse_others(parts)
     with leading():
-        run = Run.create(runs or parent.path.parent, recipe.name, recipe.to_toml(), about) if writes() else None
+        run = Run.of_recipe(runs or parent.path.parent, recipe, parent=record) if writes() else None
     trainer = made(parts, recipe, run, control)
     trainer.note(f"a fork of {parent.name} at step {saved.step:,}: {said}", *saved.passed_over)
     if not in_the_way:

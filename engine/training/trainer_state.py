@@ -108,24 +108,11 @@ class TrainerState:
         guarded = parts.device.type == "cuda" and plan.non_finite != "skip" and Guard.fits(parts.optimizer)
         guarded = guarded and (self.together is None or self.together.strategy == "ddp")
         guard = Guard(parts.optimizer, parts.device).obeyed() if guarded else None
-        return Loop(
-            model=parts.model,
-            module=parts.model,
-            loss=parts.loss,
-            optimizer=parts.optimizer,
-            count=parts.count,
-            after_step=parts.schedule.after_step if parts.schedule and parts.schedule.unit == "step" else None,
-            precision=execution.precision_context(plan.precision, parts.device),
-            scaler=execution.gradient_scaler(plan.precision, parts.device),
-            average=Average(parts.model, plan.ema) if plan.ema else None,
-            closure=parts.needs_closure,
-            clip_norm=plan.clip_norm,
-            clip_value=plan.clip_value,
-            measure_norm=plan.gradient_norm,
-            guard=guard,
-            check=guard is None,
-            skip=plan.non_finite == "skip",
-        )
+        loop = parts.loop(plan)
+        loop.after_step = parts.schedule.after_step if parts.schedule and parts.schedule.unit == "step" else None
+        loop.average = Average(parts.model, plan.ema) if plan.ema else None
+        loop.guard, loop.check, loop.skip = guard, guard is None, plan.non_finite == "skip"
+        return loop
 
     @property
     def history(self) -> History:

@@ -13,7 +13,8 @@ from hypothesis import strategies as st
 from engine import catalog
 from engine.catalog import REQUIRED, Field
 from engine.errors import RecipeError
-from engine.recipe import Component, Recipe, Training, apply_settings, parse_setting
+from engine.recipe import Component, Recipe, Training
+from engine.recipe_text import apply_settings, parse_setting
 
 FULL = """
 name = "digits-mlp"
