@@ -11,7 +11,7 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor, nn
 
-from engine.distributed.normalized import Joined
+from engine.distributed.normalized import own_buffers
 from engine.distributed.ranks import Ranks
 
 MOST = 25 * 2**20  # bytes of gradients, up to which DDP would have them in one piece as well
@@ -32,8 +32,7 @@ class Flat:
         held = [p for p in model.parameters() if p.requires_grad]
         if device.type != "cpu" or not held or sum(p.numel() * p.element_size() for p in held) > MOST:
             return False
-        own = (part for part in model.modules() if not isinstance(part, Joined))
-        if any(True for part in own for _ in part.buffers(recurse=False)):
+        if any(True for _ in own_buffers(model)):
             return False
         gaps = any(getattr(part, "sparse", False) for part in model.modules())
         return not gaps and {p.dtype for p in held} in ({torch.float32}, {torch.float64})

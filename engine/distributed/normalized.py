@@ -1,12 +1,17 @@
-"""Batch normalization over the whole batch, of which each process holds a share; on the CPU, where torch has no such layer."""
+"""Batch normalization over the whole batch, of which each process holds a share: on the CPU and on GPUs the same.
+
+torch's SyncBatchNorm is for GPUs alone, and counts the sample that stands in where a rank has none.
+"""
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from typing import TYPE_CHECKING, Any, ClassVar
 
 import torch
 from torch import Tensor, nn
 from torch.autograd.function import once_differentiable
+from torch.nn.modules.batchnorm import _BatchNorm
 
 from engine.distributed import processes
 
@@ -14,17 +19,22 @@ if TYPE_CHECKING:
     from engine.distributed.ranks import Ranks
 
 
-class Joined(nn.modules.batchnorm._BatchNorm):
-    """In training its mean and variance are those of all shares together; else it is torch's own."""
+class Joined(_BatchNorm):
+    """In training its mean and variance are those of all shares together; else it is the layer that it was."""
 
-    counts: ClassVar[bool] = True  # whether the samples of this process do: not those that only stand in, see `Share`
+    samples: ClassVar[int]  # of the batch under way
+    mine: ClassVar[int]  # how many of them are this process's: the one that stands in for none does not count
 
     def forward(self, input: Tensor) -> Tensor:
         ranks = processes()
         if not self.training or ranks is None:
             return super().forward(input)
         self._check_input_dim(input)  # type: ignore[no-untyped-call]
-        output, mean, variance, size = _Normalize.apply(input, self.weight, self.bias, self.eps, self.counts, ranks)  # type: ignore[no-untyped-call]
+        if self.samples == 1 and input.numel() == input.shape[1]:  # as torch has it
+            raise ValueError(f"Expected more than 1 value per channel when training, got input size {input.shape}")
+        output, mean, variance, size = _Normalize.apply(  # type: ignore[no-untyped-call]
+            input, self.weight, self.bias, self.eps, self.mine > 0, ranks
+        )
         if self.track_running_stats and self.running_mean is not None and self.running_var is not None:
             assert self.num_batches_tracked is not None
             self.num_batches_tracked.add_(1)
@@ -33,31 +43,28 @@ class Joined(nn.modules.batchnorm._BatchNorm):
             self.running_var.lerp_((variance * (size / (size - 1))).to(self.running_var.dtype), part)
         return output  # type: ignore[no-any-return]
 
-
-class BatchNorm1d(Joined, nn.BatchNorm1d):
-    pass
-
-
-class BatchNorm2d(Joined, nn.BatchNorm2d):
-    pass
+    def __reduce_ex__(self, protocol: Any) -> Any:
+        """Copied and kept as the layer that it was."""
+        kind = next(each for each in type(self).__mro__ if Joined not in each.__mro__)
+        return object.__new__, (kind,), self.__getstate__()  # type: ignore[no-untyped-call]
 
 
-class BatchNorm3d(Joined, nn.BatchNorm3d):
-    pass
+def joined(kind: type[_BatchNorm]) -> type[_BatchNorm]:
+    """The same class of layers, normalizing over all shares wherever it calls for torch's own way of doing that."""
+    sync = issubclass(kind, nn.SyncBatchNorm)  # which has a way of its own
+    return type(kind.__name__, (Joined, kind) if sync else (kind, Joined), {"__module__": kind.__module__})
 
 
-class BatchNorm(Joined):
-    """In place of torch's SyncBatchNorm, which is for GPUs."""
+def own_buffers(model: nn.Module) -> Iterator[Tensor]:
+    """Buffers that each process may change otherwise than the others."""
+    yield from (held for part in model.modules() if not isinstance(part, Joined) for held in part.buffers(recurse=False))
 
-    _check_input_dim = nn.SyncBatchNorm._check_input_dim  # type: ignore[assignment]
 
-
-KINDS: dict[type[nn.Module], type[Joined]] = {
-    nn.BatchNorm1d: BatchNorm1d,
-    nn.BatchNorm2d: BatchNorm2d,
-    nn.BatchNorm3d: BatchNorm3d,
-    nn.SyncBatchNorm: BatchNorm,
-}
+def calls_torchs(kind: type[nn.Module]) -> bool:
+    """Whether its forward is torch's, or calls for that by `super()`."""
+    forward: Any = next(vars(each)["forward"] for each in kind.__mro__ if "forward" in vars(each))
+    code = getattr(forward, "__code__", None)
+    return forward.__module__.startswith("torch.") or (code is not None and "__class__" in code.co_freevars)
 
 
 class _Normalize(torch.autograd.Function):
@@ -65,42 +72,41 @@ class _Normalize(torch.autograd.Function):
 
     @staticmethod
     def forward(ctx: Any, inputs: Tensor, weight: Any, bias: Any, eps: float, counts: bool, ranks: Ranks) -> Any:
-        channels, over = inputs.shape[1], [0, *range(2, inputs.dim())]
-        wide = inputs.to(torch.promote_types(inputs.dtype, torch.float32))
-        told = torch.zeros(ranks.count, 2 * channels + 1, dtype=torch.float64)
+        channels, kind = inputs.shape[1], torch.promote_types(inputs.dtype, torch.float32)
+        told = torch.zeros(ranks.count, 2 * channels + 1, dtype=torch.float64, device=inputs.device)
         if counts:
-            variance, mean = torch.var_mean(wide, over, correction=0)
-            told[ranks.rank] = torch.cat([torch.tensor([wide.numel() // channels]), mean, variance])
+            variance, mean = torch.var_mean(inputs.to(kind), [0, *range(2, inputs.dim())], correction=0)
+            told[ranks.rank, 0] = inputs.numel() // channels
+            told[ranks.rank, 1:] = torch.cat([mean, variance])
         ranks.summing(told)()
         sizes, means, variances = told.split([1, channels, channels], 1)
-        size = sizes.sum().item()
-        if size <= 1:  # as torch has it
-            raise ValueError(f"Expected more than 1 value per channel when training, got input size {inputs.shape}")
+        size = sizes.sum()
         mean = (sizes * means).sum(0) / size
         variance = (sizes * (variances + (means - mean) ** 2)).sum(0) / size
-        turn, shift = (None if part is None else part.to(wide) for part in (weight, bias))
-        output = nn.functional.batch_norm(wide, mean.to(wide), variance.to(wide), turn, shift, eps=eps).to(inputs.dtype)
-        ctx.save_for_backward(inputs, weight, mean, (variance + eps).rsqrt())
-        ctx.over, ctx.size, ctx.counts, ctx.ranks, ctx.of_bias = over, size, counts, ranks, bias is not None and bias.dtype
-        ctx.mark_non_differentiable(mean, variance)
-        return output, mean, variance, size
+        turn = torch.ones_like(mean, dtype=kind) if weight is None else weight.to(kind)
+        shift = torch.zeros_like(turn) if bias is None else bias.to(kind)
+        ctx.save_for_backward(inputs, turn, mean.to(kind), variance.to(kind), size)
+        ctx.eps, ctx.counts, ctx.ranks = eps, counts, ranks
+        ctx.kinds = [None if part is None else part.dtype for part in (weight, bias)]
+        ctx.mark_non_differentiable(mean, variance, size)
+        return nn.functional.batch_norm(inputs, mean.to(kind), variance.to(kind), turn, shift, eps=eps), mean, variance, size
 
     @staticmethod
     @once_differentiable  # type: ignore[untyped-decorator]
     def backward(ctx: Any, gradient: Tensor, *_: Any) -> Any:
-        inputs, weight, mean, scale = ctx.saved_tensors
-        wide = torch.promote_types(inputs.dtype, torch.float32)
-        along = [1, -1, *[1] * (inputs.dim() - 2)]
-        mean, scale = mean.to(wide).view(along), scale.to(wide).view(along)
-        normal, gradient = (inputs.to(wide) - mean) * scale, gradient.to(wide)
-        sums = torch.stack([gradient.sum(ctx.over), (gradient * normal).sum(ctx.over)])
-        of_weight = sums[1].to(weight.dtype) if ctx.needs_input_grad[1] else None
-        of_bias = sums[0].to(ctx.of_bias) if ctx.needs_input_grad[2] else None
-        of_inputs = None
+        """torch's own where mean and variance are given, and what follows from these not being that."""
+        inputs, turn, mean, variance, size = ctx.saved_tensors
+        scale = (variance + ctx.eps).rsqrt()
+        known = mean, variance, mean, scale  # the CPU takes the first two, a GPU the others
+        of_inputs, of_weight, of_bias = torch.ops.aten.native_batch_norm_backward(
+            gradient, inputs, turn, *known, False, ctx.eps, [True, True, True]
+        )
         if ctx.needs_input_grad[0]:
-            everywhere = sums.to(torch.float64, copy=True)
+            everywhere = torch.stack([of_weight, of_bias]).double()
             ctx.ranks.summing(everywhere)()
-            shift, turn = (everywhere / ctx.size).to(wide)
-            factor = scale if weight is None else scale * weight.to(wide).view(along)
-            of_inputs = factor * (gradient - shift.view(along) - normal * turn.view(along)) * ctx.counts
-        return None if of_inputs is None else of_inputs.to(inputs.dtype), of_weight, of_bias, None, None, None
+            by_place, alike = (everywhere * -(turn * scale) / size).to(mean)
+            of_inputs = of_inputs + nn.functional.batch_norm(inputs, mean, variance, by_place, alike, eps=ctx.eps)
+            if not ctx.counts:
+                of_inputs = torch.zeros_like(of_inputs)
+        given = [None if kind is None else held.to(kind) for held, kind in zip((of_weight, of_bias), ctx.kinds, strict=True)]
+        return of_inputs, *given, None, None, None

@@ -9,7 +9,7 @@ import atexit
 import os
 import socket
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from contextlib import suppress
 from datetime import timedelta
 from typing import Any
@@ -46,7 +46,7 @@ class Ranks:
             if torch.cuda.is_available():
                 torch.cuda.set_device(local_rank() % torch.cuda.device_count())
             store = store_of_this_attempt(SILENCE)
-            backend = "cpu:gloo,cuda:nccl" if torch.cuda.is_available() else "gloo"
+            backend = "cpu:gloo,cuda:nccl" if torch.cuda.is_available() and dist.is_nccl_available() else "gloo"
             if store is None:
                 dist.init_process_group(backend, timeout=SILENCE)
             else:
@@ -56,6 +56,7 @@ class Ranks:
         self.rank, self.count = dist.get_rank(), dist.get_world_size()
         self._group = dist.new_group(backend="gloo", timeout=SILENCE)
         self._store = dist.distributed_c10d._get_default_store()
+        self._failed = False
         self._processes: list[tuple[str, int]] = self.gather((socket.gethostname(), os.getpid()))
 
     @property
@@ -83,12 +84,19 @@ class Ranks:
 
     def summing(self, tensor: Tensor) -> Callable[[], Any]:
         """Begin to sum a tensor over all ranks, in place; what is returned waits for that, on the host or on the device."""
-        work = dist.all_reduce(tensor, group=self._group if tensor.device.type == "cpu" else None, async_op=True)
+        work = dist.all_reduce(tensor, group=self._group_of(tensor), async_op=True)
         return work.wait  # type: ignore[union-attr, no-any-return]
 
     def sum(self, tensor: Tensor) -> None:
         """Sum a tensor on the host over all ranks, in place: without torch's wrapping, which takes as long again."""
         self._group.allreduce([tensor]).wait()
+
+    def lead(self, tensors: Iterable[Tensor]) -> None:
+        """Rank 0's values in these tensors of all, wherever they lie."""
+        for tensor in tensors:
+            held = tensor.detach().contiguous()
+            dist.broadcast(held, 0, group=self._group_of(tensor))
+            tensor.detach().copy_(held)
 
     def spread(self, tensors: dict[str, Tensor] | None) -> dict[str, Tensor]:
         """Rank 0's tensors, everywhere, one after another; on the host."""
@@ -99,6 +107,9 @@ class Ranks:
             dist.broadcast(held, 0, group=self._group)
             received[name] = held
         return received
+
+    def _group_of(self, tensor: Tensor) -> dist.ProcessGroup | None:
+        return self._group if tensor.device.type == "cpu" else None
 
     def deal(self, batches: Batches | None) -> None:
         """Let this process load its share of every batch."""
@@ -114,6 +125,14 @@ class Ranks:
             )
         batches.dealt = (self.rank, self.count)
 
+    def refuse_one_gpu(self, device: torch.device) -> None:
+        """RecipeError, on all ranks, where two of them are to train on the same GPU: NCCL would only say that it can't."""
+        if device.type == "cuda" and "cuda:nccl" in dist.get_backend_config():
+            held = self.gather(str(torch.cuda.get_device_properties(device).uuid))
+            if len(set(held)) < len(held):
+                said = f"several processes would train on one GPU, {device}; with 'auto' each has one of its own"
+                raise RecipeError([Problem("training.device", said)])
+
     # When one of them fails
 
     def failed(self, error: BaseException) -> BaseException:
@@ -121,6 +140,7 @@ class Ranks:
 
         Where the error is that another can't be reached, RankFailed with its rank and what it has said, or how it ended.
         """
+        self._failed = True
         if not is_silence(error):
             with suppress(Exception):  # the store may have gone before
                 self._store.set(f"epochal/failed/{self.rank}", f"{type(error).__name__}: {error}")
@@ -145,7 +165,10 @@ class Ranks:
         return RankFailed(f"another process of this training can't be reached any more: {first}")
 
     def _leave(self) -> None:
-        if dist.is_initialized():
+        if self._failed:  # a GPU may still wait for what nobody sends any more, and destroying the group waits for the GPU
+            with suppress(Exception):
+                dist.distributed_c10d._abort_process_group()
+        elif dist.is_initialized():
             dist.destroy_process_group()
 
 

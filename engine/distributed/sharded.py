@@ -21,7 +21,7 @@ from torch.nn.parallel import DistributedDataParallel
 from torch.optim import Optimizer
 
 from engine.data.batches import LoaderBatches
-from engine.distributed.normalized import KINDS, Joined
+from engine.distributed.normalized import Joined, calls_torchs, joined, own_buffers
 from engine.distributed.ranks import Ranks
 from engine.errors import Problem, RecipeError
 from engine.execution.hands import Hands
@@ -50,15 +50,20 @@ def strategy_of(plan: Training, parts: Parts) -> str:
 
 
 def shared(loop: Loop, parts: Parts, strategy: str, ranks: Ranks) -> nn.Module:
-    """What is called instead of the model. Its weights are those of rank 0 everywhere from now on, or shards of them."""
+    """What is called instead of the model, whose weights are the same everywhere: that are shards from now on with "fsdp"."""
     model, device = parts.model, parts.device
     if strategy == "ddp":
-        return DistributedDataParallel(model, find_unused_parameters=_leaves_some_out(loop, parts))
+        all_take_part = ranks.everywhere(not _leaves_some_out(loop, parts))  # as all see it: each has looked at its own share
+        return DistributedDataParallel(
+            model,
+            find_unused_parameters=not all_take_part,
+            broadcast_buffers=any(True for _ in own_buffers(model)),
+            gradient_as_bucket_view=True,
+        )
     names = {id(parameter): name for name, parameter in model.named_parameters()}
     mesh = init_device_mesh(device.type, (ranks.count,))
     for held in (model,) if loop.average is None else (model, loop.average.module):
-        for tensor in held.state_dict().values():
-            torch.distributed.broadcast(tensor, 0)
+        held.to(memory_format=torch.contiguous_format)  # type: ignore[call-overload]  # as shards must be
         for block in _blocks(held):
             fully_shard(block, mesh=mesh)
         fully_shard(held, mesh=mesh)
@@ -72,16 +77,14 @@ def shared(loop: Loop, parts: Parts, strategy: str, ranks: Ranks) -> nn.Module:
 
 def normalize_together(parts: Parts) -> None:
     """Batch normalization over all ranks, in place: the names and tensors stay."""
-    of_gpus = parts.device.type == "cuda"
-    for parent in list(parts.model.modules()):
-        if not of_gpus and type(parent) in KINDS:
-            parent.__class__ = KINDS[type(parent)]
-        elif not of_gpus and isinstance(parent, nn.modules.batchnorm._BatchNorm) and not isinstance(parent, Joined):
-            said = f"{type(parent).__name__} normalizes each process's share of a batch by itself: it is not one of torch's own"
-            parts.warnings = (*parts.warnings, said)
-        for name, part in list(parent.named_children()):
-            if of_gpus and isinstance(part, nn.modules.batchnorm._BatchNorm) and not isinstance(part, nn.SyncBatchNorm):
-                setattr(parent, name, nn.SyncBatchNorm.convert_sync_batchnorm(part))
+    for part in parts.model.modules():
+        if isinstance(part, nn.modules.batchnorm._BatchNorm) and not isinstance(part, Joined):
+            if calls_torchs(type(part)):
+                part.__class__ = joined(type(part))
+            else:
+                name = type(part).__name__
+                said = f"{name} normalizes each process's share of a batch by itself: its forward does not call torch's"
+                parts.warnings = (*parts.warnings, said)
 
 
 def _leaves_some_out(loop: Loop, parts: Parts) -> bool:

@@ -7,6 +7,7 @@ import socket
 import time
 from collections.abc import Callable, Sequence
 from contextlib import AbstractContextManager, nullcontext
+from itertools import chain
 from typing import Any, cast
 
 import psutil
@@ -41,6 +42,7 @@ class Together:
     def __init__(self, ranks: Ranks, control: Control, plan: Training, parts: Parts) -> None:
         self.ranks = ranks
         self.control = Agreed(control, ranks)  # hears at each step what any rank was asked
+        ranks.refuse_one_gpu(parts.device)
         self.strategy = sharded.strategy_of(plan, parts)
         self.report_at = 0.0  # when the clock comes to the next report: rank 0's decides
         self._device = parts.device
@@ -62,10 +64,9 @@ class Together:
         """Let the loop's steps be taken together. The weights are those of rank 0 from now on, the draws each rank's own."""
         sharded.normalize_together(parts)
         self._joined = any(isinstance(part, Joined) for part in parts.model.modules())
-        if self.strategy == "ddp" and loop.average is not None:
-            _as_the_first(loop.average)
+        for module in (parts.model, *([] if loop.average is None else [loop.average])):
+            self.ranks.lead(chain(module.parameters(), module.buffers()))
         if self.strategy == "ddp" and Flat.fits(parts.model, parts.device):
-            _as_the_first(parts.model)
             self._flat = Flat(parts.model, self.ranks)
         else:
             loop.model = self._model = sharded.shared(loop, parts, self.strategy, self.ranks)
@@ -92,7 +93,7 @@ class Together:
         total = torch.zeros((), device=shares[0][1].device)
         for i, (share, part) in enumerate(zip(shares, counts, strict=True)):
             last = i + 1 == len(shares)
-            Joined.counts = share.mine > 0
+            Joined.samples, Joined.mine = share.samples, share.mine
             with nullcontext() if last else self._quiet():
                 loss = _counted(loop.forward(*share), part) * (part / everywhere)
                 total = total + loss.detach()
@@ -119,7 +120,7 @@ class Together:
             total, factor = loss.item() * parts[0] if parts[0] else 0.0, parts[0] / targets
         else:
             for share, part in zip(shares, parts, strict=True):
-                Joined.counts = share.mine > 0
+                Joined.samples, Joined.mine = share.samples, share.mine
                 loss = _counted(loop.forward(*share), int(part > 0))
                 total += loss.item() * part
                 loss = loss * (part / targets)
@@ -148,9 +149,8 @@ class Together:
 
     def level(self, loop: Loop) -> None:
         """Before a validation: rank 0's buffers everywhere, as in a checkpoint. Running means are of each rank's share."""
-        held = loop.module.buffers() if loop.average is None else (*loop.module.buffers(), *loop.average.buffers())
-        for buffer in held:
-            torch.distributed.broadcast(buffer, 0)
+        for module in (loop.module, *([] if loop.average is None else [loop.average])):
+            self.ranks.lead(module.buffers())
 
     def listen(self) -> None:
         """Between two batches of a validation: what any rank was asked."""
@@ -255,14 +255,6 @@ class Together:
     def loaders(self) -> Any:
         """What loads whole tensors into the model and its optimizer; None twice where these are whole themselves."""
         return (sharded.load_model, sharded.load_optimizer) if self.strategy == "fsdp" else (None, None)
-
-
-def _as_the_first(module: nn.Module) -> None:
-    """Rank 0's weights and buffers, everywhere."""
-    for tensor in module.state_dict().values():
-        held = tensor.contiguous()
-        torch.distributed.broadcast(held, 0)
-        tensor.copy_(held)
 
 
 def _talk(loop: Loop) -> None:

@@ -135,11 +135,19 @@ def sharded(folder: Path) -> dict[str, Any]:
     return fit(Trainer(**parts(model(Blocks), weighted()), train=digits(), validation=digits(), **plan))
 
 
+class Doubled(nn.BatchNorm1d):
+    """One's own layer around torch's."""
+
+    def forward(self, inputs: Tensor) -> Tensor:
+        return 2 * super().forward(inputs)
+
+
 def normalizing() -> nn.Module:
     torch.manual_seed(1)
-    images = nn.Sequential(nn.Unflatten(1, (1, 8, 8)), nn.Conv2d(1, 4, 3), nn.SyncBatchNorm(4), nn.ReLU(), nn.Flatten())
-    last = nn.BatchNorm1d(16, affine=False, momentum=None)
-    return nn.Sequential(*images, nn.Linear(144, 16), last, nn.ReLU(), nn.Linear(16, 10)).double()
+    images = nn.Sequential(nn.Unflatten(1, (4, 4, 4)), nn.Conv2d(4, 4, 3), nn.SyncBatchNorm(4), nn.ReLU(), nn.Flatten())
+    last = Doubled(16, affine=False, momentum=None)
+    net = nn.Sequential(*images, nn.Linear(16, 16), last, nn.ReLU(), nn.Linear(16, 10))
+    return net.to(torch.float64, memory_format=torch.channels_last)
 
 
 def normalized(folder: Path, strategy: str = "ddp", ema: float = 0.9) -> dict[str, Any]:
@@ -217,9 +225,11 @@ def _batches(targets: Tensor) -> Iterator[Data]:
 class Aside(nn.Module):
     """Not all of it takes part; and one part only for some samples, of which many a batch has none, or one rank's share."""
 
-    def __init__(self) -> None:
+    def __init__(self, aside: bool = True) -> None:
         super().__init__()
-        self.used, self.seldom, self.aside = nn.Linear(64, 10), nn.Linear(64, 10), nn.Linear(64, 10)
+        self.used, self.seldom = nn.Linear(64, 10), nn.Linear(64, 10)
+        if aside:
+            self.aside = nn.Linear(64, 10)
 
     def forward(self, inputs: Tensor) -> Tensor:
         output, some = self.used(inputs), inputs[:, 55] > 0
@@ -231,6 +241,14 @@ class Aside(nn.Module):
 def aside(folder: Path) -> dict[str, Any]:
     torch.manual_seed(1)
     return fit(Trainer(**parts(Aside().double()), train=digits()))
+
+
+def aside_overlapped(folder: Path) -> dict[str, Any]:
+    """Of the first batch only one rank sees that not all takes part."""
+    torch.manual_seed(1)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(flat, "MOST", 0)
+        return fit(Trainer(**parts(Aside(aside=False).double()), train=digits()))
 
 
 def told(folder: Path) -> dict[str, Any]:
@@ -309,6 +327,8 @@ def resumed(folder: Path) -> dict[str, Any]:
 def main(folder: Path, *names: str) -> None:
     torch.set_num_threads(1)
     faulthandler.dump_traceback_later(270, exit=True)  # ranks that wait for each other
+    if backend := os.environ.get("EPOCHAL_TEST_BACKEND"):
+        torch.distributed.init_process_group(backend)
     for name in names:
         try:
             seen = globals()[name](folder)

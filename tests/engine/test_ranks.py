@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
+import copy
 import json
 import math
 import os
+import pickle
 import re
 import shutil
 import subprocess
 import sys
 from collections.abc import Callable
+from contextlib import nullcontext
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -22,6 +25,9 @@ from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 
 from engine import Recipe, Trainer
 from engine.distributed import sharded
+from engine.distributed.normalized import Joined
+from engine.distributed.ranks import Ranks
+from engine.errors import RecipeError
 from engine.run import Run
 from tests.engine import plain, ranks
 
@@ -46,17 +52,18 @@ TWO = (
     "skipped",
     "begun",
     "aside",
+    "aside_overlapped",
     "other_data",
     "uneven",
 )
 THREE = ("resumed", "classes", "told", "normalized")
 
 
-def launch(count: int, folder: Path, *cases: str, device: str = "cpu") -> Callable[[str], Seen]:
+def launch(count: int, folder: Path, *cases: str, device: str = "cpu", backend: str = "") -> Callable[[str], Seen]:
     command = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", str(count)]
     done = subprocess.run(
         [*command, "-m", "tests.engine.ranks", str(folder), *cases],
-        env={**os.environ, "EPOCHAL_TEST_DEVICE": device},
+        env={**os.environ, "EPOCHAL_TEST_DEVICE": device, "EPOCHAL_TEST_BACKEND": backend},
         capture_output=True,
         text=True,
         timeout=300,
@@ -254,12 +261,30 @@ def test_a_batch_is_normalized_as_a_whole(request: Any, launched: str, case: str
         assert [row["val/loss"] for row in seen["rows"]] == close([row["val/loss"] for row in one["rows"]])
 
 
-def test_on_gpus_batches_are_normalized_as_a_whole() -> None:
-    net = nn.Sequential(ranks.normalizing(), nn.SyncBatchNorm(3))
-    before = dict(net.state_dict(keep_vars=True))
-    sharded.normalize_together(SimpleNamespace(model=net, device=torch.device("cuda"), warnings=()))  # type: ignore[arg-type]
-    assert type(net[0][2]) is type(net[0][6]) is type(net[1]) is nn.SyncBatchNorm
+class Own(nn.BatchNorm1d):
+    def forward(self, inputs: torch.Tensor) -> torch.Tensor:
+        return nn.functional.batch_norm(inputs, None, None, training=True)
+
+
+def test_layers_that_normalize_together_stay_what_they_were_to_everybody_else() -> None:
+    net = nn.Sequential(ranks.normalizing(), nn.BatchNorm3d(3), Own(2))
+    before, kinds = dict(net.state_dict(keep_vars=True)), [type(part) for part in net.modules()]
+    parts: Any = SimpleNamespace(model=net, warnings=())
+    sharded.normalize_together(parts)
+    assert [isinstance(net[0][i], Joined) for i in (2, 6)] == [isinstance(net[1], Joined), True] == [True, True]
     assert all(tensor is before[name] for name, tensor in net.state_dict(keep_vars=True).items())  # which the optimizer knows
+    for copied in (copy.deepcopy(net), pickle.loads(pickle.dumps(net))):
+        assert [type(part) for part in copied.modules()] == kinds
+    assert type(net[2]) is Own and len(parts.warnings) == 1 and "Own normalizes each process's share" in parts.warnings[0]
+
+
+def test_two_processes_on_one_gpu_are_refused(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(torch.distributed, "get_backend_config", lambda: "cpu:gloo,cuda:nccl")
+    monkeypatch.setattr(torch.cuda, "get_device_properties", lambda device: SimpleNamespace(uuid=device.index))
+    for other, refused in (("0", True), ("1", False)):
+        some: Any = SimpleNamespace(gather=lambda value, other=other: [value, other])
+        with pytest.raises(RecipeError, match="several processes would train on one GPU") if refused else nullcontext():
+            Ranks.refuse_one_gpu(some, torch.device("cuda", 0))
 
 
 def test_a_data_set_is_loaded_by_shares(two: Any) -> None:
@@ -319,10 +344,11 @@ def test_units_of_which_each_rank_holds_a_part_are_silent_where_no_rank_has_a_gr
     assert layers.read()["silent"] == (round(1 / 6, 4),)
 
 
-def test_parameters_that_take_no_part_are_left_alone(two: Any) -> None:
+@pytest.mark.parametrize(("case", "aside"), [("aside", True), ("aside_overlapped", False)])
+def test_parameters_that_take_no_part_are_left_alone(two: Any, case: str, aside: bool) -> None:
     torch.manual_seed(1)
-    losses, weights = by_hand(ranks.Aside().double(), nn.CrossEntropyLoss())
-    for seen in two("aside"):
+    losses, weights = by_hand(ranks.Aside(aside).double(), nn.CrossEntropyLoss())
+    for seen in two(case):
         assert seen["losses"] == close(losses)
         assert seen["weights"] == close(weights)
 
