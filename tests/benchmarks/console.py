@@ -54,7 +54,13 @@ SETTLE = 0.5  # and of a turn
 
 def environment(where: Path) -> dict[str, str]:
     (where / "settings.toml").write_text("[guide]\nwelcome = false\ntour = false\n")  # that only greet a newcomer
-    return {"PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1", "EPOCHAL_CONFIG": str(where), "CUDA_VISIBLE_DEVICES": ""}
+    return {
+        "PYTHONPATH": str(ROOT),
+        "PYTHONDONTWRITEBYTECODE": "",  # a start that compiles all of it anew is no start that a person sees
+        "OMP_NUM_THREADS": "1",
+        "EPOCHAL_CONFIG": str(where),
+        "CUDA_VISIBLE_DEVICES": "",
+    }
 
 
 class Start:
