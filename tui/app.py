@@ -20,12 +20,13 @@ from textual.screen import Screen
 from engine.errors import EpochalError
 from engine.preferences import Preferences
 from tui.attention import PRESENT, Attention
-from tui.door import Engine, Preload
+from tui.door import Engine
 from tui.guest import Guest
 from tui.kept import Keeper, view_of
 from tui.keys import bindings
 from tui.launch import Launcher
 from tui.pacing import pace
+from tui.preload import Preload
 from tui.printable import Printable
 from tui.screens.base import Base
 from tui.screens.form import FormScreen
@@ -123,18 +124,30 @@ class Console(Guest):
         elif self._lists:
             self.action_runs()
         self.set_interval(1.0, self._attend)
-        self.call_after_refresh(gc.enable)
+        if not gc.isenabled():
+            self.call_after_refresh(self._collect_garbage)
         if self._welcome and self.preferences["guide.welcome"]:
             self.preferences["guide.welcome"] = False
             self.call_after_refresh(self.action_first_steps)
         for sentence in self._mistakes:
             self.notify(sentence, severity="warning", markup=False, timeout=15)
 
+    def _collect_garbage(self) -> None:
+        gc.freeze()  # what is there by now stays: going through it takes longer than drawing a frame
+        gc.enable()
+
     def get_theme_variable_defaults(self) -> dict[str, str]:
         """The roles' colours for a theme that has none of its own."""
         theme = self.get_theme(self.theme)
         own, _ = THEMES[LIGHT if theme is not None and not theme.dark else DARK]
         return {role: own.variables[role] for role in (*ROLES, "other", "frame")}
+
+    def refresh_css(self, animate: bool = True) -> None:
+        # While there is no screen Textual would parse all of it twice: for the theme, and for the first screen.
+        if self._is_mounted:
+            super().refresh_css(animate)
+        else:
+            self.stylesheet.set_variables(self.get_css_variables())
 
     def load(self) -> None:
         """The form is there: load torch, unless the console is being opened on a run, which needs none."""

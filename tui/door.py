@@ -1,11 +1,8 @@
-"""The console's one door to the engine, and the thread that loads what it needs once the first frame is there."""
+"""The console's one door to the engine."""
 
 from __future__ import annotations
 
-import importlib
 import sys
-import threading
-import traceback
 from collections.abc import Callable, Mapping, Sequence
 from functools import cached_property
 from pathlib import Path
@@ -81,12 +78,9 @@ class Engine:
 
     def load(self) -> None:
         """Import what assembling needs. Takes seconds: called in a thread after the first frame."""
-        importlib.import_module("torch")
-        from engine.catalog import sections
-        from engine.recipe import Recipe
+        from tui.preload import import_all
 
-        sections(Recipe().to_dict())
-        importlib.import_module("engine.trainer")
+        import_all()
 
     def sections(self, values: Mapping[str, Any], *, light: bool) -> tuple[Section, ...]:
         """The form's groups for these values; `light` ones have no fields for which torch must be loaded."""
@@ -386,26 +380,3 @@ class Engine:
         from engine.run.worker import begin_working
 
         return begin_working(self.queue, again=again)
-
-
-class Preload:
-    """Loads torch and the catalog in a thread, once the first frame is on the screen."""
-
-    def __init__(self, engine: Engine) -> None:
-        self.ready = threading.Event()
-        self.failure = ""
-        self._engine = engine
-        self._thread: threading.Thread | None = None
-
-    def start(self) -> None:
-        """Begin; a second call does nothing."""
-        if self._thread is None:
-            self._thread = threading.Thread(target=self._load, name="epochal-preload", daemon=True)
-            self._thread.start()
-
-    def _load(self) -> None:
-        try:
-            self._engine.load()
-        except BaseException:  # shown in the form: without torch nothing can be trained
-            self.failure = traceback.format_exc()
-        self.ready.set()

@@ -64,10 +64,13 @@ async def test_an_attached_run_is_shown_and_steered_through_its_directory(attach
         await until(lambda: "◌ stopping" in screen_text(attached))
         await until(lambda: engine.told[3:] == [(NAME, "resume", {}), (NAME, "stop", {"reason": "stopped by the user"})])
         assert not attached.preload.ready.is_set(), "to look on needs no torch"
+        assert not attached.form.query("Group"), "nor the form's fields"
         follower.events.append(RunEnded(state="stopped", reason="stopped by the user", epoch=0, step=100, seconds=1.0, best={}))
         await until(lambda: "■ stopped" in screen_text(attached) and "6 Summary" in screen_text(attached))
         await pilot.press("space")
         assert len(engine.told) == 5, "a run that is over is told nothing"
+        await pilot.press("n")
+        await until(lambda: attached.form.takes_keys and attached.form.query("Group"))
 
 
 @pytest.mark.parametrize("key", ["q", "d"])

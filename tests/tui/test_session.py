@@ -13,7 +13,7 @@ import pytest
 
 from engine.errors import Problem, RecipeError, RunError
 from tests.tui.conftest import ScriptedEngine, until
-from tui.door import Preload
+from tui.preload import Preload
 from tui.session import Session
 from tui.terminal import KEPT, Output
 
@@ -152,13 +152,14 @@ def test_a_thread_that_prints_past_the_end_writes_to_the_terminal():
 
 
 def test_nothing_heavy_is_imported_before_the_first_frame(tmp_path: Path):
-    """What is there when the console has painted, and how it is told apart from what comes then."""
+    """What is there when the console has painted. Then torch's library is linked before anything of torch is imported."""
     done = run_python(
         """
         import asyncio, sys
         from tui.console import read_values
         from tui.app import Console
-        from tui.door import Engine, Preload
+        from tui.door import Engine
+        from tui.preload import Preload, link
         seen = []
         Preload.start = lambda self: seen.extend(sys.modules)  # is called after the first paint
         async def main():
@@ -169,10 +170,12 @@ def test_nothing_heavy_is_imported_before_the_first_frame(tmp_path: Path):
                 assert len(console.form.query("Row")) > 20
         asyncio.run(main())
         print([name for name in ("torch", "numpy", "plotext", "pandas", "sklearn") if name in seen])
+        link()
+        print("torch" in sys.modules, "libtorch_cpu" in open("/proc/self/maps").read() if sys.platform == "linux" else True)
         """,
         cwd=tmp_path,
     )
-    assert done.stdout.strip() == "[]", done.stderr[-2000:]
+    assert done.stdout.split() == ["[]", "False", "True"], done.stderr[-2000:]
 
 
 def test_deciding_between_console_and_command_line_imports_nothing():

@@ -11,8 +11,9 @@ from textual.binding import BindingType
 
 from engine.errors import EpochalError
 from tui.background import Begun, Starting
-from tui.door import Engine, Preload
+from tui.door import Engine
 from tui.keys import bindings
+from tui.preload import Preload
 from tui.screens.form_trying import FormTrying
 
 if TYPE_CHECKING:

@@ -15,13 +15,14 @@ from textual.css.query import NoMatches
 from textual.widgets import Input, Static
 
 from engine.errors import EpochalError, Problem
-from tui.door import Engine, Preload
+from tui.door import Engine
 from tui.form.editors import Choice
 from tui.form.model import FormModel, sentences
 from tui.form.rail import Rail
 from tui.form.rows import Group, Heading, Line, Row
 from tui.form.sketch import Sketch
-from tui.screens.base import Base, KeyLine
+from tui.preload import Preload
+from tui.screens.base import Base, Dialog, KeyLine
 
 
 class Fields(VerticalScroll, can_focus=False, inherit_bindings=False):
@@ -66,8 +67,11 @@ class FormFields(Base):
         self.call_after_refresh(self._begin)
 
     async def _begin(self) -> None:
-        """The first frame is on the screen: make what edits the fields, then load torch. Keys wait for the former."""
-        if self.is_current and self.query(Sketch):
+        """The first frame is on the screen: make what edits the fields, then load torch. Keys wait for the former.
+
+        Under a run that the console is opened on neither is needed before somebody comes back to the form.
+        """
+        if (self.app.screen is self or isinstance(self.app.screen, Dialog)) and self.query(Sketch):
             await self._mount_groups()
         self.console_app.load()
         self._measure()

@@ -9,9 +9,10 @@ from typing import TYPE_CHECKING, Any
 from textual.widget import Widget
 from textual.widgets import Input, Static
 
-from tui.door import Engine, Preload
+from tui.door import Engine
 from tui.form.rail import Rail
 from tui.form.rows import Line
+from tui.preload import Preload
 from tui.screens.form_fields import FormFields
 
 if TYPE_CHECKING:
