@@ -3,9 +3,14 @@
 from __future__ import annotations
 
 import asyncio
+from collections.abc import Callable, Sequence
+from pathlib import Path
 
 import pytest
+from textual import events
 from textual._compositor import Compositor
+from textual.css import stylesheet
+from textual.screen import Screen
 
 from tests.tui.conftest import FRAME, ScriptedEngine, ready
 from tests.tui.test_app import WIDE, training
@@ -55,19 +60,56 @@ async def test_under_a_dialog_nothing_is_painted_when_nothing_is_new(console: Co
     paint = Compositor.render_update
     monkeypatch.setattr(Compositor, "render_update", lambda self, **how: (painted.append(self), paint(self, **how))[1])
 
-    async def still() -> None:
-        """Wait for a time in which nothing is painted."""
-        before = -1
-        while before != len(painted):
-            before = len(painted)
-            await asyncio.sleep(8 * FRAME)
-
     async with console.run_test(size=WIDE) as pilot:
         await training(console, pilot)
         await pilot.press(key)
         assert len(console.screen_stack) > 2
         async with asyncio.timeout(60):
-            await still()
+            await still(painted)
+
+
+async def test_the_styles_are_parsed_once(console: Console, monkeypatch: pytest.MonkeyPatch):
+    parsed: list[str] = []
+    parse = stylesheet.parse
+    monkeypatch.setattr(
+        stylesheet, "parse", lambda scope, css, at, *more, **how: (parsed.append(at[0]), parse(scope, css, at, *more, **how))[1]
+    )
+    async with console.run_test(size=WIDE):
+        await ready(console)
+    assert [Path(path).name for path in parsed].count("console.tcss") == 1
+
+
+async def test_a_screen_is_laid_out_for_another_size_alone_and_painted_as_it_is(
+    console: Console, monkeypatch: pytest.MonkeyPatch
+):
+    done: list[str] = []
+    for name in ("reflow", "render_full_update"):
+        act = getattr(Compositor, name)
+        monkeypatch.setattr(
+            Compositor, name, lambda *given, act=act, name=name, **how: (done.append(name), act(*given, **how))[1]
+        )
+
+    async def does(act: Callable[[Screen[None]], object]) -> list[str]:
+        await still(done)
+        done.clear()
+        act(console.screen)
+        await still(done)
+        return done
+
+    async with console.run_test(size=WIDE), asyncio.timeout(60):
+        await ready(console)
+        while (await does(lambda screen: screen.post_message(events.Resize(screen.size, screen.size)))).count("reflow") > 1:
+            pass  # its title is drawn anew; and something else came in between
+        while await does(lambda screen: screen.refresh(layout=True)) != ["reflow", "render_full_update"]:
+            pass
+
+
+async def still(done: Sequence[object]) -> None:
+    """Wait for a time in which nothing is done."""
+    before = -1
+    while before != len(done):
+        before = len(done)
+        await asyncio.sleep(8 * FRAME)
 
 
 @pytest.mark.parametrize(

@@ -8,6 +8,7 @@ from textual import events
 from textual.app import RenderResult
 from textual.binding import BindingType
 from textual.content import Content
+from textual.geometry import Size
 from textual.reactive import reactive
 from textual.screen import ModalScreen, Screen, ScreenResultType
 from textual.widget import Widget
@@ -42,12 +43,29 @@ class KeyLine(Widget):
 
 
 class Still(Screen[ScreenResultType]):
-    """Is painted under a dialog when something of it has changed, and not for ever: Textual marks it anew each time."""
+    """Is laid out and painted when something of it has changed, and not more often, as Textual would."""
 
     def _compositor_refresh(self) -> None:
         super()._compositor_refresh()
         if self is not self.app.screen:
+            self._repaint_required = False  # under a dialog it is marked anew each time
+
+    def _on_screen_resume(self, event: events.ScreenResume) -> None:
+        event.prevent_default()
+        new = self._compositor.size != self.app.size
+        super()._on_screen_resume(event)
+        if new and not self.app._batch_count:
+            self._repaint_required = False  # it was laid out and painted as a whole
+
+    def _on_timer_update(self) -> None:
+        if self._layout_required and self._repaint_required:
+            self._dirty_widgets.add(self)  # painted as it is laid out, and not once more after that
             self._repaint_required = False
+        super()._on_timer_update()
+
+    def _screen_resized(self, size: Size) -> None:
+        if size != self._compositor.size:  # a new screen is told up to four times, and lays itself out as often
+            super()._screen_resized(size)
 
 
 class Dialog(ModalScreen[ScreenResultType], Still[ScreenResultType]):

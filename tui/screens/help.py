@@ -34,6 +34,7 @@ class HelpScreen(Dialog[None]):
     def __init__(self, screen: str) -> None:
         super().__init__()
         self._of = screen
+        self._drawn = 0  # columns
 
     def compose(self) -> ComposeResult:
         with VerticalScroll(classes="box", can_focus=False) as box:
@@ -44,15 +45,20 @@ class HelpScreen(Dialog[None]):
                 yield Static(self._table(part), classes="keys", name=part)
 
     def on_resize(self) -> None:
-        for table in self.query(".keys").results(Static):
-            table.update(self._table(table.name or ""))
+        if self._width != self._drawn:
+            for table in self.query(".keys").results(Static):
+                table.update(self._table(table.name or ""))
 
     def action_move(self, lines: int) -> None:
         """Scroll."""
         self.query_one(VerticalScroll).scroll_relative(y=lines, animate=False)
 
+    @property
+    def _width(self) -> int:
+        return min(76, self.app.size.width * 96 // 100) - 7  # without the border, the padding and the scrollbar
+
     def _table(self, screen: str) -> Content:
-        width = min(76, self.app.size.width * 96 // 100) - 7  # without the border, the padding and the scrollbar
+        self._drawn = width = self._width
         lines = [Content.styled(TITLES.get(screen, f"The {screen}"), "bold")]
         for key in keys(screen):
             if key.help:
