@@ -8,6 +8,10 @@ from __future__ import annotations
 import difflib
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
+from numbers import Integral
+from os import PathLike
+from pathlib import Path
+from typing import Any
 
 
 class EpochalError(Exception):
@@ -51,6 +55,26 @@ class CheckpointError(EpochalError):
 def plain(text: str) -> str:
     """The text as one line that no terminal obeys: what can't be printed is escaped."""
     return "".join(c if c.isprintable() else c.encode("unicode_escape").decode() for c in text)
+
+
+def named(value: Any) -> str:
+    """A value as a sentence names it: on one line, and short."""
+    text = " ".join(repr(value).split())
+    return plain(text if len(text) <= 80 else f"{text[:79]}…")
+
+
+def as_path(value: Any, what: str) -> Path:
+    """The path that somebody gave for `what`. EpochalError where it is none."""
+    if isinstance(value, str | PathLike):
+        return Path(value)
+    raise EpochalError(f"{what} is {named(value)}; it must be a path, as text or a pathlib.Path")
+
+
+def refuse_below(least: int, **values: Any) -> None:
+    """EpochalError for a value that is no whole number of at least so much."""
+    for name, value in values.items():
+        if not isinstance(value, Integral) or value < least:
+            raise EpochalError(f"{name} is {named(value)}; it must be a whole number from {least} on")
 
 
 def nearest(name: str, allowed: Iterable[str]) -> str:

@@ -9,7 +9,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from engine.errors import RecipeError
+from engine.errors import Problem, RecipeError, as_path, named
 from engine.recipe_text import named_values, to_toml, with_value
 
 KINDS = ("data", "model", "loss", "optimizer", "scheduler")  # of components: each names a part of the catalog
@@ -240,6 +240,9 @@ class Recipe:
         values: dict[str, Any] = {"name": self.name, "seed": self.seed}
         for kind in KINDS:
             component: Component | None = getattr(self, kind)
+            if not isinstance(component, Component | None):
+                words = f'{kind} is {named(component)}; it must be a Component, such as Component("name", {{"argument": 1}})'
+                raise RecipeError([Problem(kind, words)])
             if component is not None:
                 arguments = _completed(kind, component) if complete else component.arguments
                 options = _options(self.loading) if kind == "data" else {}
@@ -255,7 +258,7 @@ class Recipe:
 
         Files that the recipe names are looked for from the working directory, not from the recipe's.
         """
-        return cls.from_dict(named_values(path))
+        return cls.from_dict(named_values(as_path(path, "a recipe's file")))
 
     def differs(self) -> dict[str, Any]:
         """What is not as in the default recipe, by dotted keys; another name's arguments are compared with its own defaults."""

@@ -92,7 +92,8 @@ class Trainer(Fitting):
         """
         from engine.assemble import assemble
 
-        recipe = Recipe.load(recipe) if isinstance(recipe, str | Path) else recipe
+        if not isinstance(recipe, Recipe):
+            recipe = Recipe.load(recipe)
         refuse_missing(recipe.track)
         parts = assemble(recipe)
         refuse_others(parts)
@@ -126,7 +127,10 @@ class Trainer(Fitting):
                 opened.refuse_without_recipe()
                 recipe = Recipe.load(opened.recipe_path)
                 if longer:
-                    length = {"training.epochs": epochs or recipe.training.epochs, "training.max_steps": max_steps}
+                    length = {
+                        "training.epochs": recipe.training.epochs if epochs is None else epochs,
+                        "training.max_steps": max_steps,
+                    }
                     recipe = recipe.replace(**length, **{"training.max_minutes": None})
                     try:
                         recipe.save(opened.recipe_path)

@@ -128,7 +128,7 @@ class Field:
                 _is(self.item, item) and _in_64_bits(item) and (not self.choices or item in self.choices) for item in value
             )
         if self.choices:
-            return any(value == choice and type(value) is type(choice) for choice in self.choices)
+            return any(type(value) is type(choice) and value == choice for choice in self.choices)
         if not _is(self.kind, value) or not _in_64_bits(value):
             return False
         if self.kind == "number" and not math.isfinite(value) and value != self.default:

@@ -24,7 +24,7 @@ from engine.data.preprocessing import Preprocessing
 from engine.data.samples import Samples, as_array, from_arrays, wrong
 from engine.data.sources import SOURCES
 from engine.data.sources.pictures import Pictures
-from engine.errors import nearest
+from engine.errors import as_path, nearest
 from engine.recipe import Loading, Recipe
 
 SHOWN = 5  # classes that a sentence names
@@ -59,6 +59,7 @@ def labelled(given: str, recipe: Recipe, preprocessing: Preprocessing, device: t
 
     Of data that bring a validation part of their own it is that part. RecipeError in one sentence.
     """
+    given = str(as_path(given, "data"))
     if given in SOURCES or is_own(given):
         return _of_source(given, given, recipe, preprocessing, device, {})
     kind = kind_of(given, preprocessing.task) if Path(given).expanduser().exists() or "." in given or "/" in given else ""

@@ -17,7 +17,7 @@ from torch import Tensor, nn
 
 from engine.assemble import cast
 from engine.data.batches import make_batches
-from engine.errors import EpochalError, nearest
+from engine.errors import EpochalError, as_path, nearest
 from engine.export import format_of, made, refuse
 from engine.export.structure import mapped, spelt, tensors
 from engine.inference.trained import TrainedModel, load_trained
@@ -58,7 +58,7 @@ def export_model(
     ONNX or torch.export file takes preprocessed inputs, any number at a time, computes in the weights' type, and has recipe,
     preprocessing and classes in its metadata. EpochalError in one sentence.
     """
-    path = Path(path)
+    path = as_path(path, "the file of the model")
     kind = format or format_of(path)
     if kind not in WRITERS:
         raise EpochalError(f"there is no format {kind!r} for a model: there are {', '.join(WRITERS)}{nearest(kind, WRITERS)}")

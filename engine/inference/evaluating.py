@@ -16,7 +16,7 @@ from engine import metrics
 from engine.assemble import build_loss
 from engine.data.labelled import Labelled, held_back, labelled
 from engine.data.preprocessing import Preprocessing
-from engine.errors import EpochalError
+from engine.errors import EpochalError, refuse_below
 from engine.inference.evaluation import FILE, Evaluation
 from engine.inference.scores import Tally, Worst, each_loss, residuals
 from engine.inference.trained import TrainedModel, load_trained
@@ -53,6 +53,8 @@ def evaluate(
     RecipeError, RunError or CheckpointError in one sentence.
     """
     began = time.perf_counter()
+    refuse_below(1, batch_size=batch_size)
+    refuse_below(0, worst=worst)
     trained = run if isinstance(run, TrainedModel) else load_trained(run, step, device=device, runs=runs)
     with keep_random_state():
         found = _evaluated(trained, data, worst, batch_size, progress)

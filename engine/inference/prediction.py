@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from engine.data.inputs import Inputs, inputs_of
-from engine.errors import EpochalError
+from engine.errors import EpochalError, refuse_below
 from engine.inference.trained import TrainedModel, load_trained
 
 if TYPE_CHECKING:
@@ -89,6 +89,7 @@ def predict(
 
     RecipeError, RunError or CheckpointError in one sentence.
     """
+    refuse_below(1, batch_size=batch_size)
     trained = run if isinstance(run, TrainedModel) else load_trained(run, step, device=device, runs=runs)
     return predicted(trained, inputs_of(inputs, trained.preprocessing, trained.section("data")), batch_size)
 

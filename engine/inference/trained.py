@@ -21,7 +21,7 @@ from engine.catalog.check import with_defaults
 from engine.data.ahead import to_device
 from engine.data.prepare import Prepared
 from engine.data.preprocessing import Preprocessing
-from engine.errors import CheckpointError, Problem, RecipeError, RunError
+from engine.errors import CheckpointError, Problem, RecipeError, RunError, named
 from engine.recipe import Component, Recipe
 from engine.recipe_text import read_toml
 from engine.run import Run, Saved, runs_root
@@ -110,6 +110,8 @@ def load_model(
     """
     where = execution.find_device(str(device))
     if model is not None:
+        if not isinstance(model, nn.Module):
+            raise RunError(f"model is {named(model)}; it must be an nn.Module like the run's model")
         opened = run if isinstance(run, Run) else Run.open(run, runs_root(runs))
         weights, _ = _weights(_checkpoint(opened, step))
         state_dicts.load_model(model, weights)
@@ -167,11 +169,13 @@ def _checkpoint(run: Run, step: str | int | None) -> Saved:
         step = "best" if best.exists() else "last"
     if isinstance(step, str) and step.isdecimal():
         step = int(step)
+    if not isinstance(step, str | int):
+        raise CheckpointError(f'the step is {named(step)}; it must be "best", "last" or the number of one')
     known = isinstance(step, int) and step in there
     if not known and step != "last" and not (step == "best" and best.exists()):
-        named = ", ".join([*(["best"] if best.exists() else []), "last", *map(str, there)])
+        known_steps = ", ".join([*(["best"] if best.exists() else []), "last", *map(str, there)])
         wanted = f"of step {step}" if isinstance(step, int) else f"{step!r}"
-        raise CheckpointError(f"{run.name} has no checkpoint {wanted}; there are {named}")
+        raise CheckpointError(f"{run.name} has no checkpoint {wanted}; there are {known_steps}")
     return run.checkpoints.read(step, only=("model", "average"))
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from inspect import signature
+from numbers import Integral
 from typing import Any
 
 import torch
@@ -13,7 +14,7 @@ from torch.utils.data import DataLoader, Dataset, IterableDataset
 
 from engine import execution
 from engine.data.batches import Batches, LoaderBatches, ResidentBatches, StreamedBatches
-from engine.errors import Problem, RecipeError, nearest
+from engine.errors import Problem, RecipeError, named, nearest
 from engine.measure import counter
 from engine.metrics import Metric
 from engine.parts import Parts
@@ -34,7 +35,7 @@ def own_parts(
     seed: int,
 ) -> Parts:
     """See `Trainer`. The model is moved to the device in place, so that the optimizer keeps its parameters."""
-    _refuse(model, loss, optimizer, metrics, batch_size)
+    _refuse(model, loss, optimizer, scheduler, metrics, batch_size, seed)
     device = execution.find_device(plan.device)
     model.to(device)
     if isinstance(loss, nn.Module):
@@ -66,17 +67,27 @@ def own_plan(**plan: Any) -> Training:
     return Training(**plan)
 
 
-def _refuse(model: Any, loss: Any, optimizer: Any, metrics: Any, batch_size: Any) -> None:
+def _refuse(model: Any, loss: Any, optimizer: Any, scheduler: Any, metrics: Any, batch_size: Any, seed: Any) -> None:
     """What is taken for something else, or would train nothing."""
     wants = {
         "model": (isinstance(model, nn.Module), model, "an nn.Module"),
-        "loss": (callable(loss), loss, "a function of (output, targets), or a loss of torch.nn"),
+        "loss": (callable(loss) and not isinstance(loss, type), loss, "a function of (output, targets), or a loss of torch.nn"),
         "optimizer": (isinstance(optimizer, torch.optim.Optimizer), optimizer, "an optimizer made with the model's parameters"),
         "metrics": (metrics is None or isinstance(metrics, dict), metrics, "a dict of metrics by name"),
-        "batch_size": (isinstance(batch_size, int) and batch_size > 0, batch_size, "a whole number from 1 on"),
+        "scheduler": (
+            scheduler is None or isinstance(scheduler, Schedule) or hasattr(scheduler, "optimizer"),
+            scheduler,
+            "a scheduler made with the optimizer, or None",
+        ),
+        "batch_size": (
+            type(batch_size) is not bool and isinstance(batch_size, int) and batch_size > 0,
+            batch_size,
+            "a whole number from 1 on",
+        ),
+        "seed": (isinstance(seed, Integral) and int(seed) >= 0, seed, "a whole number from 0 on"),
     }
     problems = [
-        Problem(key, f"{key} is {value!r}; it must be {what}") for key, (fits, value, what) in wants.items() if not fits
+        Problem(key, f"{key} is {named(value)}; it must be {what}") for key, (fits, value, what) in wants.items() if not fits
     ]
     if not problems:
         parts = [part for part in (model, loss) if isinstance(part, nn.Module)]
@@ -116,4 +127,5 @@ def as_batches(data: Any, batch_size: int, seed: int, shuffle: bool, device: tor
         return LoaderBatches(data, device)
     if hasattr(data, "epoch"):
         return data  # type: ignore[no-any-return]  # Batches of the user's own
-    raise TypeError(f"train and validation take tensors, a Dataset or an iterable of batches, not {type(data).__name__}")
+    words = f"train and validation take tensors, a Dataset or an iterable of batches, not {named(data)}"
+    raise RecipeError([Problem("train", words)])

@@ -11,7 +11,7 @@ from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from engine.errors import RunError, nearest
+from engine.errors import RunError, as_path, nearest
 from engine.events import Message
 from engine.history import History
 from engine.run import control_file, files, strict_json
@@ -42,7 +42,7 @@ class Run:
     """A run directory that exists."""
 
     def __init__(self, path: Path) -> None:
-        self.path = Path(path)
+        self.path = as_path(path, "the run")
         self.name = self.path.resolve().name
         self.recipe_path = self.path / "recipe.toml"
         self.output_path = self.path / "output.log"
@@ -198,7 +198,7 @@ class Run:
             plan = Plan(
                 name=name, epochs=epochs, steps=steps, monitor=monitor, mode=mode, config=as_config(config), track=track
             )
-        root = Path(root)
+        root = as_path(root, "the directory of the runs")
         run: Run | None = None
         try:
             root.mkdir(parents=True, exist_ok=True)
@@ -265,7 +265,7 @@ class Run:
 
         RunError when something else is there.
         """
-        path = Path(path)
+        path = as_path(path, "run_dir")
         if any((path / name).exists() for name in FILES):
             return Run(path), True
         run, there = Run(path), path.exists()
@@ -282,20 +282,22 @@ class Run:
         return run, False
 
     @staticmethod
-    def open(which: Path | str, root: Path | str | None = None) -> Run:
+    def open(which: Path | str | Run, root: Path | str | None = None) -> Run:
         """The run at a path, or the one below `root` of that name, of which it is an unambiguous part, or the "last" one.
 
         root: as `runs_root` gives it when left out. RunError names what there is instead.
         """
-        root = runs_root(root)
+        if isinstance(which, Run):
+            return Run(which.path)
+        root, path = runs_root(root), as_path(which, "the run")
         if which == "last":
             runs = Run.list(root, patience=0.0)
             if not runs:
                 raise RunError(f"there is no run in {root}")
             return Run(max(runs, key=age).path)
-        for path in (Path(which), root / which):
-            if is_run(path) or is_foreign(path):
-                return Run(path)
+        for there in (path, root / path):
+            if is_run(there) or is_foreign(there):
+                return Run(there)
         names = [path.name for path in run_directories(root)]
         names += [path.relative_to(root).as_posix() for path in foreign_below(root)]
         found = [name for name in names if str(which) in name]
@@ -304,7 +306,7 @@ class Run:
         if found:
             shown = ", ".join(found[:5]) + (", …" if len(found) > 5 else "")
             raise RunError(f"{str(which)!r} fits {len(found)} runs in {root}: {shown}")
-        if Path(which).exists():
+        if path.exists():
             raise RunError(f"{which} is not a run directory")
         # People remember the name, not the time: compare with both, with and without.
         known = {name.partition("-")[2].partition("-")[2]: name for name in names} | {name: name for name in names}

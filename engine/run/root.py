@@ -5,12 +5,14 @@ from __future__ import annotations
 import os
 from pathlib import Path
 
-from engine.errors import RunError
+from engine.errors import RunError, as_path
 
 
 def runs_root(argument: Path | str | None = None) -> Path:
     """Where runs are kept: the argument, else $EPOCHAL_RUNS, else ./runs."""
-    return Path(argument or os.environ.get("EPOCHAL_RUNS") or "runs")
+    if argument is None or (isinstance(argument, str) and not argument):
+        return Path(os.environ.get("EPOCHAL_RUNS") or "runs")
+    return as_path(argument, "the directory of the runs")
 
 
 def as_given(path: Path | str, argument: Path | str | None = None) -> str:

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from itertools import product
 from typing import TYPE_CHECKING, Any
 
-from engine.errors import Problem, RecipeError, plain
+from engine.errors import EpochalError, Problem, RecipeError, named, plain
 
 if TYPE_CHECKING:
     from engine.recipe import Recipe
@@ -64,6 +64,10 @@ def expand(values: Mapping[str, Any], axes: Sequence[Axis | str]) -> list[Member
     from engine.recipe import Recipe, rate_field
     from engine.recipe_text import apply_settings
 
+    if not isinstance(values, Mapping):
+        raise EpochalError(f"expand() takes a recipe's values as a dict, such as Recipe().to_dict(); not {named(values)}")
+    if isinstance(axes, str) or not isinstance(axes, Sequence) or not all(isinstance(axis, Axis | str) for axis in axes):
+        raise EpochalError(f'expand() takes a list of texts such as "seed=0,1"; not {named(axes)}')
     parsed = [Axis.parse(axis) if isinstance(axis, str) else axis for axis in axes]
     _refuse(parsed)
     values = {key: value for key, value in values.items() if key != "search"}

@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from engine.control import Control
-from engine.errors import EpochalError
+from engine.errors import EpochalError, named
 from engine.events import Event, Message
 from engine.sweep import Member
 
@@ -107,7 +107,9 @@ class Sweep:
         notifier: Notifier | None = None,  # tells a command or webhook of each run
         begun: Mapping[int, Path] | None = None,  # by position: the run of a member that goes on from its last checkpoint
     ) -> None:
-        self.members = list(members)
+        self.members = list(members) if isinstance(members, Iterable) else [members]
+        if strange := [member for member in self.members if not isinstance(member, Member)]:
+            raise EpochalError(f"a sweep is made of members, as engine.sweep.expand gives them; not of {named(strange[0])}")
         self._begun = begun or {}
         self._notifier = notifier
         self.control = control or Everyone()

@@ -6,7 +6,7 @@ import math
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from engine.errors import RunError
+from engine.errors import RunError, named
 from engine.events import EpochEnded, Logged, RunStarted
 from engine.run.journal import Journal
 
@@ -57,7 +57,7 @@ def earlier(run: Run, step: int | None) -> Earlier:
     if step is None:
         step = last
     if type(step) is not int or not 0 <= step <= last:
-        raise RunError(f"step is {step!r}; {run.name} was logged up to step {last}, and goes on after one of 0 to {last}")
+        raise RunError(f"step is {named(step)}; {run.name} was logged up to step {last}, and goes on after one of 0 to {last}")
     ended = [row for row in rows if row.step <= step]
     since = ended[-1].step if ended else 0
     part = _values(logged, since, step)

@@ -6,7 +6,7 @@ from collections.abc import Callable, Iterator, Mapping
 from importlib.util import find_spec
 from typing import TYPE_CHECKING, Any
 
-from engine.errors import Problem, RecipeError
+from engine.errors import Problem, RecipeError, named
 from engine.events import Event, Message, RunStarted
 from engine.run.about import flat
 
@@ -20,6 +20,12 @@ _EXTRAS = {"mlflow": "MLflow", "wandb": "Weights & Biases"}
 
 def refuse_missing(track: Track) -> None:
     """Raise RecipeError where a tool is named that is not installed."""
+    from engine.recipe import Track
+
+    if not isinstance(track, Track):
+        raise RecipeError(
+            [Problem("track", f'track is {named(track)}; it must be a Track, such as Track(mlflow="experiment")')]
+        )
     if found := [Problem(f"track.{key}", text) for key, text in _missing(track).items()]:
         raise RecipeError(found)
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import atexit
+import contextlib
 import math
 import sys
 import threading
@@ -14,7 +15,7 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
 from engine.control import Control
-from engine.errors import RunError, plain
+from engine.errors import RunError, named, plain
 from engine.events import Event, Progress, RunContinued, RunEnded, RunPaused, RunStarted
 from engine.notify import Notifier
 from engine.run import files, strict_json
@@ -52,13 +53,16 @@ class Plan:
     earlier: Earlier | None = None  # what the run did before, where it is gone on with
 
     def __post_init__(self) -> None:
-        if self.track is not None:
-            refuse_missing(self.track)
+        for key, text in (("name", self.name), ("monitor", self.monitor)):
+            if not isinstance(text, str):
+                raise RunError(f"{key} is {named(text)} and must be text")
         for key, value in (("epochs", self.epochs), ("steps", self.steps)):
             if value is not None and (type(value) is not int or value < 1):
-                raise RunError(f"{key} is {value!r} and must be a whole number of 1 or more, or None")
-        if self.mode not in ("", "min", "max"):
-            raise RunError(f"mode is {self.mode!r} and must be min or max")
+                raise RunError(f"{key} is {named(value)} and must be a whole number of 1 or more, or None")
+        if not isinstance(self.mode, str) or self.mode not in ("", "min", "max"):
+            raise RunError(f"mode is {named(self.mode)} and must be min or max")
+        if self.track is not None:
+            refuse_missing(self.track)
 
 
 class Live:
@@ -147,9 +151,16 @@ class Live:
             self.begin()
         if type(step) is not int or step < 0:
             step = _whole(step)
-        if epoch is not None and type(epoch) is not int:
-            epoch = _kept("epoch", epoch)
-        kept = {name: value if type(value) is float else _kept(name, value) for name, value in values.items()}
+        if epoch is not None and (type(epoch) is not int or epoch < 0):
+            epoch = _epoch(epoch)
+        try:
+            "".join(values)  # the quickest way to tell that all names are text
+            named_values = values.items()
+        except (TypeError, AttributeError):
+            raise RunError(
+                f'the values are {named(values)}: a run logs numbers by name, such as {{"train/loss": 0.5}}'
+            ) from None
+        kept = {name: value if type(value) is float else _kept(name, value) for name, value in named_values}
         self._pending.append((step, epoch, time.monotonic(), kept))
         if self._control.pending or len(self._pending) >= MOST:
             self._attend()
@@ -309,14 +320,22 @@ def _whole(step: Any) -> int:
         number = int(step)
     except (TypeError, ValueError, RuntimeError, OverflowError):
         number = -1
-    if isinstance(step, str) or number < 0:
-        raise RunError(plain(f"the step is {repr(step)[:80]}: a run logs at whole steps of 0 or more"))
+    if isinstance(step, str) or number < 0 or number != step:
+        raise RunError(f"the step is {named(step)}: a run logs at whole steps of 0 or more")
+    return number
+
+
+def _epoch(epoch: Any) -> Any:
+    """The epoch of who counts with numpy or torch, or in parts of one."""
+    number = _kept("epoch", epoch)
+    if isinstance(number, float) and not 0 <= number < math.inf:
+        raise RunError(f"the epoch is {named(epoch)}: epochs are counted from 1")
     return number
 
 
 def _kept(name: str, value: Any) -> Any:
     """A number as it is; what lies on a device as a copy that can be read late."""
-    if isinstance(value, (int, float)):
+    if isinstance(value, float):
         return float(value)
     if (item := getattr(value, "item", None)) is not None:  # of torch, numpy and the like
         if getattr(value, "is_cpu", True):
@@ -324,10 +343,13 @@ def _kept(name: str, value: Any) -> Any:
                 return float(item())
             except (TypeError, ValueError, RuntimeError):  # several values, or a text
                 pass
-        elif value.numel() == 1:
+        elif value.numel() == 1 and not value.is_meta:
             return value.detach().clone().reshape(())  # one that is added to later must not change what was logged
-    shown = f"a tensor of {value.numel()} values" if hasattr(value, "numel") else repr(value)[:80]
-    raise RunError(plain(f"{name!r} is {shown}: a run logs numbers, such as a float or a tensor of one value"))
+    elif isinstance(value, int):
+        with contextlib.suppress(OverflowError):
+            return float(value)
+    shown = f"a tensor of {value.numel()} values" if hasattr(value, "numel") else named(value)
+    raise RunError(f"{name!r} is {shown}: a run logs numbers, such as a float or a tensor of one value")
 
 
 def _read(late: list[Any]) -> list[float]:

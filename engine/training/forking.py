@@ -10,7 +10,7 @@ from engine.assemble import assemble
 from engine.changes import Change
 from engine.control import Control
 from engine.distributed import leading, refuse_others, writes
-from engine.errors import CheckpointError, Problem, RecipeError
+from engine.errors import CheckpointError, Problem, RecipeError, RunError, named
 from engine.parts import Parts
 from engine.recipe import Recipe
 from engine.recipe_text import differences
@@ -44,6 +44,8 @@ def fork(
     parent.refuse_without_recipe("begin another like it")
     theirs = Recipe.load(parent.recipe_path)
     recipe = (recipe or theirs).replace(**changes) if changes else recipe or theirs
+    if not isinstance(step, str | int):
+        raise RunError(f'the step is {named(step)}; it must be "last", "best" or the number of one')
     saved = _checkpoint(parent, step)
     changed = [key for key, _, _ in differences(theirs.to_dict(), recipe.to_dict())]
     in_the_way = [key for key in changed if not _goes_on(key)]

@@ -7,7 +7,7 @@ import traceback
 from collections.abc import Callable, Iterable
 from typing import Any
 
-from engine.errors import EpochalError
+from engine.errors import EpochalError, named
 from engine.events import Event, Message
 from engine.history import History
 
@@ -22,7 +22,13 @@ class Reporter:
     def on(self, kind: type[Event], listener: Callable[[Any], None]) -> None:
         """Call `listener(event)` for each event of that class; `Event` itself stands for all."""
         if not (isinstance(kind, type) and issubclass(kind, Event)):
-            raise EpochalError(f"on() takes a class of events, such as engine.EpochEnded, and then the listener; not {kind!r}")
+            raise EpochalError(
+                f"on() takes a class of events, such as engine.EpochEnded, and then the listener; not {named(kind)}"
+            )
+        if not callable(listener):
+            raise EpochalError(
+                f"on() takes a class of events and then the listener, a function of the event; not {named(listener)}"
+            )
         self._listeners.append((kind, listener))
 
     def emit(self, *events: Event) -> None:
