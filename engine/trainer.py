@@ -141,7 +141,7 @@ class Trainer(Fitting):
         parts = assemble(recipe.replace(**{"training.weights": None}) if begun else recipe)
         refuse_others(parts)
         trainer = cls._made(parts, recipe, opened, control)
-        trainer.restore(("training.epochs",) if longer else ())
+        trainer.restore(except_for=("training.epochs",) if longer else ())
         if longer:  # asked for: patience that had run out starts again
             trainer.best.waited = 0
         return trainer

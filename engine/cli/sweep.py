@@ -17,10 +17,10 @@ from engine.cli.signals import Signals
 from engine.errors import EpochalError
 from engine.events import Event, Progress, RunEnded, RunStarted
 from engine.notify import Notifier
-from engine.sweep import Member, expand, shortened
+from engine.sweep import Member, expand, ranked, shortened
 
 if TYPE_CHECKING:
-    from engine.sweep.sweeping import Outcome
+    from engine.sweep import Outcome
 
 
 def sweep(arguments: argparse.Namespace, out: Stream, err: Stream) -> int:
@@ -40,7 +40,7 @@ def sweep(arguments: argparse.Namespace, out: Stream, err: Stream) -> int:
     with ExitStack() as stack:
         signals = stack.enter_context(Signals())
         from engine.run import runs_root
-        from engine.sweep.sweeping import Sweep, ranked
+        from engine.sweep.sweeping import Sweep
 
         notifier = stack.enter_context(Notifier.of_user(lambda sentence: err.line(f"epochal: {sentence}")))
         made = Sweep(members, runs=runs_root(arguments.runs), notifier=notifier)

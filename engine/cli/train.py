@@ -54,7 +54,7 @@ def train(arguments: argparse.Namespace, out: Stream, err: Stream) -> int:
 
         trainer = Trainer.from_recipe(recipe, runs=None if arguments.no_run else runs_root(arguments.runs))
         if arguments.recipe is not None and (Path(arguments.recipe).parent / "journal.jsonl").exists():  # a run's own
-            trainer.repeat_moves(load_history(Run.open(Path(arguments.recipe).parent)))
+            trainer.repeat_execution(load_history(Run.open(Path(arguments.recipe).parent)))
         return trainer
 
     return follow(build, arguments, out, err)

@@ -156,7 +156,7 @@ class Population:
             return stopped(member)
         if member._spent:
             return self._end_epoch(member) or member._over
-        if member._halfway_is_due and not member._validate_on_the_way():
+        if member._mid_epoch_validation_is_due and not member._validate_mid_epoch():
             return stopped(member)
         return None
 

@@ -1,11 +1,14 @@
-"""Sweep: several values for some fields of a recipe, as checked recipes that name what differs."""
+"""Sweep: several values for some fields of a recipe, as checked recipes that name what differs; and what came of each.
+
+What trains them is in `sweeping`, which is imported when there is something to train.
+"""
 
 from __future__ import annotations
 
 import math
 import re
-from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
 from itertools import product
 from typing import TYPE_CHECKING, Any
 
@@ -13,6 +16,7 @@ from engine.errors import EpochalError, Problem, RecipeError, named, plain
 
 if TYPE_CHECKING:
     from engine.recipe import Recipe
+    from engine.run import Run
 
 LIMIT = 1000  # members of one sweep
 
@@ -49,6 +53,25 @@ class Member:
     def label(self) -> str:
         """ "lr=1e-3 seed=0"."""
         return " ".join(f"{short}={value}" for short, value in zip(shortened(self.differs), self.differs.values(), strict=True))
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Outcome:
+    """What came of one member. `state` is "finished", "stopped", "failed" or "left out" (the sweep ended before it)."""
+
+    member: Member
+    state: str
+    reason: str = ""
+    best: dict[str, float] = field(default_factory=dict)  # the best epoch's row, empty when none ended
+    monitor: str = ""
+    mode: str = "min"
+    seconds: float = 0.0
+    run: Run | None = None
+
+    @property
+    def value(self) -> float:
+        """The best of the monitored metric; NaN when there is none."""
+        return self.best.get(self.monitor, math.nan)
 
 
 def count(axes: Sequence[Axis]) -> int:
@@ -96,6 +119,16 @@ def expand(values: Mapping[str, Any], axes: Sequence[Axis | str]) -> list[Member
     if problems:
         raise RecipeError(list(problems.values()))
     return members
+
+
+def ranked(outcomes: Iterable[Outcome]) -> list[Outcome]:
+    """The best of the monitored metric first, those without one last, the rest in their order."""
+
+    def place(outcome: Outcome) -> tuple[bool, float]:
+        value = outcome.value
+        return math.isnan(value), 0.0 if math.isnan(value) else -value if outcome.mode == "max" else value
+
+    return sorted(outcomes, key=place)
 
 
 def split(text: str) -> list[str]:

@@ -2,11 +2,10 @@
 
 from __future__ import annotations
 
-import math
 import sys
 import traceback
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -14,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 from engine.control import Control
 from engine.errors import EpochalError, named
 from engine.events import Event, Message
-from engine.sweep import Member
+from engine.sweep import Member, Outcome
 
 if TYPE_CHECKING:
     from engine.data.prepare import Prepared
@@ -22,25 +21,6 @@ if TYPE_CHECKING:
     from engine.parts import Parts
     from engine.run import Run
     from engine.training.fitting import Fitting, Result
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Outcome:
-    """What came of one member. `state` is "finished", "stopped", "failed" or "left out" (the sweep ended before it)."""
-
-    member: Member
-    state: str
-    reason: str = ""
-    best: dict[str, float] = field(default_factory=dict)  # the best epoch's row, empty when none ended
-    monitor: str = ""
-    mode: str = "min"
-    seconds: float = 0.0
-    run: Run | None = None
-
-    @property
-    def value(self) -> float:
-        """The best of the monitored metric; NaN when there is none."""
-        return self.best.get(self.monitor, math.nan)
 
 
 class Everyone(Control):
@@ -317,13 +297,3 @@ def failed(member: Member, trainer: Fitting | None, reason: str) -> Outcome:
     return Outcome(
         member=member, state="failed", reason=reason, best=best.row, monitor=best.monitor, mode=best.mode, run=trainer.run
     )
-
-
-def ranked(outcomes: Iterable[Outcome]) -> list[Outcome]:
-    """The best of the monitored metric first, those without one last, the rest in their order."""
-
-    def place(outcome: Outcome) -> tuple[bool, float]:
-        value = outcome.value
-        return math.isnan(value), 0.0 if math.isnan(value) else -value if outcome.mode == "max" else value
-
-    return sorted(outcomes, key=place)

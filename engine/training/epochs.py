@@ -74,7 +74,7 @@ class Epochs(TrainerState):
         self._begin_epoch()
         if self.control.stopping:
             return self._attend()
-        if self._halfway_is_due and not self._validate_on_the_way():  # a checkpoint may be from before it
+        if self._mid_epoch_validation_is_due and not self._validate_mid_epoch():  # a checkpoint may be from before it
             return False
         batches = self._batches()
         halt = self._next_halt()
@@ -94,7 +94,7 @@ class Epochs(TrainerState):
                     return False
                 if self._spent:
                     return True
-                if self.step >= halt and self._halfway_is_due and not self._validate_on_the_way():
+                if self.step >= halt and self._mid_epoch_validation_is_due and not self._validate_mid_epoch():
                     return False
                 halt = self._next_halt()
             self.loop.room = halt - self.step
@@ -119,7 +119,7 @@ class Epochs(TrainerState):
         """The step at which something is due in the middle of an epoch."""
         each, last = self.plan.validate_steps, self.plan.max_steps
         due = math.inf if each is None or self.parts.validation is None else self.step - self.step % each + each
-        changed = min((step for step, _, _ in self._due), default=math.inf)
+        changed = min((step for step, _, _ in self._due_changes), default=math.inf)
         looked = math.inf if self.sampler is None else self.sampler.halt
         return min(due, changed, looked, math.inf if last is None else last)
 
@@ -159,7 +159,7 @@ class Epochs(TrainerState):
         """
         cut = self._snapshot() if self.saver is not None and self._spent and self._in_the_middle else None
         measured = {}
-        if self.parts.validation is not None and self._validation_is_due:
+        if self.parts.validation is not None and self._epoch_validation_is_due:
             validated = self._validate()
             if validated is None:  # stopped on the way: a resume validates again
                 return self._attend()
@@ -186,7 +186,7 @@ class Epochs(TrainerState):
         if self.saver is None:
             return True
         if cut is not None or self.epoch == self.length.epochs or self.best.exhausted or self._spent:
-            self._last = cut or self._snapshot(), best
+            self._last_snapshot = cut or self._snapshot(), best
         else:
             self.saver.epoch_ended(self.epoch, best, self._snapshot)
         self._collect()
@@ -197,18 +197,18 @@ class Epochs(TrainerState):
         return self.parts.train.length is None or self.batch < self.parts.train.length
 
     @property
-    def _validation_is_due(self) -> bool:
+    def _epoch_validation_is_due(self) -> bool:
         epoch = self.epoch + 1
         return epoch % self.plan.validate_every == 0 or epoch == self.length.epochs or self._spent
 
     @property
-    def _halfway_is_due(self) -> bool:
+    def _mid_epoch_validation_is_due(self) -> bool:
         """Whether the plan has a validation after the last step taken, and it was not made yet."""
         each = self.plan.validate_steps
         due = each is not None and self.parts.validation is not None and self.step % each == 0
         return due and self._validated < self.step
 
-    def _validate_on_the_way(self) -> bool:
+    def _validate_mid_epoch(self) -> bool:
         """A validation that the plan has in the middle of an epoch; whether to go on."""
         measured = self._validate()
         if measured is None:
@@ -298,18 +298,18 @@ class Epochs(TrainerState):
             self.reporter.messages([str(error)], "warning")
             return
         event = SettingChanged(step=self.step, field=change.field, before=before, value=value, cause=cause)
-        self._applied.append(event.time)
+        self._applied_changes.append(event.time)
         self.reporter.emit(event)
 
     def _repeat_changes(self) -> None:
         """Make the changes that are due after this step. Those of this run before it was interrupted are on its record."""
-        while self._due and self._due[0][0] <= self.step:
-            _, time_stated, change = self._due.pop(0)
+        while self._due_changes and self._due_changes[0][0] <= self.step:
+            _, time_stated, change = self._due_changes.pop(0)
             if time_stated is None:
                 self._change(change, "auto")
             else:
                 steering.apply(self, change)
-                self._applied.append(time_stated)
+                self._applied_changes.append(time_stated)
 
     def _leave_out(self, seconds: float) -> None:
         self.pace.leave_out(seconds)
@@ -319,7 +319,7 @@ class Epochs(TrainerState):
 
     def _report(self) -> None:
         """Read what the device summed up since the last time and state it."""
-        read = self.meter.read(self._sound())
+        read = self.meter.read(self._last_sound_step())
         if read is not None:
             self.pace.took(read.steps, read.samples)
             self._emit_points()
@@ -329,7 +329,7 @@ class Epochs(TrainerState):
             ranks = self.together.measured(self.step, self.pace.steps_per_second, self.sampler)
             self.reporter.emit(*([] if ranks is None else [ranks]))
         self._progress("train", self.batch, self.parts.train.length, None if read is None else read.loss)
-        decided = any(change.field == "training.execution" for _, _, change in self._due)  # before it was interrupted
+        decided = any(change.field == "training.execution" for _, _, change in self._due_changes)  # before it was interrupted
         if (
             not decided
             and self.whole is not None

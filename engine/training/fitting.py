@@ -76,7 +76,7 @@ class Fitting(Epochs):
             if self.parts.device.type == "cuda":
                 torch.cuda.empty_cache()
         if ended == "stopped" or (failure is not None and failure.sound):
-            self._last = self._snapshot(), False
+            self._last_snapshot = self._snapshot(), False
         unsaved = self._save_last()
         if unsaved:
             ended, reason = "failed", f"{reason}; {unsaved}"
@@ -196,15 +196,15 @@ class Fitting(Epochs):
             return ""
         deadline = time.monotonic() + self.checkpoint.retry_minutes * 60
         while True:
-            if self._last is None:
+            if self._last_snapshot is None:
                 saver.write_best()
             else:
-                saver.write(self._last[0], best=self._last[1])
+                saver.write(self._last_snapshot[0], best=self._last_snapshot[1])
             while not saver.wait(REPORT_SECONDS):
                 self._progress("save", self.batch, self.parts.train.length)
             self._collect()
             failed = self.history.failed_save
-            if failed is None or self._last is None:
+            if failed is None or self._last_snapshot is None:
                 return ""
             if time.monotonic() >= deadline:
                 return f"the last checkpoint, of step {failed.step}, could not be written: {failed.reason}"
@@ -249,15 +249,16 @@ class Fitting(Epochs):
 
     # Going on
 
-    def restore(self, fields: tuple[str, ...] = ()) -> None:
+    def restore(self, *, except_for: tuple[str, ...] = ()) -> None:
         """Go on from the run's last whole checkpoint; what the journal says of later steps is cut off.
 
-        Live changes that came after it are made again at their steps; those of `fields`, which the caller decides, are not.
+        Live changes hold, and those that came after the checkpoint are made again at their steps; but not of the fields
+        in `except_for`, which the caller has decided.
         RunError when another process is at work on the run, or the disk fails; CheckpointError when a checkpoint does not fit.
         """
         self._lock()
         try:
-            self._read_last(self.run, fields)
+            self._read_last(self.run, except_for)
         except BaseException as error:
             if self.run is None:
                 raise
@@ -266,7 +267,7 @@ class Fitting(Epochs):
                 raise RunError(f"{self.run.path} can't be continued: {error.strerror}") from error
             raise
 
-    def _read_last(self, run: Run | None, fields: tuple[str, ...]) -> None:
+    def _read_last(self, run: Run | None, except_for: tuple[str, ...]) -> None:
         """`run` is None in a process that writes nothing; the first one reads for all."""
         from engine.run import load_history
 
@@ -280,32 +281,32 @@ class Fitting(Epochs):
         if saved is not None:
             snapshot.restore(saved, self.parts, self.loop)
             self._warnings = (*self._warnings, *saved.passed_over)
-            held = saved.state
-            self._stand_at(held, fields)
-            self.best.load_state_dict(held["best"])
+            state = saved.state
+            self._stand_at(state, except_for)
+            self.best.load_state_dict(state["best"])
             if self.whole is not None:
-                self.whole.take(EXECUTIONS[int(held.get("whole", 0))])
-            self.pace = Pace(held["elapsed"])
-            self._rewinds, applied = held["rewinds"], held["applied"]
+                self.whole.take(EXECUTIONS[int(state.get("whole", 0))])
+            self.pace = Pace(state["elapsed"])
+            self._rewinds, applied = state["rewinds"], state["applied"]
         self._guard_from_here()
         settings = []
         if run is not None:
-            run.journal.truncate_after(self.step, self.epoch, self._halfway_is_due)
+            run.journal.truncate_after(self.step, self.epoch, self._mid_epoch_validation_is_due)
             self.history.become(load_history(run))
             settings = list(self.history.settings)
         if self.together is not None:
             settings = self.together.ranks.first(settings)
-        later = [event for event in settings if event.time not in applied and event.field not in fields]
-        self._applied = list(applied)
-        self._due = [(event.step, event.time, Change(event.field, event.value)) for event in later]
+        later = [event for event in settings if event.time not in applied and event.field not in except_for]
+        self._applied_changes = list(applied)
+        self._due_changes = [(event.step, event.time, Change(event.field, event.value)) for event in later]
 
-    def _stand_at(self, held: Mapping[str, Any], fields: tuple[str, ...]) -> None:
-        """The place in the data, and what was changed live, but for `fields`."""
-        self.step, self.epoch, self.batch, self._refused = (held[key] for key in ("step", "epoch", "batch", "refused"))
-        self.meter.load_state_dict(held["meter"])
-        self._epoch_seconds, self._validated = held["epoch_seconds"], held["validated"]
-        for key, value in held["changed"].items():
-            if key not in fields:
+    def _stand_at(self, state: Mapping[str, Any], except_for: tuple[str, ...]) -> None:
+        """Take over a checkpoint's place in the data and what was changed live, but for these fields."""
+        self.step, self.epoch, self.batch, self._refused = (state[key] for key in ("step", "epoch", "batch", "refused"))
+        self.meter.load_state_dict(state["meter"])
+        self._epoch_seconds, self._validated = state["epoch_seconds"], state["validated"]
+        for key, value in state["changed"].items():
+            if key not in except_for:
                 steering.put(self, key, value)
 
     def _guard_from_here(self) -> None:
@@ -317,11 +318,11 @@ class Fitting(Epochs):
 
     # Beginning where another run was
 
-    def repeat_moves(self, history: History) -> None:
-        """Go over to a faster execution where that run did by itself, and not where the clock would have it."""
-        moves = [event for event in history.settings if event.field == "training.execution"]
+    def repeat_execution(self, history: History) -> None:
+        """Switch to a faster execution at the steps at which that run did by itself, not where the clock would have it."""
+        switches = [event for event in history.settings if event.field == "training.execution"]
         if self.whole is not None and self.plan.execution == "auto":
-            self._due = [(event.step, None, Change(event.field, event.value)) for event in moves]
+            self._due_changes = [(event.step, None, Change(event.field, event.value)) for event in switches]
 
     def tell_others(self, track: Track, config: Mapping[str, Any]) -> None:
         """Tell the tools that `track` names as well; `config` is what they show of the run. Once, before the start."""

@@ -82,16 +82,18 @@ class TrainerState:
         self.best = Best(*monitored(plan.monitor, parts.validation is not None, parts.metrics), plan.patience, plan.min_delta)
         self.pace = Pace()
         self.changed: dict[str, float | None] = {}  # fields of the plan that were changed live
-        self._applied: list[float] = []  # when each live change was stated: those that a checkpoint holds
+        self._applied_changes: list[float] = []  # when each live change was stated: those that a checkpoint holds
         # Step, time where it is on the record, and change, to be repeated.
-        self._due: list[tuple[int, float | None, Change]] = []
+        self._due_changes: list[tuple[int, float | None, Change]] = []
         self._rewinds = 0
         self._validated = 0  # the step after which the plan's last validation in the middle of an epoch was
         self._guarded_from = 0  # the step from which the guard counts
         self._refused = 0  # windows of the epoch under way that changed nothing
         self._refused_in_a_row = 0
         self._failed_metrics: set[str] = set()
-        self._last: tuple[Snapshot, bool] | None = None  # the run's last checkpoint, not yet written; whether it is the best
+        self._last_snapshot: tuple[Snapshot, bool] | None = (
+            None  # the run's last checkpoint, not yet written; whether it is the best
+        )
         self._epoch_seconds = 0.0  # of the epoch under way, in an earlier process
         self._epoch_started = time.perf_counter()
         self._next_report = 0.0 if self.together is None else math.inf  # of several processes the first one's clock decides
@@ -154,7 +156,7 @@ class TrainerState:
         self.on(Progress, lambda _: self.reporter.messages(deliver(inbox, self.control), "warning"))
         return Saver(run, self.checkpoint, recorder.flush, *([] if self.together is None else [self.together.ranks.first]))
 
-    def _sound(self) -> int | None:
+    def _last_sound_step(self) -> int | None:
         """The last step that was taken, where the device decided that."""
         if self.loop.guard is not None:
             return self._guarded_from + self.loop.guard.steps()
@@ -217,7 +219,7 @@ class TrainerState:
                 "meter": self.meter.state_dict(),
                 "best": self.best.state_dict(),
                 "changed": dict(self.changed),
-                "applied": list(self._applied),
+                "applied": list(self._applied_changes),
                 "rewinds": self._rewinds,
                 "validated": self._validated,
             },

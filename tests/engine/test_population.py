@@ -15,8 +15,7 @@ from engine.cli import main
 from engine.execution import population
 from engine.execution.stack import Stack
 from engine.run import Journal, Run
-from engine.sweep import expand
-from engine.sweep.sweeping import Outcome
+from engine.sweep import Outcome, expand
 
 BASE: dict[str, Any] = {
     "name": "small",

@@ -12,8 +12,7 @@ import pytest
 from engine import EpochEnded, Recipe, RecipeError, Sweep, Trainer
 from engine.cli import main
 from engine.run import Run
-from engine.sweep import Axis, count, expand
-from engine.sweep.sweeping import ranked
+from engine.sweep import Axis, count, expand, ranked
 
 BASE = {
     "name": "flowers",

@@ -119,7 +119,7 @@ def test_repeated_it_moves_where_it_did(moved: tuple[Path, int], digits: Data, t
     alone, at = moved
     control = Control()
     again = trainer_at(tmp_path / "again", digits, control, every=10**6)
-    again.repeat_moves(load_history(Run.open(alone)))
+    again.repeat_execution(load_history(Run.open(alone)))
     again.on(EpochEnded, lambda event: control.stop() if event.step == steps(alone)[-1] else None)
     assert again.fit().state == "stopped"
     assert [(event.field, event.step) for event in again.history.settings] == [("training.execution", at)]

@@ -13,6 +13,8 @@ from tui.widgets.recipe_pane import RecipePane
 
 HIDEABLE: dict[str, type[Widget]] = dict(zip(PANES, (RecipePane, EpochLog, DevicePane, OutputPane), strict=True))
 STEPS = {"layout.right": 4, "layout.epochs": 2, "layout.output": 1}  # cells or lines at a time
+LAST = 6  # the summary, which is there once the run has ended
+BESIDE = (LAST, 7, 8)  # one of them is beside the epochs
 ENDED, LOW_ENDED = 14, 12  # lines that the summary needs beside the epochs
 LOWER = {"layout.epochs": 8, "layout.output": 3}  # on a screen of few rows
 
@@ -25,8 +27,8 @@ class Arranging(Base):
     def put_beside(self, pane: int | None) -> None:
         """Show this pane beside the epochs; None: the usual one."""
         self._beside = pane
-        now = pane or (6 if self.has_class("-ended") else 7)
-        for n in (6, 7, 8):
+        now = pane or (LAST if self.has_class("-ended") else 7)
+        for n in BESIDE:
             self.set_class(n == now, f"-beside{n}")
         self.lay_out()
 

@@ -24,7 +24,7 @@ from tui.followed import Followed
 from tui.keys import bindings
 from tui.others import Others
 from tui.screens.after import AfterKeys
-from tui.screens.arranging import Arranging
+from tui.screens.arranging import BESIDE, LAST, Arranging
 from tui.screens.ask import AskRun
 from tui.screens.base import KeyLine
 from tui.screens.charting import ChartKeys
@@ -56,8 +56,6 @@ PANES: dict[int, tuple[str, type[Widget]]] = {
     7: ("Step", StepPane),
     8: ("Layers", LayersPane),
 }
-LAST = 6  # is there once the run has ended
-BESIDE = (LAST, 7, 8)  # one of them is beside the epochs
 
 
 class TrainScreen(AfterKeys, ChartKeys, Arranging, Steering):
