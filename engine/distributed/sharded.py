@@ -4,21 +4,16 @@ from __future__ import annotations
 
 import math
 from collections import deque
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from typing import Any
 
 import torch
 from torch import Tensor, nn
-from torch.distributed.checkpoint.state_dict import (
-    StateDictOptions,
-    set_model_state_dict,
-    set_optimizer_state_dict,
-)
 from torch.distributed.device_mesh import init_device_mesh
 from torch.distributed.fsdp import FSDPModule, fully_shard
-from torch.distributed.tensor import DTensor
+from torch.distributed.tensor import DTensor, distribute_tensor
 from torch.nn.parallel import DistributedDataParallel
-from torch.optim import Optimizer
+from torch.optim import Adafactor, Optimizer, Rprop
 
 from engine.data.batches import LoaderBatches
 from engine.distributed.normalized import Joined, calls_torchs, joined, own_buffers
@@ -32,7 +27,6 @@ from engine.recipe import Training
 
 BYTES = 16  # of a float32 parameter, its gradient and Adam's state
 ROOM = 0.6  # share of a device's memory that these may take before "auto" shards them
-WHOLE = StateDictOptions(full_state_dict=True)
 
 
 def strategy_of(plan: Training, parts: Parts) -> str:
@@ -42,7 +36,8 @@ def strategy_of(plan: Training, parts: Parts) -> str:
         device = parts.device
         room = torch.cuda.get_device_properties(device).total_memory * ROOM if device.type == "cuda" else float("inf")
         strategy = "fsdp" if parts.parameters * BYTES > room else "ddp"
-    if strategy == "fsdp" and parts.needs_closure:  # torch's makes one vector of all gradients
+    # torch's LBFGS makes one vector of all gradients; the others need more of a tensor than some rows.
+    if strategy == "fsdp" and (parts.needs_closure or isinstance(parts.optimizer, Adafactor | Rprop)):
         given = type(parts.optimizer).__name__
         message = f"training.strategy = 'fsdp' does not go with optimizer.name = {given!r}; 'ddp' does"
         raise RecipeError([Problem("training.strategy", message)])
@@ -69,9 +64,12 @@ def shared(loop: Loop, parts: Parts, strategy: str, ranks: Ranks) -> nn.Module:
         fully_shard(held, mesh=mesh)
     if loop.scaler is not None:  # it asks whether a gradient overflowed on any rank, which a fused step would not
         parts.optimizer._step_supports_amp_scaling = False  # type: ignore[attr-defined]
-    parameters = dict(model.named_parameters())
+    parameters, state = dict(model.named_parameters()), parts.optimizer.state
     for group in parts.optimizer.param_groups:  # they were replaced by shards
-        group["params"] = [parameters[names[id(parameter)]] for parameter in group["params"]]
+        whole, group["params"] = group["params"], [parameters[names[id(parameter)]] for parameter in group["params"]]
+        for old, new in zip(whole, group["params"], strict=True):
+            if old in state:  # Adagrad has one from the beginning
+                state[new] = {key: part(value, new) for key, value in state.pop(old).items()}
     return model
 
 
@@ -192,11 +190,8 @@ def whole(tensor: Tensor) -> Tensor:
     return tensor.full_tensor() if isinstance(tensor, DTensor) else tensor
 
 
-def load_model(model: nn.Module, tensors: Mapping[str, Tensor]) -> None:
-    """Whole tensors into shards."""
-    set_model_state_dict(model, dict(tensors), options=WHOLE)
-
-
-def load_optimizer(model: nn.Module, optimizer: Optimizer, state: Mapping[str, Any]) -> None:
-    """A state with whole tensors, by the names of the parameters, into shards."""
-    set_optimizer_state_dict(model, optimizer, dict(state), options=WHOLE)
+def part(value: Any, like: Tensor) -> Any:
+    """What this process holds of a whole tensor that belongs to `like`, which may be sharded; anything else as it is."""
+    if not isinstance(like, DTensor) or getattr(value, "shape", None) != like.shape:
+        return value
+    return distribute_tensor(value.to(like.device), like.device_mesh, like.placements, src_data_rank=None)

@@ -252,9 +252,7 @@ class Together:
         tensors = {kind: self.ranks.spread(None if saved is None else saved.tensors[kind]) for kind in kinds}
         return Saved(step=step, path=path, tensors=tensors, state=state, passed_over=passed_over)
 
-    def loaders(self) -> Any:
-        """What loads whole tensors into the model and its optimizer; None twice where these are whole themselves."""
-        return (sharded.load_model, sharded.load_optimizer) if self.strategy == "fsdp" else (None, None)
+    part = staticmethod(sharded.part)
 
 
 def _talk(loop: Loop) -> None:

@@ -54,15 +54,15 @@ def restore(saved: Saved, parts: Parts, loop: Loop) -> None:
         raise CheckpointError(
             f"the training data is not that of {saved.path}: an exact resume is not possible; start a new run instead"
         )
-    load_model, load_optimizer = (None, None) if loop.together is None else loop.together.loaders()
-    state_dicts.load_model(parts.model, tensors["model"], load_model)
-    state_dicts.load_optimizer(parts.optimizer, parts.model, held["optimizer"], tensors["optimizer"], load_optimizer)
+    part = {} if loop.together is None else {"part": loop.together.part}
+    state_dicts.load_model(parts.model, tensors["model"], **part)
+    state_dicts.load_optimizer(parts.optimizer, parts.model, held["optimizer"], tensors["optimizer"], **part)
     if parts.schedule is not None and held["schedule"]:
         parts.schedule.load_state_dict(state_dicts.unpack(held["schedule"], tensors["optimizer"]))
     if loop.scaler is not None and held["scaler"]:
         loop.scaler.load_state_dict(held["scaler"])
     if loop.average is not None:
-        state_dicts.load_model(loop.average, tensors.get("average", {}), load_model)
+        state_dicts.load_model(loop.average, tensors.get("average", {}), **part)
     rank, others = 0 if loop.together is None else loop.together.ranks.rank, held.get("ranks", [])
     state_dicts.set_random_state(others[rank - 1] if 0 < rank <= len(others) else held["random"], parts.device)
     if rank > len(others):  # more processes than there were: draws of its own, which follow from those of the first

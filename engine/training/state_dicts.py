@@ -17,6 +17,8 @@ from torch.optim import Optimizer
 
 from engine.errors import CheckpointError
 
+Part = Callable[[Any, Tensor], Any]  # what this process holds of a whole tensor that belongs to a parameter or buffer
+
 
 def pack(value: Any, tensors: dict[str, Tensor], path: str) -> Any:
     """`value` as JSON values; its tensors go into `tensors` under names that begin with `path`.
@@ -77,12 +79,9 @@ def load_optimizer(
     model: nn.Module,
     packed: Mapping[str, Any],
     tensors: Mapping[str, Tensor],
-    load: Callable[[nn.Module, Optimizer, dict[str, Any]], None] | None = None,
+    part: Part = lambda tensor, like: tensor,
 ) -> None:
-    """Restore what `pack_optimizer` made. Raises CheckpointError, and changes nothing, when the parameters are others.
-
-    `load` takes a state dict that knows the parameters by their names, where each process holds a shard of them.
-    """
+    """Restore what `pack_optimizer` made. Raises CheckpointError, and changes nothing, when the parameters are others."""
     names = _names(optimizer, model)
     current = optimizer.state_dict()
     groups = packed["groups"]
@@ -93,14 +92,15 @@ def load_optimizer(
         raise CheckpointError(
             f"the optimizer's parameters are not those of the checkpoint: {', '.join(others[:5]) or 'regrouped'}"
         )
-    if load is not None:
-        options = [{**unpack(group["options"], tensors), "params": group["names"]} for group in groups]
-        load(model, optimizer, {"state": unpack(packed["state"], tensors), "param_groups": options})
-        return
+    parameters = dict(zip(names, (p for group in optimizer.param_groups for p in group["params"]), strict=True))
     position = {name: i for i, name in enumerate(names)}
+
+    def state_of(name: str, values: Any) -> dict[str, Any]:
+        return {key: part(value, parameters[name]) for key, value in unpack(values, tensors).items()}
+
     optimizer.load_state_dict(
         {
-            "state": {position[name]: unpack(values, tensors) for name, values in packed["state"].items()},
+            "state": {position[name]: state_of(name, values) for name, values in packed["state"].items()},
             "param_groups": [
                 {**unpack(group["options"], tensors), "params": old["params"]}
                 for group, old in zip(groups, current["param_groups"], strict=True)
@@ -124,10 +124,8 @@ def _names(optimizer: Optimizer, model: nn.Module) -> list[str]:
     return [known.get(id(parameter), f"parameter{i}") for i, parameter in enumerate(parameters)]
 
 
-def load_model(
-    model: nn.Module, tensors: Mapping[str, Tensor], load: Callable[[nn.Module, dict[str, Tensor]], None] | None = None
-) -> None:
-    """Load a state dict whole or not at all; CheckpointError lists the first five differences. `load`: see `load_optimizer`."""
+def load_model(model: nn.Module, tensors: Mapping[str, Tensor], part: Part = lambda tensor, like: tensor) -> None:
+    """Load a state dict whole or not at all; CheckpointError lists the first five differences."""
     current = model.state_dict()
     differences = [f"{name} is missing" for name in current if name not in tensors]
     differences += [f"{name} is not in the model" for name in tensors if name not in current]
@@ -138,10 +136,7 @@ def load_model(
     ]
     if differences:
         raise CheckpointError(f"the checkpoint does not fit the model: {'; '.join(differences[:5])}")
-    if load is None:
-        model.load_state_dict(dict(tensors))
-    else:
-        load(model, dict(tensors))
+    model.load_state_dict({name: part(tensor, current[name]) for name, tensor in tensors.items()})
 
 
 def random_state(device: torch.device) -> dict[str, str]:

@@ -142,6 +142,19 @@ class Doubled(nn.BatchNorm1d):
         return 2 * super().forward(inputs)
 
 
+def continued(folder: Path) -> dict[str, Any]:
+    """By optimizers that have no state, or have some before the first step."""
+    seen = {}
+    for kind in (torch.optim.SGD, torch.optim.Adagrad):
+        for epochs in (1, 3):
+            net = model(Blocks)
+            given = {**parts(net), "optimizer": kind(net.parameters(), lr=0.1), "epochs": epochs, "strategy": "fsdp"}
+            seen[kind.__name__] = fit(Trainer(**given, train=digits(), run_dir=folder / f"continued-{kind.__name__}"))[
+                "weights"
+            ]
+    return seen
+
+
 def normalizing() -> nn.Module:
     torch.manual_seed(1)
     images = nn.Sequential(nn.Unflatten(1, (4, 4, 4)), nn.Conv2d(4, 4, 3), nn.SyncBatchNorm(4), nn.ReLU(), nn.Flatten())

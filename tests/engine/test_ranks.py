@@ -28,6 +28,7 @@ from engine.distributed import sharded
 from engine.distributed.normalized import Joined
 from engine.distributed.ranks import Ranks
 from engine.errors import RecipeError
+from engine.recipe import Training
 from engine.run import Run
 from tests.engine import plain, ranks
 
@@ -39,6 +40,7 @@ TWO = (
     "accumulated",
     "overlapped",
     "sharded",
+    "continued",
     "halved",
     "normalized",
     "normalized_sharded",
@@ -152,6 +154,19 @@ def test_sharded_weights_are_those_of_one_process(two: Any, folder: Path) -> Non
     momentum = {name: optimizer.state[tensor]["momentum_buffer"] for name, tensor in net.named_parameters()}
     for name, tensor in momentum.items():
         assert saved.tensors["optimizer"][f"{name}/momentum_buffer"].flatten().tolist() == close(tensor.flatten().tolist())
+
+
+def test_sharded_runs_go_on_with_what_their_optimizers_know(two: Any, tmp_path: Path) -> None:
+    one = ranks.continued(tmp_path)  # in this process alone
+    assert two("continued") == [{kind: close(weights) for kind, weights in one.items()}] * 2
+
+
+def test_optimizers_that_need_whole_tensors_are_refused_where_these_are_sharded() -> None:
+    plan = Training(strategy="fsdp")
+    for kind in (torch.optim.LBFGS, torch.optim.Rprop, torch.optim.Adafactor):
+        parts: Any = SimpleNamespace(optimizer=kind(nn.Linear(2, 2).parameters()), needs_closure=kind is torch.optim.LBFGS)
+        with pytest.raises(RecipeError, match=f"'fsdp' does not go with optimizer.name = '{kind.__name__}'; 'ddp' does"):
+            sharded.strategy_of(plan, parts)
 
 
 def test_sharded_gradients_that_overflow_are_left_out_on_all_ranks(two: Any) -> None:
