@@ -188,6 +188,7 @@ KEYS: tuple[Key, ...] = (
     Key("runs-filter", "slash", "/", "Filter the runs", "words of name, state, tag, recipe", ("runs",), "filter", "filter"),
     Key("sort", "s", "s S", "Sort by the next column", "S the other way round", ("runs",), "sort", "sort"),
     Key("sort-back", "S", "S", "Reverse the order", "", ("runs",), "reverse", palette=False),
+    Key("preview", "p", "p", "Preview", "the run under the cursor, below the list, on and off", ("runs",), "preview"),
     Key("runs-metric", "m", "m M", "Best of the next metric", "in its right direction", ("runs",), "metric(1)", "metric"),
     Key("runs-metric-previous", "M", "M", "Best of the previous metric", "", ("runs",), "metric(-1)", palette=False),
     Key(

@@ -33,6 +33,7 @@ class Listing:
     reverse: bool = False
     narrow: bool = False  # whether there is room for the most important columns alone
     metric: str | None = None  # None: that by which each run was judged
+    preview: bool = True  # of the run under the cursor, where there is room
 
     def next_order(self) -> None:
         """Sort by the next column."""

@@ -221,12 +221,14 @@ class ScriptedFollower:
         self.events = list(events) or [scripted.started(2), over]
         self.alive = alive
         self.history = History()
+        self._polling = threading.Lock()  # the list's preview and the screen that follows ask the same one
 
     def poll(self) -> None:
-        while self.events:
-            self.history.apply(self.events.pop(0))
-        if self.history.ended is not None:
-            self.alive = False
+        with self._polling:
+            while self.events:
+                self.history.apply(self.events.pop(0))
+            if self.history.ended is not None:
+                self.alive = False
 
 
 def run_summary(name: str, state: str, **values: Any) -> Any:

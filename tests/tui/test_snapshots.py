@@ -18,6 +18,7 @@ from types import SimpleNamespace
 from typing import Any
 
 import pytest
+from textual.screen import Screen
 
 from engine.events import Event
 from engine.history import History
@@ -28,6 +29,7 @@ from tui import finding
 from tui.app import Console
 from tui.dry_run import Found
 from tui.form import rail
+from tui.screens.preview import Preview
 from tui.screens.queue import QueueScreen
 from tui.widgets.device import DevicePane
 from tui.widgets.device_reader import DeviceReader, DeviceReading
@@ -103,6 +105,7 @@ async def runs(console: Console, *, shown: bool = True) -> None:
     ]
     for name in (NAME, "20261122-151500-digits-mlp"):
         engine.followers[name] = ScriptedFollower(*over(scripted.finished_history(), epochs=7, of=7))
+    engine.followers["20261121-140312-iris"] = ScriptedFollower(*over(scripted.failed_history(), epochs=1, of=20))
     await ready(console)
     if shown:
         console.action_runs()
@@ -242,10 +245,20 @@ STORIES: dict[str, tuple[Opening, Steps]] = {
 }
 
 
+def in_sight(console: Console) -> Iterator[Screen[Any]]:
+    """The screen, and those that are seen under it."""
+    for screen in reversed(console.screen_stack):
+        yield screen
+        if not screen.is_modal:
+            return
+
+
 async def settled(console: Console) -> None:
     """Wait until the screen has stopped changing, and the machine has been read."""
     panes = [pane for screen in console.screen_stack for pane in screen.query(DevicePane)]  # also under a dialog
     await until(lambda: all(pane._drawn is not None for pane in panes if pane.is_on_screen))
+    previews = [preview for screen in in_sight(console) for preview in screen.query(Preview) if preview.display]
+    await until(lambda: all(preview.settled for preview in previews))
     await until(lambda: not any(text in scripted.screen_text(console) for text in WAITING))
     last, now = "", "?"
     while now != last:

@@ -33,7 +33,9 @@ class OverlayScreen(ChartKeys, Base):
 
     def compose(self) -> ComposeResult:
         yield Static(id="title", markup=False)
-        yield Chart(self.console_app.view)
+        chart = Chart(self.console_app.view)
+        chart.head = "Chart"
+        yield chart
         yield KeyLine("overlay")
 
     def on_mount(self) -> None:

@@ -24,10 +24,12 @@ from tui.screens.after import AfterKeys
 from tui.screens.ask import AskFork
 from tui.screens.base import SMALL, KeyLine
 from tui.screens.ordering import Ordering
+from tui.screens.preview import Preview
 from tui.screens.quit import AskEpochs
 from tui.screens.table import Table
 
 Found = tuple[Sequence[Any], Mapping[Any, tuple[float, int]], str | None]  # runs, their best by path, of this metric
+SPARE = 18  # rows besides those of the runs, from which a screen that is not tall has room for the preview as well
 _AGAIN = "torch is being loaded: once more in a moment"
 
 
@@ -46,6 +48,7 @@ class RunsScreen(AfterKeys, Ordering):
         yield Input(self.console_app.listing.text, placeholder="words of name, state, tag or recipe", compact=True, id="filter")
         yield Table()
         yield Static("", id="empty", markup=False)
+        yield Preview(self.console_app.engine, self.console_app.view)
         yield Static("", id="about", markup=False)
         yield KeyLine("runs")
 
@@ -140,6 +143,18 @@ class RunsScreen(AfterKeys, Ordering):
             "No run fits the filter: Esc takes it away." if self._all else "No run yet. n opens the form, r there starts one."
         )
 
+    def _tell(self) -> None:
+        super()._tell()
+        preview, run = self.query_one(Preview), self._run
+        room = self.size.height >= SMALL[1] or self.size.height - len(self._runs) >= SPARE
+        preview.display = run is not None and self._listing.preview and room
+        self.set_class(preview.display, "-preview")
+        preview.of(run if preview.display else None, self._listing.metric)
+
+    def on_screen_suspend(self) -> None:
+        if not self.app.screen.is_modal:  # under a dialog it stays in sight
+            self.query_one(Preview).close()
+
     def _about(self) -> tuple[str, str]:
         return told(self._run) if self._run is not None else ("", "")
 
@@ -207,6 +222,13 @@ class RunsScreen(AfterKeys, Ordering):
         field.value, field.display = "", False
         self.query_one(DataTable).focus()
         self._show()
+
+    def action_preview(self) -> None:
+        """Draw the run under the cursor below the list, or give that the room."""
+        self._listing.preview = not self._listing.preview
+        self._tell()
+        if self._run is not None and self._listing.preview != self.has_class("-preview"):
+            self.notify(f"there is no room for it below the list; {SMALL[1]} rows are enough")
 
     def action_sort(self) -> None:
         """Sort by the next column."""

@@ -32,6 +32,7 @@ class Chart(Pane):
     def __init__(self, view: View | None = None, *, id: str | None = None, classes: str | None = None) -> None:
         super().__init__(id=id, classes=classes)
         self.view = view or View()
+        self.head = self.BORDER_TITLE  # what its title begins with
         self.run = ""  # its name, where there are others
         self.others: tuple[tuple[str, History], ...] = ()  # more runs by name; `update_chart` after a change
         self.window: tuple[float, float] | None = None  # first and last step of the part shown, None for all or the newest
@@ -195,7 +196,7 @@ class Chart(Pane):
         self._drawn = key
         width, height = self.size
         self._figure = figure = self._make()
-        self.set_title(f"1 Chart ── {figure.heading(width - 15)}")
+        self.set_title(f"{self.head} ── {figure.heading(width - len(self.head) - 8)}")
         legend = [figure.legend(width)] if height >= LEGEND_FROM else []
         if legend and not figure.names_runs(legend[0]):  # whose curve is which, before all else
             legend = figure.legend_rows(width)[: 1 + (height - LEGEND_FROM) // 5]

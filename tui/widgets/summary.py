@@ -64,8 +64,8 @@ def summary_rows(history: History, width: int = 0) -> list[Row]:
             [(" helps   ", "label"), (said, "strong")],
             [("         ", ""), ("o opens the form with it filled in", "label")],
         ]
-    if history.epochs or (started is not None and started.own_loop and history.series):
-        rows += [[], *_metrics(history)]
+    if (history.epochs or (started is not None and started.own_loop)) and (measured := metric_rows(history)):
+        rows += [[], *measured]
     rows.append([])
     if started is not None and started.path is not None:
         name = started.path.replace("\\", "/").rstrip("/").rpartition("/")[2]
@@ -84,9 +84,11 @@ def _rate(history: History) -> Row:
     return [(f"  {short((rows[-1].step - before) / seconds)} steps/s, val included", "label")] if seconds else []
 
 
-def _metrics(history: History) -> list[Row]:
+def metric_rows(history: History) -> list[Row]:
     """Best and last of each; ★ marks the metric that decides which epoch is best. Errors and losses go down, scores up."""
     found = _measured(history)
+    if not found:
+        return []
     names, where = list(found), "epoch" if history.epochs else "step"
     head: Row = [(f" {left('metric', _width(names))}  {'best':>9}  {where:>5}  {'last':>9}", "label")]
     rows = [head]
