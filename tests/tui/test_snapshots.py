@@ -141,7 +141,7 @@ async def tried(console: Console) -> None:
     engine.dry_run = lambda values, axes=(): Done(result=dry)
     engine.find_lr = lambda values: Done(result=tested)
     engine.script = lambda values: Done(result=Written(text))
-    engine.saved_recipes.save("wide net", {"model": {"name": "mlp", "hidden": [512]}, "optimizer": {"lr": 3e-4}})
+    engine.saved.save("wide net", {"model": {"name": "mlp", "hidden": [512]}, "optimizer": {"lr": 3e-4}})
     engine.runs_there = [run_summary(NAME, "finished", started=scripted.START)]
     await ready(console)
 
