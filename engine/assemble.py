@@ -35,10 +35,10 @@ def assemble(recipe: Recipe) -> Parts:
     The seed is set before the model is built, as the tutorial does; what the model draws later (dropout) goes on from there.
     Raises RecipeError for what only now turns out not to fit. An error in the user's own code is raised as it is.
     """
-    return assembled(recipe)[0]
+    return assemble_with_data(recipe)[0]
 
 
-def load(recipe: Recipe) -> tuple[Prepared, bool]:
+def load_data(recipe: Recipe) -> tuple[Prepared, bool]:
     """The data of the recipe; and whether they are others with another seed, because random numbers were drawn for them."""
     torch.manual_seed(recipe.seed)
     before = torch.get_rng_state()
@@ -47,13 +47,13 @@ def load(recipe: Recipe) -> tuple[Prepared, bool]:
     return data, not torch.equal(torch.get_rng_state(), before)
 
 
-def assembled(recipe: Recipe, data: Prepared | None = None) -> tuple[Parts, Prepared]:
+def assemble_with_data(recipe: Recipe, data: Prepared | None = None) -> tuple[Parts, Prepared]:
     """The parts, and what is known of their data, which are loaded unless they are given."""
     recipe.check()
     plan, loading = recipe.training, recipe.loading
     device = execution.find_device(plan.device)
     dtype = execution.weights_type(plan.precision)
-    data = data or load(recipe)[0]
+    data = data or load_data(recipe)[0]
 
     def batches(part: Any, **order: Any) -> Batches:
         made = make_batches(part, batch_size=loading.batch_size, device=device, workers=loading.workers, **order)

@@ -11,7 +11,7 @@ from dataclasses import dataclass, field
 import torch
 
 from engine import execution
-from engine.assemble import assembled, on_copies
+from engine.assemble import assemble_with_data, on_copies
 from engine.data.samples import Prepared
 from engine.loop import Taken, windows
 from engine.parts import Parts, one_batch
@@ -41,7 +41,7 @@ def dry_run(recipe: Recipe) -> DryRun:
     """
     refuse_missing(recipe.track)
     with torch.random.fork_rng(devices=range(torch.cuda.device_count())):
-        parts, data = assembled(recipe)
+        parts, data = assemble_with_data(recipe)
         copied = on_copies(parts, recipe)
         with execution.arithmetic(recipe.training, parts.threads):
             steps, seconds = _steps(copied, recipe)
@@ -64,9 +64,8 @@ def _steps(parts: Parts, recipe: Recipe) -> tuple[list[Taken], list[float]]:
         now = time.perf_counter()
         seconds.append(now - started)
         started = now
-        if len(taken) == STEPS or (
-            len(taken) > 1 and sum(seconds) > 5
-        ):  # the first one loads and allocates, and is not counted
+        # The first one loads and allocates, and is not counted.
+        if len(taken) == STEPS or (len(taken) > 1 and sum(seconds) > 5):
             break
     return taken, seconds
 

@@ -15,7 +15,7 @@ from dataclasses import dataclass
 import torch
 
 from engine import execution
-from engine.assemble import assembled, on_copies
+from engine.assemble import assemble_with_data, on_copies
 from engine.errors import Problem, RecipeError
 from engine.loop import Loop, NonFiniteLoss, Window, windows
 from engine.parts import Parts
@@ -70,7 +70,7 @@ def find_lr(
         message = f"the rates must grow, from above 0, in {ENOUGH} steps or more: {lowest:g} to {highest:g} in {steps}"
         raise RecipeError([Problem("optimizer.lr", message)])
     with torch.random.fork_rng(devices=range(torch.cuda.device_count())):
-        parts, _ = assembled(recipe)
+        parts, _ = assemble_with_data(recipe)
         loop = _loop(parts, recipe)
         with execution.arithmetic(recipe.training, parts.threads):
             points, ended = _walk(loop, _endless(parts, recipe), lowest, highest, steps, each)

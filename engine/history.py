@@ -147,9 +147,8 @@ class History:
         self.messages: list[Message] = []
         self.ranks: RanksMeasured | None = None  # how the processes that train together are doing
         self.samples: tuple[Sampled, ...] = ()  # the newest steps that were looked at closely
-        self.clock = (
-            Series()
-        )  # step by step the seconds of training so far (the `high` is that after the step), pauses left out
+        # Step by step the seconds of training so far, pauses left out; the `high` is that after the step.
+        self.clock = Series()
         self._ticked: float | None = None  # when the clock was read last; None while it stands
         self._seconds = 0.0
         self._by_step = {"train/loss"}  # curves that come from the steps, not from the epochs' rows

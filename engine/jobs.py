@@ -23,7 +23,7 @@ from engine.recipe_text import read_toml
 from engine.run import Run, Status
 from engine.run.control_file import Inbox, deliver
 from engine.run.queue import Job, Part, Queue
-from engine.run.worker import lead
+from engine.run.worker import redirect_output
 
 if TYPE_CHECKING:
     from engine.search.board import Board
@@ -182,7 +182,7 @@ class JobTrainer:
         folder = Folder(job.search)
         workers = folder.plan.workers
         if self._begun is None:
-            lead(folder.log_path)
+            redirect_output(folder.log_path)
         watched = Watch(folder)
 
         def show(*_: object) -> None:
@@ -247,7 +247,7 @@ class JobTrainer:
             self._begun(run)
             self._begun = None
         else:
-            lead(run.output_path)
+            redirect_output(run.output_path)
 
     def _listen(self, inbox: Inbox, control: Control, watch: Callable[[Control], None]) -> None:
         """Hand what is asked of the job to `control`, from a thread, until it is over."""

@@ -240,9 +240,9 @@ class Engine:
 
     def only_one(self, at: Path) -> Path | None:
         """Of a place with runs of ours or of other tools the one that there is; None of several. RunError where nothing is."""
-        from engine.run.choose import there
+        from engine.run.choose import runs_in
 
-        found = there(at)
+        found = runs_in(at)
         if at.is_file():
             self.runs = at.parent
         return found[0] if len(found) == 1 else None

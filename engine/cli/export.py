@@ -28,12 +28,12 @@ def export(arguments: argparse.Namespace, out: Stream, err: Stream) -> int:
 
 
 def _model(arguments: argparse.Namespace, kind: str, target: Path | None, out: Stream, err: Stream) -> int:
-    from engine.export import FORMATS, refuse
+    from engine.export import FORMATS, refuse_target
     from engine.export.model import export_model
     from engine.inference.trained import load_trained
 
     if target is not None:
-        refuse(target, arguments.force, kind)  # before the model is loaded
+        refuse_target(target, arguments.force, kind)  # before the model is loaded
     trained = load_trained(arguments.what, arguments.checkpoint, device="cpu", runs=arguments.runs)
     target = target or Path(f"{Path(trained.name).stem if trained.run is None else trained.name}{FORMATS[kind]}")
     made = export_model(trained, target, format=kind, force=arguments.force)

@@ -12,14 +12,14 @@ from engine.errors import EpochalError
 
 def predict(arguments: argparse.Namespace, out: Stream, err: Stream) -> int:
     """Write the predictions to a file, or to standard output."""
-    from engine.export import refuse, write_bytes
+    from engine.export import refuse_target, write_bytes
     from engine.inference.prediction import predict as run_predict
 
     target = None if arguments.out is None else Path(arguments.out)
     if target is not None:
         if target.suffix.lower() not in ("", ".csv", ".parquet"):
             raise EpochalError(f"--out {arguments.out} must end in .csv or .parquet")
-        refuse(target, arguments.force)
+        refuse_target(target, arguments.force)
     found = run_predict(
         arguments.run,
         arguments.data,

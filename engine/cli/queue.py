@@ -16,7 +16,8 @@ from engine.cli.recipes import recipe_values
 from engine.cli.signals import Signals
 from engine.errors import EpochalError, RunError
 from engine.run import Run, RunSummary, runs_root
-from engine.run.queue import ENDED, Job, Queue
+from engine.run.queue import Job, Queue
+from engine.run.status import ENDED
 from engine.run.worker import Worker, begin_working
 from engine.sweep import Axis, count
 

@@ -51,10 +51,10 @@ def show(arguments: argparse.Namespace, out: Stream, err: Stream) -> int:
 
 def view(arguments: argparse.Namespace, out: Stream, err: Stream) -> int:
     """List what is in a folder; show the one run that a file is."""
-    from engine.run.choose import there
+    from engine.run.choose import runs_in
 
     at = Path(arguments.where)
-    found = there(at)
+    found = runs_in(at)
     if at.is_file():
         return show(argparse.Namespace(run=str(found[0]), runs=None, json=False), out, err)
     return runs(argparse.Namespace(runs=str(at), filter="", tag=None, sort=None, reverse=False, json=False), out, err)

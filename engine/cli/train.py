@@ -22,7 +22,7 @@ from engine.events import Event, RunStarted
 from engine.notify import Notifier
 from engine.recipe import Recipe
 from engine.recipe_text import apply_settings, parse_setting, read_toml
-from engine.run.worker import lead
+from engine.run.worker import redirect_output
 
 if TYPE_CHECKING:
     from engine.trainer import Trainer
@@ -196,7 +196,7 @@ def _fit(
         listen(trainer)
         log = decided(lambda: trainer.run.output_path if trainer.run else None)
         if log is not None and not alone:
-            trainer.on(RunStarted, lambda _: lead(log))
+            trainer.on(RunStarted, lambda _: redirect_output(log))
         signals.watch(trainer.control)
         with ExitStack() as stack:
             if not rank():

@@ -28,15 +28,15 @@ def write(path: Path | str, text: str) -> None:
 
 def write_bytes(path: Path, data: bytes, *, force: bool = False) -> None:
     """The same for bytes; with `force` a file that is there is replaced."""
-    made(path, lambda aside: files.write(aside, data), force=force)
+    write_whole(path, lambda aside: files.write(aside, data), force=force)
 
 
-def made(path: Path, make: Callable[[Path], None], *, force: bool = False) -> None:
+def write_whole(path: Path, make: Callable[[Path], None], *, force: bool = False) -> None:
     """Have `make` write a file beside `path`, which is then renamed: it is there whole or not at all.
 
     EpochalError where it can't be written, or is there already and `force` does not say that it may be replaced.
     """
-    refuse(path, force)
+    refuse_target(path, force)
     aside = path.with_name(f".{path.name}.{os.getpid()}{path.suffix}")
     try:
         try:
@@ -51,7 +51,7 @@ def made(path: Path, make: Callable[[Path], None], *, force: bool = False) -> No
         raise EpochalError(f"{path} can't be written: {error.strerror}") from None
 
 
-def refuse(path: Path, force: bool = False, kind: str = "") -> None:
+def refuse_target(path: Path, force: bool = False, kind: str = "") -> None:
     """EpochalError, before anything is loaded, where a file of this format can't be written, or is there already and nobody
     said that it may be replaced."""
     if not force and path.exists():

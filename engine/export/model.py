@@ -18,7 +18,7 @@ from torch import Tensor, nn
 from engine.assemble import cast
 from engine.data.batches import make_batches
 from engine.errors import EpochalError, as_path, nearest
-from engine.export import format_of, made, refuse
+from engine.export import format_of, refuse_target, write_whole
 from engine.export.structure import mapped, spelt, tensors
 from engine.inference.trained import TrainedModel, load_trained
 from engine.recipe_text import to_toml
@@ -62,10 +62,10 @@ def export_model(
     kind = format or format_of(path)
     if kind not in WRITERS:
         raise EpochalError(f"there is no format {kind!r} for a model: there are {', '.join(WRITERS)}{nearest(kind, WRITERS)}")
-    refuse(path, force, kind)
+    refuse_target(path, force, kind)
     trained = run if isinstance(run, TrainedModel) else load_trained(run, step, device="cpu", runs=runs)
     said: list[tuple[str, tuple[str, ...]]] = []
-    made(path, lambda aside: said.append(WRITERS[kind](trained, aside)), force=force)
+    write_whole(path, lambda aside: said.append(WRITERS[kind](trained, aside)), force=force)
     checked, notes = said[0]
     return Exported(path=path, format=kind, checked=checked, notes=notes)
 

@@ -10,7 +10,7 @@ from typing import Any
 import torch
 
 from engine import catalog, execution, metrics
-from engine.assemble import assembled
+from engine.assemble import assemble_with_data
 from engine.data.samples import Prepared
 from engine.export.code import Imports, call, layers_of, source_of, unsaid
 from engine.export.data import STANDARDIZED, data_lines
@@ -34,7 +34,7 @@ def script(recipe: Recipe) -> str:
     """
     with torch.random.fork_rng(devices=range(torch.cuda.device_count())):
         _refuse(recipe.training)
-        parts, data = assembled(recipe)
+        parts, data = assemble_with_data(recipe)
         return _Writer(recipe, parts, data).text()
 
 

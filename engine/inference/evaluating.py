@@ -30,7 +30,7 @@ if TYPE_CHECKING:
 _SHORT = 8  # numbers of one target or output that are written out
 BATCH = 256
 
-Progress = Callable[[int, int | None], None]  # samples done, and in all where that is known
+OnBatch = Callable[[int, int | None], None]  # samples done, and in all where that is known
 
 
 def evaluate(
@@ -42,7 +42,7 @@ def evaluate(
     device: str | torch.device = "auto",
     batch_size: int = BATCH,
     runs: str | Path | None = None,
-    progress: Progress | None = None,
+    progress: OnBatch | None = None,
     keep: bool = True,
 ) -> Evaluation:
     """How good a run's model is: all metrics of its recipe and its task, the confusion matrix, the worst samples.
@@ -68,7 +68,7 @@ def evaluate(
     return found
 
 
-def _evaluated(trained: TrainedModel, given: str | None, worst: int, batch_size: int, progress: Progress | None) -> Evaluation:
+def _evaluated(trained: TrainedModel, given: str | None, worst: int, batch_size: int, progress: OnBatch | None) -> Evaluation:
     recipe, known = trained.recipe, trained.preprocessing
     balanced = recipe.loss.arguments.get("weight") == "balanced"
     prepared = trained.training_data() if given is None or balanced else None

@@ -16,7 +16,7 @@ from safetensors import SafetensorError, safe_open
 from torch import Tensor, nn
 
 from engine import execution
-from engine.assemble import build_model, cast, load
+from engine.assemble import build_model, cast, load_data
 from engine.catalog.check import with_defaults
 from engine.data.ahead import to_device
 from engine.data.prepare import Prepared
@@ -71,7 +71,7 @@ class TrainedModel:
     def training_data(self) -> Prepared:
         """The recipe's data, read again. CheckpointError where they are others by now."""
         with keep_random_state():
-            data, _ = load(self.recipe)
+            data, _ = load_data(self.recipe)
         if self.fingerprint and data.fingerprint != self.fingerprint:
             raise CheckpointError(f"the data of {self.name}'s recipe are not those that it was trained on")
         return data
@@ -210,7 +210,7 @@ def _precision(values: Mapping[str, Any]) -> str:
 def _measured(run: Run, values: Mapping[str, Any], saved: Saved) -> Preprocessing:
     """Of a run that does not keep it: measured again on its data."""
     with keep_random_state():
-        data, _ = load(Recipe.from_dict(values))
+        data, _ = load_data(Recipe.from_dict(values))
     if data.fingerprint != saved.state["fingerprint"]:
         raise CheckpointError(f"the training data are not those of {run.name} any more, and it does not keep what was measured")
     return Preprocessing.of(data)

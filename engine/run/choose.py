@@ -58,7 +58,7 @@ def arranged(
     return sorted(chosen, key=SORTS[sort], reverse=reverse)
 
 
-def there(at: Path) -> list[Path]:
+def runs_in(at: Path) -> list[Path]:
     """The runs, our own and those of other tools, in a folder; or a file that is one. RunError where there is none."""
     from engine.run.directory import Run
 

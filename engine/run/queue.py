@@ -20,9 +20,8 @@ import psutil
 from engine.errors import RunError, plain
 from engine.run import control_file, files, strict_json
 from engine.run.lock import one_at_a_time
-from engine.run.status import ALIVE, SILENCE_SECONDS, Status, at_work
+from engine.run.status import ALIVE, ENDED, SILENCE_SECONDS, Status, at_work
 
-ENDED = ("finished", "stopped", "failed")
 STATES = ("waiting", "training", *ENDED)
 _changing = threading.RLock()  # a POSIX lock does not keep out another thread of its own process
 

@@ -14,9 +14,8 @@ class Scores:
 
     def __init__(self) -> None:
         self._seen: dict[Path, tuple[int, int]] = {}  # file and bytes read
-        self._found: dict[
-            Path, dict[str, list[tuple[float, int]]]
-        ] = {}  # by metric its least and its largest, each with its epoch
+        # By metric its least and its largest value, each with its epoch.
+        self._found: dict[Path, dict[str, list[tuple[float, int]]]] = {}
 
     def best(self, path: Path, metric: str, *, smaller: bool) -> tuple[float, int] | None:
         """The best value of a run's metric ("val/accuracy") and the epoch it was in; None where there is none."""

@@ -13,7 +13,7 @@ import subprocess
 import sys
 import threading
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator
 from dataclasses import replace
 from pathlib import Path
 from types import FrameType
@@ -216,7 +216,7 @@ def begin_working(queue: Queue, *, again: bool = True) -> str:
     raise RunError(f"the worker did not begin; see {queue.log}")
 
 
-def lead(path: Path, numbers: Sequence[int] = (1, 2)) -> None:
+def redirect_output(path: Path) -> None:
     """What this process prints goes into this file from here on."""
     try:
         descriptor = os.open(path, os.O_WRONLY | os.O_APPEND | os.O_CREAT, 0o666)
@@ -225,6 +225,6 @@ def lead(path: Path, numbers: Sequence[int] = (1, 2)) -> None:
         return
     sys.stdout.flush()
     sys.stderr.flush()
-    for number in numbers:
+    for number in (1, 2):
         os.dup2(descriptor, number)
     os.close(descriptor)

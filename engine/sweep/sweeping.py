@@ -216,10 +216,10 @@ class Sweep:
     @staticmethod
     def _data(member: Member) -> Prepared | None:
         """Loaded once for all that are alike; None where each must load its own, as it would alone."""
-        from engine.assemble import load
+        from engine.assemble import load_data
 
         try:
-            data, drawn = load(member.recipe)
+            data, drawn = load_data(member.recipe)
         except Exception:
             return None
         return None if drawn else data
@@ -227,10 +227,10 @@ class Sweep:
     @staticmethod
     def _assembled(member: Member, data: Prepared | None) -> Parts | None:
         """None where something is wrong, which it will say when it is trained alone."""
-        from engine.assemble import assembled
+        from engine.assemble import assemble_with_data
 
         try:
-            return assembled(member.recipe, data)[0]
+            return assemble_with_data(member.recipe, data)[0]
         except Exception:
             return None
 

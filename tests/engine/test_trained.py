@@ -11,7 +11,7 @@ import torch
 from torch import nn
 
 from engine import CheckpointError, EpochalError, EpochEnded, Recipe, RunError, Trainer, load_model
-from engine.assemble import load
+from engine.assemble import load_data
 from engine.data.preprocessing import FILE, Preprocessing
 from engine.inference.trained import load_trained
 
@@ -83,7 +83,7 @@ def test_own_code_and_no_data(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -
 def test_a_run_that_does_not_keep_what_was_measured_measures_it_again(tmp_path: Path) -> None:
     result = trained(tmp_path)
     kept = Preprocessing.kept(result.run.path)
-    data, _ = load(Recipe.load(result.run.recipe_path))
+    data, _ = load_data(Recipe.load(result.run.recipe_path))
     assert kept == Preprocessing.of(data)  # to the last bit
     (result.run.path / FILE).unlink()
     assert load_trained(result.run, device="cpu").preprocessing == kept

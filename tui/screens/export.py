@@ -15,7 +15,7 @@ from textual.widgets import Input, OptionList, Static
 from textual.widgets.option_list import Option
 
 from engine.errors import EpochalError
-from engine.export import FORMATS, refuse
+from engine.export import FORMATS, refuse_target
 from tui.door import Engine
 from tui.exporting import Exporting
 from tui.screens.base import Dialog
@@ -101,7 +101,7 @@ class ExportScreen(Dialog[None]):
         known = file == self._there
         self._there = "" if known or not Path(file).exists() else file
         try:
-            refuse(Path(file), bool(self._there) or known, self._format)
+            refuse_target(Path(file), bool(self._there) or known, self._format)
         except EpochalError as error:
             self._say(str(error), "$text-error")
             return

@@ -15,7 +15,8 @@ from textual.content import Content
 from textual.widgets import Static
 
 from engine.errors import EpochalError
-from engine.run.queue import ENDED, Contents, Job, Part
+from engine.run.queue import Contents, Job, Part
+from engine.run.status import ENDED
 from engine.sweep import Axis, count, shortened
 from tui.keys import bindings
 from tui.listing import SYMBOLS
