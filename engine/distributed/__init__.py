@@ -11,6 +11,8 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
 
+from engine.errors import EpochalError
+
 if TYPE_CHECKING:
     from engine.distributed.ranks import Ranks
     from engine.parts import Parts
@@ -49,6 +51,13 @@ def refuse_others(parts: Parts) -> None:
         from engine.distributed import alike
 
         alike.refuse_others(ranks, parts.train, parts.validation)
+
+
+def refuse_several(what: str) -> None:
+    """EpochalError where a launcher began several processes for what one does."""
+    count = int(os.environ.get("WORLD_SIZE", "1"))
+    if count > 1:
+        raise EpochalError(f"{what} is for one process, and a launcher began {count} (WORLD_SIZE): begin it without torchrun")
 
 
 def first(value: Any) -> Any:

@@ -14,6 +14,7 @@ from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from engine.distributed import refuse_several
 from engine.errors import EpochalError, RecipeError, RunError, plain
 from engine.events import EpochEnded, Event, RunEnded
 from engine.run import Run, Status, files, load_history, strict_json
@@ -87,6 +88,7 @@ class Search:
         """
         from engine.recipe_text import named_values
 
+        refuse_several("a search")
         if isinstance(recipe, str | Path):
             recipe = named_values(recipe)
         return cls(Folder.create(recipe, runs))

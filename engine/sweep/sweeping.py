@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from engine.control import Control
+from engine.distributed import refuse_several
 from engine.errors import EpochalError, named
 from engine.events import Event, Message
 from engine.sweep import Member, Outcome
@@ -87,6 +88,7 @@ class Sweep:
         notifier: Notifier | None = None,  # tells a command or webhook of each run
         begun: Mapping[int, Path] | None = None,  # by position: the run of a member that goes on from its last checkpoint
     ) -> None:
+        refuse_several("a sweep")
         self.members = list(members) if isinstance(members, Iterable) else [members]
         if strange := [member for member in self.members if not isinstance(member, Member)]:
             raise EpochalError(f"a sweep is made of members, as engine.sweep.expand gives them; not of {named(strange[0])}")

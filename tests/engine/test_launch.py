@@ -340,12 +340,19 @@ def test_restarts_are_for_several_processes(there: Path) -> None:
     assert main([*FEW, "--restarts", "2"]) == 2
 
 
-def test_a_sweep_is_for_one_process_each() -> None:
-    from engine.errors import RecipeError
+def test_a_sweep_is_for_one_process_each(monkeypatch: pytest.MonkeyPatch) -> None:
+    from engine.errors import EpochalError, RecipeError
+    from engine.search.searching import Search
     from engine.sweep import expand
+    from engine.sweep.sweeping import Sweep
 
     with pytest.raises(RecipeError, match=r"training.processes is 2 and must be 1 in a sweep"):
         expand({"training": {"processes": 2}}, ["seed=0..1"])
+    monkeypatch.setenv("WORLD_SIZE", "2")
+    with pytest.raises(EpochalError, match="a sweep is for one process, and a launcher began 2"):
+        Sweep(expand({}, ["seed=0..1"]))
+    with pytest.raises(EpochalError, match="a search is for one process"):
+        Search.create({})
 
 
 @pytest.fixture
