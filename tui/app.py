@@ -176,12 +176,8 @@ class Console(Guest):
 
     def _attend(self) -> None:
         """Call for what happened in the run of this console, and in those that are attached to."""
-        from tui.followed import Followed
-        from tui.screens.train import TrainScreen
-
-        shown = [screen.shown for screen in self.screen_stack if isinstance(screen, TrainScreen)]
-        followed = [run for run in shown if isinstance(run, Followed)]
-        self.attention.look(*([self.session] if self.session is not None else []), *followed)
+        runs = [self.session, *(screen.followed for screen in self.screen_stack if isinstance(screen, Base))]
+        self.attention.look(*(run for run in runs if run is not None))
         self.keeper.look()
         if self.keeper.failure:
             self.notify(self.keeper.failure, severity="warning", markup=False)

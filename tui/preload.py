@@ -49,6 +49,7 @@ def import_all() -> None:
 
         sections(Recipe().to_dict())
         importlib.import_module("engine.trainer")
+        importlib.import_module("tui.screens.train")  # that is shown next
     finally:
         gc.freeze()
         gc.enable()

@@ -15,6 +15,7 @@ from textual.events import Click
 from textual.message import Message
 from textual.reactive import reactive
 from textual.widget import Widget
+from textual.widgets import Input
 
 if TYPE_CHECKING:
     from textual.widgets._select import SelectOverlay
@@ -25,6 +26,12 @@ ARROW = 24  # cells before it
 def closed(label: str, arrow: str = "▼") -> str:
     """What a choice shows while it is closed."""
     return f"{label if len(label) < ARROW else label[: ARROW - 2] + '…':<{ARROW}}{arrow}"
+
+
+def compact(field: Input) -> Input:
+    """Make it one line high. Told so while it is made, it would have its style, and that of its parts, computed once more."""
+    field.set_reactive(Input.compact, True)
+    return field.add_class("-textual-compact", update=False)
 
 
 class Choice(Widget, can_focus=True):

@@ -15,7 +15,7 @@ from textual.widget import Widget
 from textual.widgets import Input
 
 from engine.catalog.fields import REQUIRED, Field, Section
-from tui.form.editors import Choice, Toggle
+from tui.form.editors import Choice, Toggle, compact
 from tui.form.model import NAMED, FormModel, dotted
 
 OWN = "own…"
@@ -169,9 +169,7 @@ class Row(Line):
                 choices.insert(0, (field.derived or (ABSENT if field.optional else "choose"), None))
             return Choice(choices, None if empty else value)
         hint = "must be given" if field.default is REQUIRED else field.derived
-        return Input(
-            self.model.text(self.section, field), placeholder=hint, compact=True, select_on_focus=True, classes="editor"
-        )
+        return compact(Input(self.model.text(self.section, field), placeholder=hint, validate_on=[], classes="editor"))
 
     def on_input_changed(self, event: Input.Changed) -> None:
         event.stop()
@@ -238,7 +236,7 @@ class Heading(Line):
             if self.group.optional:
                 names.insert(0, (ABSENT, ABSENT))
             yield Choice([*names, (OWN, OWN)], OWN if own else name or ABSENT)
-            path = Input(name or "" if own else "", placeholder="file.py:Name", compact=True, classes="editor own")
+            path = compact(Input(name or "" if own else "", placeholder="file.py:Name", validate_on=[], classes="editor own"))
             path.display = own
             yield path
 

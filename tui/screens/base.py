@@ -18,6 +18,7 @@ from tui.keys import footer
 
 if TYPE_CHECKING:
     from tui.app import Console
+    from tui.followed import Followed
 
 SMALL = (100, 30)  # below: tabs instead of panes side by side
 LEAST = (80, 24)  # below: a page alone, without its tabs
@@ -84,6 +85,11 @@ class Base(Still[None]):
     def console_app(self) -> Console:
         """The app, typed."""
         return cast("Console", self.app)
+
+    @property
+    def followed(self) -> Followed | None:
+        """The run of another process that it shows."""
+        return None
 
     def copies(self) -> list[tuple[str, str]]:
         """What can be copied: what it is, and the text."""

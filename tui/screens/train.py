@@ -183,6 +183,11 @@ class TrainScreen(AfterKeys, ChartKeys, Arranging, Steering):
         return tuple(other for other in chosen.named if path is None or other[0] != path.name) if chosen is not None else ()
 
     @property
+    def followed(self) -> Followed | None:
+        """The run, if another process trains it."""
+        return self.shown if isinstance(self.shown, Followed) else None
+
+    @property
     def chart_path(self) -> Path | None:
         """Where a chart of this run is written."""
         return self.shown.path
