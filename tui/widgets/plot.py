@@ -95,7 +95,7 @@ def axes(
     """The axes that `draw` gives these curves; without y axis where there is nothing to draw."""
     xs = [x for curve in curves for x in curve.x if math.isfinite(x)]
     x_axis = Axis.over([*xs, *(edge for edge in (left, right) if edge is not None)] or [0.0], log=log_x, exact=True)
-    ys = limits or [y for curve in curves for y in curve.y if _drawable(y, log_y)]
+    ys = limits or [y for curve in curves for y in curve.y if math.isfinite(y) and (y > 0 or not log_y)]
     return x_axis, Axis.over(ys, log=log_y) if ys else None
 
 
@@ -135,8 +135,8 @@ class Axis:
 
     @classmethod
     def over(cls, values: Iterable[float], *, log: bool = False, exact: bool = False) -> Axis:
-        values = [min(max(value, -LIMIT), LIMIT) for value in values]
-        low, high = min(values), max(values)
+        values = list(values)
+        low, high = (min(max(end, -LIMIT), LIMIT) for end in (min(values), max(values)))
         if log:
             low, high = max(low, 1e-290), max(high, 1e-290)
             if high <= low * (1 + 1e-6):
@@ -239,8 +239,9 @@ def _pieces(curve: Curve, x_axis: Axis, y_axis: Axis) -> Iterable[tuple[list[flo
     """The curve's unbroken parts, as positions."""
     xs: list[float] = []
     ys: list[float] = []
+    log = y_axis.log
     for x, y in zip(curve.x, curve.y, strict=True):
-        if math.isfinite(x) and _drawable(y, y_axis.log):
+        if math.isfinite(x) and math.isfinite(y) and (y > 0 or not log):
             xs.append(x_axis.position(x))
             ys.append(y_axis.position(y))
         elif xs:
