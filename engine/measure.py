@@ -51,6 +51,7 @@ def counter(loss: Any, targets: Tensor | None = None) -> Callable[[Tensor], Coun
 
 
 def mean(total: float, count: float) -> float:
+    """NaN of nothing."""
     return total / count if count else math.nan
 
 

@@ -42,6 +42,7 @@ class Best:
 
     @property
     def exhausted(self) -> bool:
+        """Whether there was no gain for as long as `patience` allows."""
         return self.patience is not None and self.waited >= self.patience
 
     def state_dict(self) -> dict[str, Any]:

@@ -31,7 +31,7 @@ FP16_REFUSALS = 50  # in a row: the scaler's factor is at its end then
 
 
 class Epochs(TrainerState):
-    """One training of `Parts` by a plan. `Trainer` is its public face."""
+    """A trainer as it takes its epochs; `Fitting` begins and ends it."""
 
     def _train(self) -> tuple[str, str]:
         """Epoch after epoch; how and why it ended."""

@@ -1,4 +1,4 @@
-"""Reporter: states events to the history and to all who listen."""
+"""Reporter: emits events to the history and to all who listen."""
 
 from __future__ import annotations
 
@@ -46,4 +46,5 @@ class Reporter:
                         self.emit(Message(text=f"a listener failed and is switched off: {error}", level="error"))
 
     def messages(self, texts: Iterable[str], level: str) -> None:
+        """Emit a `Message` for each of these sentences."""
         self.emit(*(Message(text=text, level=level) for text in texts))

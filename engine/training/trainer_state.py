@@ -1,4 +1,4 @@
-"""TrainerState: a training at a step; its parts and the loop made of them, its counters, what it states and saves of them."""
+"""TrainerState: a training between two steps."""
 
 from __future__ import annotations
 
@@ -42,7 +42,10 @@ POINTS = 10_000  # of the training curve, roughly
 
 
 class TrainerState:
-    """What `Epochs` goes on from. Made of `Parts` and a plan."""
+    """The parts and the loop over them, the counters, and what is emitted and saved of them.
+
+    `Epochs` moves it from step to step, `Fitting` begins, resumes and ends it, `Trainer` is what a person calls.
+    """
 
     def __init__(
         self, parts: Parts, plan: Training, checkpoint: Checkpoint, name: str, run: Run | None, control: Control | None
@@ -164,6 +167,7 @@ class TrainerState:
         return self.step - missed if missed else None
 
     def _emit_points(self) -> None:
+        """The points of the training curve that are whole."""
         points = self.meter.take_points(self.epoch + 1)
         if points is not None:
             self.reporter.emit(points)
@@ -205,6 +209,7 @@ class TrainerState:
             self.reporter.emit(*self.saver.collect())
 
     def _copy(self) -> Snapshot:
+        """Everything that a resume needs. Of what the device has summed up nothing may be unread: see `Epochs._snapshot`."""
         return snapshot.take(
             self.parts,
             self.loop,
