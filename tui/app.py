@@ -293,15 +293,13 @@ class Console(Guest):
         """The list of runs."""
         from tui.screens.runs import RunsScreen
 
-        self.action_form()
-        self.push_screen(RunsScreen())
+        self._open(RunsScreen())
 
     def action_queue(self, job: int | None = None) -> None:
         """What is trained one after another; with `job` on that one."""
         from tui.screens.queue import QueueScreen
 
-        self.action_form()
-        self.push_screen(QueueScreen(job))
+        self._open(QueueScreen(job))
 
     def action_searches(self, path: Path | None = None) -> None:
         """The leaderboard of a search: of this one, of that whose trial the cursor is on, else of the newest."""
@@ -312,8 +310,13 @@ class Console(Guest):
 
         shown = self.screen.shown.path if isinstance(self.screen, TrainScreen) else None
         run = self.screen.under_cursor if isinstance(self.screen, RunsScreen) else shown
-        self.action_form()
-        self.push_screen(SearchScreen(path or (run and search_of(run))))
+        self._open(SearchScreen(path or (run and search_of(run))))
+
+    def _open(self, page: Screen[None]) -> None:
+        """Over the run or the list that it was opened from, to which Esc then leads back; over the form where it is open."""
+        if any(isinstance(screen, type(page)) for screen in self.screen_stack):
+            self.action_form()
+        self.push_screen(page)
 
     def action_first_steps(self) -> None:
         """Ready experiments for who never trained a model; on a run a tour of its screen."""

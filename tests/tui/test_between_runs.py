@@ -10,6 +10,8 @@ from tests.tui.scripted import screen_text
 from tests.tui.test_app import training
 from tui.app import Console
 from tui.form.rows import Row
+from tui.screens.queue import QueueScreen
+from tui.screens.runs import RunsScreen
 from tui.screens.train import TrainScreen
 from tui.widgets.chart import Chart
 from tui.widgets.output import OutputPane
@@ -76,3 +78,20 @@ async def test_the_best_validation_in_the_middle_of_an_epoch_is_marked(console: 
         chart = screen.query_one(Chart)
         rows = [chart.render_line(y).text for y in range(1, chart.size.height)]
         assert sum("★" in row for row in rows) == 1
+
+
+async def test_escape_leads_back_through_the_pages(console: Console, with_runs: ScriptedEngine):
+    async with console.run_test(size=WIDE) as pilot:
+        await ready(console)
+        await pilot.press("a", "enter")
+        await until(lambda: isinstance(console.screen, TrainScreen))
+        await pilot.press("Q")
+        await until(lambda: isinstance(console.screen, QueueScreen))
+        await pilot.press("escape")
+        assert isinstance(console.screen, TrainScreen)
+        await pilot.press("escape")
+        assert isinstance(console.screen, RunsScreen)
+        await pilot.press("Q", "a")
+        assert [type(screen).__name__ for screen in console.screen_stack[1:]] == ["RunsScreen"], "no page is open twice"
+        await pilot.press("escape")
+        assert console.screen is console.form
