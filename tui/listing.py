@@ -10,7 +10,7 @@ from typing import Any
 
 from engine.run.about import in_short
 from engine.run.choose import SORTS, fits, smaller_is_better
-from tui.widgets.formats import clock, cut, number
+from tui.widgets.formats import clock, cut_middle, number
 
 SYMBOLS = {
     "starting": "◌", "running": "●", "paused": "‖", "finished": "✓", "stopped": "■", "failed": "✗", "died": "✗",
@@ -84,7 +84,7 @@ class Listing:
         flags = ("◆" if str(run.path) in marked else "") + ("b" if str(run.path) == ghost else "")
         of = f"/{run.epochs}" if run.epochs else ""
         if self.narrow:  # the symbol has the state, the line below the list all the rest
-            name, best_one = cut(run.name, ROOM), self._best(run, best)
+            name, best_one = cut_middle(run.name, ROOM), self._best(run, best)
             value = best_one.rpartition(" at ")[0].rpartition(" ")[2] or best_one
             return [flags + SYMBOLS.get(run.state, "?"), name, f"{run.epoch}{of}", value, in_short(run.differs)]
         cells = [flags + SYMBOLS.get(run.state, "?"), run.name, run.state, f"{run.epoch}{of}", self._best(run, best),

@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 
 from tui.__main__ import main
 from tui.widgets import formats
-from tui.widgets.formats import cell_len, clock, cut, left, number, plain, rate, right, short, took
+from tui.widgets.formats import cell_len, clock, cut, cut_middle, left, number, plain, rate, right, short, took
 
 
 @pytest.mark.parametrize(
@@ -87,7 +87,9 @@ def test_cells_are_counted_as_a_terminal_does():
 @pytest.mark.parametrize("text", ["digits", "模型-🚀-very-long", "⣀⣀⣀"])
 @pytest.mark.parametrize("cells", [4, 9, 20])
 def test_texts_are_cut_and_filled_by_cells(text: str, cells: int):
-    assert cell_len(cut(text, cells)) <= cells and (cut(text, cells) == text) == (cell_len(text) <= cells)
+    for shortened in (cut(text, cells), cut_middle(text, cells)):
+        assert cell_len(shortened) <= cells and (shortened == text) == (cell_len(text) <= cells)
+    assert cut_middle("a-sweep-lr0.01", 9) == "a-sw…0.01"
     short = cut(text, cells)
     assert cell_len(left(short, cells)) == cell_len(right(short, cells)) == cells
     assert left(short, cells).strip() == right(short, cells).strip() == short.strip()

@@ -17,6 +17,7 @@ from textual.widgets import Input
 from engine.catalog.fields import REQUIRED, Field, Section
 from tui.form.editors import Choice, Toggle, compact
 from tui.form.model import NAMED, FormModel, dotted
+from tui.widgets.formats import cut_middle
 
 OWN = "own…"
 ABSENT = "none"
@@ -87,7 +88,7 @@ class Line(Horizontal):
     def show(self, differs: bool, error: str, note: str = "") -> None:
         """Draw the mark and the note beside; an error takes the note's place."""
         self.error = error
-        self.marked = ("• " if differs else "  ") + self.title
+        self.marked = cut_middle(("• " if differs else "  ") + self.title, KEY - 1)
         # The row shows key and value already: of the engine's "key is value; it must be …", "key = value can't …" the rest.
         self.note = "✗ " + _SHOWN.sub("", error.rpartition("; it ")[2]) if error else note
         self.set_class(bool(error), "-wrong")

@@ -14,7 +14,7 @@ from textual.widgets import Static
 from engine.recipe_text import flat
 from engine.run.about import shown
 from tui.screens.base import Dialog
-from tui.widgets.formats import cell_len, cut, left
+from tui.widgets.formats import cell_len, cut, cut_middle, left
 
 
 class DifferencesScreen(Dialog[None]):
@@ -54,7 +54,8 @@ class DifferencesScreen(Dialog[None]):
             widths = [first, *(min(width, room) for width in widths[1:])]
         lines = []
         for n, row in enumerate(table):
-            cells = [cut(cell, width) for cell, width in zip(row, widths, strict=True)]
+            shorten = cut if n else cut_middle  # the names of runs
+            cells = [shorten(cell, width) for cell, width in zip(row, widths, strict=True)]
             parts = [(left(cells[0], first), "$text-muted")]
             parts += [
                 ("  " + left(cell, width), "bold" if n == 0 else "") for cell, width in zip(cells[1:], widths[1:], strict=True)

@@ -87,6 +87,14 @@ def cut(text: str, cells: int) -> str:
     return text if cell_len(text) <= cells else f"{rich.cells.set_cell_size(text, max(cells - 1, 0)).rstrip()}…"
 
 
+def cut_middle(text: str, cells: int) -> str:
+    """As `cut`, with the … in the middle: the names of a sweep's runs differ in their ends."""
+    if cell_len(text) <= cells:
+        return text
+    end = max(cells - 1, 0) // 2
+    return cut(text, cells - end) + rich.cells.set_cell_size(text[::-1], end)[::-1]
+
+
 def left(text: str, cells: int) -> str:
     """`text` and blanks up to so many cells."""
     return text + " " * (cells - cell_len(text))
