@@ -45,7 +45,8 @@ def about(path: Path) -> About:
         parent=plain(str(parent.get("run", ""))),
         parent_step=step if isinstance(step, int) else 0,
         parent_path=str(parent.get("path", "")),
-        differs=_searched(environment) | (_differs(recipe, environment.get("differs")) if recipe else flat(config(path))),
+        differs=_searched(environment, recipe)
+        | (_differs(recipe, environment.get("differs")) if recipe else flat(config(path))),
         recipe=bool(recipe),
     )
 
@@ -126,9 +127,10 @@ def _differs(values: Mapping[str, Any], recorded: Any) -> dict[str, Any]:
     return result
 
 
-def _searched(environment: Mapping[str, Any]) -> dict[str, Any]:
-    """What a search tried in this run."""
-    return dict(_table(_table(environment, "search"), "params"))
+def _searched(environment: Mapping[str, Any], recipe: Mapping[str, Any]) -> dict[str, Any]:
+    """What a search tried in this run: as the recipe has it, where a list is one and not Optuna's text of it."""
+    given = flat(recipe)
+    return {key: given.get(key, value) for key, value in _table(_table(environment, "search"), "params").items()}
 
 
 def _planned(key: str) -> bool:

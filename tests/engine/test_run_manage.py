@@ -85,6 +85,14 @@ def test_a_run_that_the_disk_half_deletes_is_in_no_list(tmp_path: Path, monkeypa
     assert names(tmp_path) == []
 
 
+def test_what_a_search_tried_is_said_as_the_recipe_has_it(tmp_path: Path) -> None:
+    run = Trainer.from_recipe(Recipe().replace(**{"training.device": "cpu"}), runs=tmp_path).run
+    environment = json.loads((run.path / "environment.json").read_text())
+    environment["search"] = {"params": {"model.hidden": "[128]", "optimizer.lr": 0.001}}  # a list is Optuna's text
+    (run.path / "environment.json").write_text(json.dumps(environment))
+    assert in_short(Run.list(tmp_path)[0].differs) == "hidden 128 · lr 0.001 · device cpu"
+
+
 def test_what_differs_is_read_from_the_recipe_and_follows_a_resume(tmp_path: Path) -> None:
     changes = {
         "data.batch_size": 64, "data.validation": 0.5, "model.hidden": [8], "optimizer.name": "SGD", "optimizer.lr": 0.1,

@@ -48,7 +48,7 @@ class SearchScreen(TableScreen):
     def compose(self) -> ComposeResult:
         yield Static(id="title", markup=False)
         yield Table()
-        yield Static("\n reading …", id="empty", markup=False)
+        yield Static("\nreading …", id="empty", markup=False)
         yield Static("", id="about", markup=False)
         with Horizontal(id="below"):
             yield BestPane()
@@ -98,7 +98,7 @@ class SearchScreen(TableScreen):
         rows = {} if board is None else {str(row.number): self._cells(board, row) for row in board.rows}
         self._draw(self._columns(board), rows)
         if not rows:
-            self.query_one("#empty", Static).update(f"\n {self._none()}")
+            self.query_one("#empty", Static).update(f"\n{self._none()}")
         self._entitle()
         self._tell()
         self.query_one(BestPane).of(board)
