@@ -45,12 +45,12 @@ def writes() -> bool:
 
 
 def refuse_others(parts: Parts) -> None:
-    """RecipeError, in all processes, where one has other data than the first."""
+    """RecipeError, in all processes, where one has another model or other data than the first."""
     ranks = processes()
     if ranks is not None:
         from engine.distributed import alike
 
-        alike.refuse_others(ranks, parts.train, parts.validation)
+        alike.refuse_others(ranks, parts)
 
 
 def refuse_several(what: str) -> None:

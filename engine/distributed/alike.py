@@ -1,7 +1,11 @@
-"""The data of several processes: each loads the same, and takes its share of every batch. What is not the same is refused."""
+"""What several processes train: each makes the same model, loads the same data, and takes its share of every batch.
+
+What is not the same is refused.
+"""
 
 from __future__ import annotations
 
+import hashlib
 import random
 from collections.abc import Iterable, Iterator
 from itertools import islice
@@ -11,16 +15,22 @@ import numpy
 import torch
 from torch import Tensor
 
-from engine.data.batches import Batches, ResidentBatches
+from engine.data.batches import ResidentBatches
 from engine.distributed.ranks import Ranks
 from engine.errors import Problem, RecipeError
+from engine.parts import Parts
 
 SEEN = 64  # values of a tensor by which it is known
 
 
-def refuse_others(ranks: Ranks, train: Batches, validation: Batches | None) -> None:
-    """RecipeError, on all ranks, where one has other data than the first."""
-    for name, batches in (("training", train), ("validation", validation)):
+def refuse_others(ranks: Ranks, parts: Parts) -> None:
+    """RecipeError, on all ranks, where one has another model or other data than the first."""
+    shapes = str([(name, tuple(held.shape), held.dtype) for name, held in parts.model.named_parameters()])
+    for rank, other in enumerate(models := ranks.gather(hashlib.sha256(shapes.encode()).hexdigest())):
+        if other != models[0]:
+            said = f"rank {rank} has another model than rank 0: names and shapes of the parameters are to be the same"
+            raise RecipeError([Problem("model", said)])
+    for name, batches in (("training", parts.train), ("validation", parts.validation)):
         resident = isinstance(batches, ResidentBatches)
         known = [_known(held) for held in (batches.inputs, batches.targets)] if resident else []  # type: ignore[union-attr]
         sizes = None if batches is None else (getattr(batches, "samples", None), batches.length)

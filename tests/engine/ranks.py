@@ -213,9 +213,10 @@ def other_data(folder: Path) -> dict[str, Any]:
     rank = int(os.environ["RANK"])
     inputs, targets = digits()
     raised = []
-    for data in ((inputs[rank:], targets[rank:]), (inputs.roll(rank, 0), targets), list(_batches(targets.roll(rank)))):
+    others = ((inputs[rank:], targets[rank:]), (inputs.roll(rank, 0), targets), list(_batches(targets.roll(rank))))
+    for net, data in (*((model(), data) for data in others), (model(outputs=10 + rank), digits())):
         try:
-            fit(Trainer(**parts(model()), train=data))
+            fit(Trainer(**parts(net), train=data))
         except RecipeError as error:
             raised.append(str(error))
     return {"raised": raised}

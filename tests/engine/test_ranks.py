@@ -316,9 +316,10 @@ def test_the_batches_of_ones_own_loader_are_dealt(two: Any) -> None:
         assert seen["weights"] == close(one["weights"])
 
 
-def test_ranks_with_other_data_are_told_so(two: Any) -> None:
+def test_ranks_with_other_data_or_another_model_are_told_so(two: Any) -> None:
     for seen in two("other_data"):
-        sizes, values, loader = seen["raised"]
+        sizes, values, loader, net = seen["raised"]
+        assert "rank 1 has another model than rank 0" in net
         assert "rank 1 has other training data than rank 0 (198, not 199)" in sizes
         assert "rank 1 has other training data than rank 0:" in values
         assert "rank 1's loader begins with another batch than rank 0's" in loader
