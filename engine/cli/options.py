@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import re
 from typing import Any, NoReturn
 
 from engine.errors import nearest
@@ -20,18 +21,33 @@ CONSOLE = ("console", "plot", "serve")  # the commands that come with the screen
 class Parser(argparse.ArgumentParser):
     """Tells a mistake in one sentence, with the nearest word that there is."""
 
+    _given: tuple[str, ...] = ()
+
     def error(self, message: str) -> NoReturn:
+        missing = re.fullmatch(r"the following arguments are required: (.+)", message)
+        if missing:  # because of a misspelt option, perhaps
+            options = (word for word in self._given if word[:2] == "--" and len(word) > 2)
+            self._refuse_unknown(
+                next((word for word in options if word.partition("=")[0] not in self._option_string_actions), None)
+            )
+            message = f"{self.prog} needs {missing[1]}: {self.prog} --help says what it takes"
+        elif valued := re.fullmatch(r"argument (\S+): ignored explicit argument (.+)", message):
+            message = f"{valued[1]} takes no value, and {valued[2]} is given"
         self.exit(2, f"epochal: {message}\n")
 
     def parse_known_args(self, args: Any = None, namespace: Any = None) -> Any:  # a command's options are known to it alone
+        self._given = tuple(args or ())
         found, rest = super().parse_known_args(args, namespace)
         if rest and not rest[0].startswith("-"):
             self.error(f"{rest[0]!r} is a word too many: {self.prog} --help says what it takes")
-        if rest:
-            option, options = rest[0].partition("=")[0], [name[2:] for name in self._option_string_actions if name[:2] == "--"]
+        self._refuse_unknown(rest[0] if rest else None)
+        return found, rest
+
+    def _refuse_unknown(self, word: str | None) -> None:
+        if word is not None:
+            option, options = word.partition("=")[0], [name[2:] for name in self._option_string_actions if name[:2] == "--"]
             meant = nearest(option.lstrip("-"), options).replace("is '", "is '--")
             self.error(f"{self.prog} has no option {option}{meant}")
-        return found, rest
 
     def _check_value(self, action: argparse.Action, value: Any) -> None:
         names = list(action.choices or ())

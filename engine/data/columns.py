@@ -17,7 +17,12 @@ if TYPE_CHECKING:
 
 Kind = Literal["number", "truth", "category"]
 CATEGORIES = 100  # texts with more different values than this are names or remarks, not categories
-DATE = re.compile(r"\s*(\d{4}[-/.]\d{1,2}[-/.]\d{1,2}|\d{1,2}[-/.]\d{1,2}[-/.](\d{4}|\d{2}))(\D.*)?")
+_MONTH = "(jan|feb|mar|apr|may|jun|jul|aug|sep|oct|nov|dec)[a-z]*"
+DATE = re.compile(
+    r"\s*(\d{4}[-/.]\d{1,2}[-/.]\d{1,2}|\d{1,2}[-/.]\d{1,2}[-/.](\d{4}|\d{2})"
+    rf"|\d{{1,2}}[-. ]+{_MONTH}[-,. ]+\d{{2,4}}|{_MONTH}[. ]+\d{{1,2}},?[ ]+\d{{4}}|\d{{1,2}}:\d{{2}}(:\d{{2}})?)(\D.*)?",
+    re.IGNORECASE,
+)
 SHOWN = 3  # values that a sentence names
 GROUPED, PLAIN = r"[-+]?\d{1,3}(%s\d{3})+", r"[-+]?\d+"
 NOTATIONS = {  # of numbers that were read as texts, by what a recipe says of such a file
@@ -53,7 +58,8 @@ class Column:
         texts = _texts(values)
         present = texts.dropna()
         if all(DATE.fullmatch(text) for text in present):
-            raise _refused(name, f"holds dates ({present.iloc[0]!r})", "turn it into numbers, or ")
+            remedy = "write what counts of them as numbers, such as the month, the weekday or the days since the first, or "
+            raise _refused(name, f"holds dates or times ({present.iloc[0]!r}), which are no numbers", remedy)
         categories = sorted(present.unique())
         if len(categories) > CATEGORIES:
             said = (

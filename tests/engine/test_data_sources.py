@@ -266,11 +266,20 @@ def test_csv_mistakes_are_one_sentence(file, tmp_path, monkeypatch):
     refused("data.columns", "column 'who' holds 101 different texts", "csv", file("who,y\n" + names, "names.csv"), "y")
     refused("data.target", "101 different values in 101 rows", "csv", file("y,x\n" + names, "labels.csv"), "y")
     both = file("when,who,x,y\n" + "".join(f"2024-01-31,name{i},{i},{i % 2}\n" for i in range(101)), "both.csv")
-    with pytest.raises(RecipeError, match="'when' holds dates(?s:.*)'who' holds 101 different texts"):  # both at once
+    with pytest.raises(RecipeError, match="'when' holds dates or times(?s:.*)'who' holds 101 different texts"):  # both at once
         SOURCES["csv"](both, "y")
     assert SOURCES["csv"](both, "y", ignore=["when", "who"]).features == ("x",)
     dates = file("when,y\n2024-01-31,1\n2024-02-01,0\n", "dates.csv")
-    refused("data.columns", "column 'when' holds dates", "csv", dates, "y")
+    refused("data.columns", "column 'when' holds dates or times", "csv", dates, "y")
+    for day, another in (
+        ("31 Jan 2024", "1 March 2024"),
+        ("Jan 31, 2024", "March 1, 2024"),
+        ("31.1.24", "1.2.24"),
+        ("9:05", "23:59:59"),
+    ):
+        other = file(f'when,y\n"{day}",1\n"{another}",0\n', "other.csv")
+        refused("data.columns", "the month, the weekday or the days since", "csv", other, "y")
+    assert SOURCES["csv"](file("when,y\nJan,1\nMay 5,0\n", "no.csv"), "y").features == ("when = Jan", "when = May 5")
     (tmp_path / "binary.csv").write_bytes(b"\xff\xfe\x00\x01,\n")
     refused("data.path", 'not text in UTF-8: data.encoding = "utf-16" may', "csv", "binary.csv", "y")
     infinite = SOURCES["csv"](file("x,y\n1,0.5\ninf,0.5\n2,0.1\n", "infinite.csv"), "y")
