@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-import gc
 import os
 import shlex
 import signal
@@ -41,7 +40,6 @@ def open_console(
 
     When it is left while a run trains, that goes on in this process to its end. Returns the exit status.
     """
-    gc.disable()  # until the first frame: little of what is made by then is garbage
     # A hang-up before there is a screen is seen by the screen; what is started from here on does not die of one either.
     for number in (signal.SIGHUP, signal.SIGUSR1):
         signal.signal(number, signal.SIG_IGN)

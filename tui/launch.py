@@ -8,6 +8,7 @@ suspends the screen alone: the shell stops and continues the launcher, its child
 from __future__ import annotations
 
 import contextlib
+import gc
 import json
 import os
 import select
@@ -61,6 +62,7 @@ def launch(console: Callable[[Launcher], int]) -> int:
     before = signal.pthread_sigmask(signal.SIG_BLOCK, PASSED_ON)  # none may fall between the fork and its handler
     child = os.fork()
     if child == 0:
+        gc.disable()  # until the first frame: little of what is made by then is garbage
         signal.signal(SCREEN, signal.SIG_IGN)
         signal.signal(signal.SIGINT, signal.SIG_DFL)  # until there is something to save, with no traceback
         signal.pthread_sigmask(signal.SIG_SETMASK, before)
