@@ -4,7 +4,7 @@ VENV ?= .venv
 BIN = $(VENV)/bin
 INSTALL = $(BIN)/python -m pip install --quiet -c constraints.txt
 
-.PHONY: run test lint format clean torture bench bench-gpu bench-memory bench-start bench-log bench-processes profile bench-peers bench-peers-here scoreboard scoreboard-here bench-console snapshots screenshots
+.PHONY: run test test-gpu-simulated lint format clean torture bench bench-gpu bench-memory bench-start bench-log bench-processes profile bench-peers bench-peers-here scoreboard scoreboard-here bench-console snapshots screenshots
 
 run: $(VENV)/installed
 	@$(BIN)/epochal
@@ -15,6 +15,10 @@ PYTEST = $(BIN)/python -m pytest
 test: lint
 	$(PYTEST) -n logical --maxprocesses 4 --dist loadfile || \
 	{ test $$? = 1 && echo "once more, each alone:" && $(PYTEST) -v --last-failed --last-failed-no-failures none; }
+
+# The tests of a GPU on a simulated one, which also counts launches and waits: a quarter of an hour, and a C++ compiler.
+test-gpu-simulated: $(VENV)/installed-test
+	$(PYTEST) -p tests.gpu.simulated.plugin -n logical --maxprocesses 4 tests/gpu
 
 lint: $(VENV)/installed-test
 	$(BIN)/ruff format --check .
@@ -93,7 +97,7 @@ $(VENV)/installed: pyproject.toml constraints.txt | $(BIN)/python
 	@touch $@
 
 $(VENV)/installed-test: pyproject.toml constraints.txt | $(BIN)/python
-	$(INSTALL) --no-compile -e '.[test]' # what is imported is compiled then: most of torch never is
+	$(INSTALL) -e '.[test]'
 	@touch $@ $(VENV)/installed
 
 $(VENV)/installed-peers: pyproject.toml constraints.txt | $(BIN)/python

@@ -22,7 +22,9 @@ from tests.engine.test_execution import OPTIMIZERS as EVERY
 from tests.engine.test_execution import apart, weights
 
 pytestmark = [pytest.mark.gpu, pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA device")]
-QUICK = ("captured", "compiled")
+NO_CELLS = pytest.mark.real("a host has no fused recurrent cells")
+NO_COMPILER = pytest.mark.real("torch's compiler knows no other")
+QUICK = ("captured", pytest.param("compiled", marks=NO_COMPILER))
 TOLERANCE = 2e-3  # of the weights' norm, after 300 steps in which rounding differs
 OPTIMIZERS = {name: options for name, options in EVERY.items() if name != "Adagrad"}  # which counts its steps on the host
 MODEL_CASES: dict[str, dict[str, Any]] = {
@@ -67,11 +69,13 @@ def test_captured_trains_as_eager_with_every_optimizer_that_it_admits(name: str)
     assert apart(ends(name, "captured")[0], ends(name, "eager")[0]) < TOLERANCE
 
 
+@NO_COMPILER
 @pytest.mark.parametrize("name", ["Adam", "SGD"])
 def test_compiled_trains_as_eager(name: str) -> None:
     assert apart(ends(name, "compiled")[0], ends(name, "eager")[0]) < TOLERANCE
 
 
+@NO_COMPILER
 def test_a_compiler_takes_no_draws_from_the_training() -> None:
     """Dropout after it is that of eager execution: the losses are the same from the first step on."""
     losses: dict[str, list[float]] = {}
@@ -85,7 +89,7 @@ def test_a_compiler_takes_no_draws_from_the_training() -> None:
 
 
 @pytest.mark.parametrize("precision", ["float32", "bf16"])
-@pytest.mark.parametrize("name", MODEL_CASES)
+@pytest.mark.parametrize("name", [name if name != "rnn" else pytest.param(name, marks=NO_CELLS) for name in MODEL_CASES])
 def test_captured_trains_as_eager_with_every_kind_of_model(name: str, precision: str) -> None:
     shape: tuple[int, ...] = (64,) if name == "mlp" else (1, 8, 8)
     losses: dict[str, list[float]] = {}
@@ -158,6 +162,7 @@ def test_steps_that_are_not_finite_are_left_out(execution: str) -> None:
     assert weights(model).isfinite().all()
 
 
+@pytest.mark.real("the simulation itself stands in the traceback")
 def test_a_model_that_looks_at_the_device_is_named_and_trains() -> None:
     class Looks(nn.Module):
         def __init__(self) -> None:

@@ -29,7 +29,8 @@ def test_loss_and_gradients_are_autograds_bits(name: str, loss: nn.Module) -> No
 @pytest.mark.parametrize("execution", ["eager", "captured"])
 @pytest.mark.parametrize("model", ["mlp", "cnn"])
 def test_a_run_without_autograd_is_the_run_with_it(model: str, execution: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    values = {"data": {"name": "digits"}, "model": {"name": model}, "training": {"epochs": 3, "device": "cuda"}}
+    data = {"name": "digits", "images": model == "cnn"}
+    values = {"data": data, "model": {"name": model}, "training": {"epochs": 3, "device": "cuda"}}
     recipe = Recipe.from_dict(values).replace(**{"training.execution": execution, "training.deterministic": True})
     weights = []
     for without in (True, False):

@@ -91,6 +91,7 @@ def test_each_is_resumed_as_any_run() -> None:
         assert resumed.history[-1]["val/loss"] == pytest.approx(expected, rel=1e-3)
 
 
+@pytest.mark.real("it is for its pace")
 def test_128_members_take_their_steps_at_500_times_the_pace_of_the_tutorial() -> None:
     """No assertion of time: it prints the member-steps a second, with all that the host does beside them."""
     data = {"name": "digits", "batch_size": 32, "validation": 0.0}

@@ -23,7 +23,11 @@ from tests.engine.test_ranks import by_hand, close, launch
 
 GPUS = torch.cuda.device_count()
 WHERE = {"device": "cuda", "backend": ""} if GPUS > 1 else {"device": "cuda:0", "backend": "gloo"}
-pytestmark = [pytest.mark.gpu, pytest.mark.skipif(GPUS < 1, reason="needs a GPU")]
+pytestmark = [
+    pytest.mark.gpu,
+    pytest.mark.real("several processes would each simulate one"),
+    pytest.mark.skipif(GPUS < 1, reason="needs a GPU"),
+]
 with_their_own = pytest.mark.skipif(GPUS < 2, reason=f"needs two GPUs or more, there are {GPUS}")
 
 

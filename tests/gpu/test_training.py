@@ -78,6 +78,7 @@ def test_f6_memory_that_runs_out_leaves_a_checkpoint_of_the_last_step(tmp_path: 
     assert result.run is not None and Run.open(result.run.path).checkpoints.read("last").step == 3
 
 
+@pytest.mark.real("a host is not busy beside its own copies")
 def test_streamed_batches_arrive_whole_while_the_device_is_busy() -> None:
     """Each is copied beside the work on the one before; read late, on a busy stream, it still is what was loaded."""
     rows = torch.randn(64 * 32, 4096)
