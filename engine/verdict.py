@@ -61,7 +61,11 @@ def _diverging(history: History) -> Verdict | None:
         return Verdict("diverging", f"diverged: {ended.reason}", _WHY["diverging"], "lr=x0.3")
     if "train/loss" not in history.series:
         return None
-    _, means, _, _ = history.series["train/loss"].columns()
+    steps, means, _, _ = history.series["train/loss"].columns()
+    sound = max((i for i, loss in enumerate(means, 1) if math.isfinite(loss)), default=0)
+    if len(means) - sound >= RECENT:  # fewer may be steps that were skipped
+        text = f"diverged: train loss has been {_number(means[-1])} since step {steps[sound]:,}"
+        return Verdict("diverging", text, _WHY["diverging"], "lr=x0.3")
     losses = [loss for loss in means if math.isfinite(loss)]
     if len(losses) < FEWEST:
         return None

@@ -105,6 +105,16 @@ def test_plateau_counts_from_the_last_change_of_the_rate() -> None:
     assert said(history(train, val, edit=12)) == "", "too few epochs since then"
 
 
+@pytest.mark.parametrize("lost", [math.nan, math.inf])
+def test_a_loss_that_is_no_number_any_more_has_diverged(lost: float) -> None:
+    made = history(falling(4))
+    for step, loss in enumerate((lost, lost, 1.0, lost, lost), 4 * EACH + 1):
+        made.apply(Trained(epoch=5, first=step, step=step, every=1, loss=(loss,), low=(), high=(), lr=(1e-3,)))
+    assert "diverg" not in said(made), "steps that were skipped"
+    made.apply(Trained(epoch=5, first=86, step=86, every=1, loss=(lost,), low=(), high=(), lr=(1e-3,)))
+    assert said(made) == f"diverging: diverged: train loss has been {lost:g} since step 84"
+
+
 def test_diverging() -> None:
     text = said(history([*falling(5), 0.9, 2.0]))
     assert text.startswith("diverging: diverging: train loss was down to 0.")
