@@ -116,7 +116,13 @@ async def test_it_is_there_where_there_is_room_and_wanted(console: Console, many
         assert table.size.height >= 15 and preview.size.height >= 10
         await pilot.press("p")
         assert not preview.display and table.size.height > 20
-        await pilot.press("p", "slash", *"1110")
+        await pilot.press("p", *["down"] * 19)
+        await pilot.resize_terminal(*SMALL)
+        await until(lambda: not preview.display and NAMES[19] in screen_text(console))
+        await pilot.resize_terminal(80, 12)
+        await until(lambda: table.size.height < 9 and NAMES[19] in screen_text(console))
+        await pilot.resize_terminal(*WIDE)
+        await pilot.press("slash", *"1110")
         await pilot.resize_terminal(*SMALL)
         await until(lambda: preview.display and "best 0.0100 at epoch 1" in screen_text(console))
 

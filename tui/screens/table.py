@@ -33,6 +33,9 @@ class Table(DataTable[Text]):
     def __init__(self) -> None:
         super().__init__(cursor_type="row", zebra_stripes=False)
 
+    def on_resize(self) -> None:
+        self.call_after_refresh(self.move_cursor, row=self.cursor_row)  # into view: what is below the table acts on it
+
 
 class TableScreen(Base):
     """Runs, jobs or trials. What takes long on a slow disk is done by threads: reading, and all that is asked for."""

@@ -113,7 +113,7 @@ class Figure:
         write = rate if self.metric == "lr" else number
         pieces: list[tuple[int, Row]] = []
         for trace in self.traces:
-            name = trace.name if len(self.runs) == 1 else f"{trace.name} {trace.run}"
+            name = trace.name if len(self.runs) == 1 else f"{trace.name} {trace.run}".rstrip()
             value = trace.mean[-1]
             said = (write(value), "strong" if math.isfinite(value) else "bad")
             pieces.append((5 if trace.letter else 0, [(f"{self.symbol(trace)} ", trace.role), (f"{name} ", "label"), said]))
