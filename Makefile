@@ -16,7 +16,7 @@ test: lint
 	$(PYTEST) -n logical --maxprocesses 4 --dist loadfile || \
 	{ test $$? = 1 && echo "once more, each alone:" && $(PYTEST) -v --last-failed --last-failed-no-failures none; }
 
-# The tests of a GPU on a simulated one, which also counts launches and waits: a quarter of an hour, and a C++ compiler.
+# The tests of a GPU on a simulated one, which also counts launches and waits: five minutes, and a C++ compiler.
 test-gpu-simulated: $(VENV)/installed-test
 	$(PYTEST) -p tests.gpu.simulated.plugin -n logical --maxprocesses 4 tests/gpu
 

@@ -15,6 +15,10 @@ start()
 whole.BURST = 5.0  # seconds: what takes a GPU microseconds takes the host milliseconds
 
 
+def pytest_configure(config: pytest.Config) -> None:
+    config.addinivalue_line("filterwarnings", "ignore:An output with one or more elements was resized")  # by torch's own losses
+
+
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     """What is marked `real` needs a real one."""
     for item in items:
