@@ -34,7 +34,8 @@ class Table(DataTable[Text]):
         super().__init__(cursor_type="row", zebra_stripes=False)
 
     def on_resize(self) -> None:
-        self.call_after_refresh(self.move_cursor, row=self.cursor_row)  # into view: what is below the table acts on it
+        # Into view: what is below the table acts on it. A key may have moved it by then.
+        self.call_after_refresh(lambda: self.move_cursor(row=self.cursor_row))
 
 
 class TableScreen(Base):
