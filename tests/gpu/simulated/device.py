@@ -34,6 +34,7 @@ class Operation:
     name: str
     draws: bool  # random numbers
     view: bool
+    tensors: set[int]  # arguments that are no other
     out: bool  # writes to a tensor that it may give another shape
     written: dict[tuple[str, ...], tuple[int, str]]  # arguments, by the set of what they alias
     returned: list[tuple[str, ...] | None]  # the same for what is returned; None for a new tensor
@@ -49,9 +50,9 @@ class Operation:
         seen = any(one.alias_info is not None and not one.alias_info.is_write for one in schema.arguments)
         written = {key: (i, one.name) for i, one in enumerate(schema.arguments) if (key := aliased(one)) is not None}
         draws = torch.Tag.nondeterministic_seeded in op.tags
-        return cls(
-            name, draws, seen or name in _VIEWS, "out" in op._overloadname, written, [aliased(r) for r in schema.returns]
-        )
+        tensors = {i for i, one in enumerate(schema.arguments) if str(one.type) == "Tensor"}
+        view, out = seen or name in _VIEWS, "out" in op._overloadname
+        return cls(name, draws, view, tensors, out, written, [aliased(one) for one in schema.returns])
 
 
 def _wait(what: str) -> None:
@@ -66,6 +67,11 @@ def _wait(what: str) -> None:
 
 def _host(x: Any) -> Any:
     return torch.ops.simulated.host(x) if isinstance(x, Tensor) and x.is_cuda else x
+
+
+def _wrapped(x: Any) -> Any:
+    """A number that torch gave as a tensor, which comes here as the number that it was."""
+    return torch.tensor(x) if isinstance(x, int | float) else x
 
 
 def _zeros(x: Tensor) -> Tensor:
@@ -103,6 +109,7 @@ def _compute(op: Any, arguments: Any, options: dict[str, Any], draws: bool) -> A
 def _launch(op: Any, *arguments: Any, **options: Any) -> Any:
     """Any operation that has a tensor of the device among its arguments."""
     known = _known.get(op) or _known.setdefault(op, Operation.of(op))
+    arguments = tuple(_wrapped(x) if i in known.tensors else x for i, x in enumerate(arguments))
     given = [*_tensors(arguments), *_tensors(list(options.values()))]
     if any(not x.is_cuda and x.ndim > 0 for x in given):
         if "index" not in known.name:
