@@ -95,12 +95,14 @@ def axes(
     """The axes that `draw` gives these curves; without y axis where there is nothing to draw."""
     xs = [x for curve in curves for x in curve.x if math.isfinite(x)]
     x_axis = Axis.over([*xs, *(edge for edge in (left, right) if edge is not None)] or [0.0], log=log_x, exact=True)
-    ys = limits or [y for curve in curves for y in curve.y if math.isfinite(y) and (y > 0 or not log_y)]
+    above = _above(log_y)
+    ys = limits or [y for curve in curves for y in curve.y if above < y < math.inf]
     return x_axis, Axis.over(ys, log=log_y) if ys else None
 
 
-def _drawable(y: float, log: bool) -> bool:
-    return math.isfinite(y) and (y > 0 or not log)
+def _above(log: bool) -> float:
+    """What a finite value must be above to be drawn. Compared with in place: a call for each point would be felt in a frame."""
+    return 0.0 if log else -math.inf
 
 
 _CLOCK = (
@@ -239,9 +241,9 @@ def _pieces(curve: Curve, x_axis: Axis, y_axis: Axis) -> Iterable[tuple[list[flo
     """The curve's unbroken parts, as positions."""
     xs: list[float] = []
     ys: list[float] = []
-    log = y_axis.log
+    above = _above(y_axis.log)
     for x, y in zip(curve.x, curve.y, strict=True):
-        if math.isfinite(x) and math.isfinite(y) and (y > 0 or not log):
+        if math.isfinite(x) and above < y < math.inf:
             xs.append(x_axis.position(x))
             ys.append(y_axis.position(y))
         elif xs:
@@ -297,7 +299,7 @@ def _plotext(
                 plot(xs, ys, marker=marker, color=color[curve.role])
     groups: dict[tuple[str, str], list[tuple[float, float]]] = {}
     for item in marks:
-        if math.isfinite(item.x) and (item.y is None or _drawable(item.y, y_axis.log)):
+        if math.isfinite(item.x) and (item.y is None or _above(y_axis.log) < item.y < math.inf):
             over = _cell(x_axis.position(item.x), columns(width), 2 if braille else 1)
             up = 0.0 if item.y is None else _cell(y_axis.position(item.y), height - 2, 4 if braille else 1)
             groups.setdefault((item.text, item.role), []).append((over, up))
