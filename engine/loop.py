@@ -17,9 +17,9 @@ from torch import Tensor, nn
 
 from engine.errors import EpochalError
 from engine.execution.average import Average
+from engine.execution.generators import keep_random_state
 from engine.execution.guard import Guard
 from engine.execution.hands import Hands
-from engine.training.state_dicts import keep_random_state
 
 if TYPE_CHECKING:
     from engine.distributed.together import Together

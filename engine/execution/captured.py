@@ -23,12 +23,13 @@ from torch.optim import SGD, Adam, AdamW, Optimizer
 
 from engine.execution.compiled import Decided, built, gathered, parts_of
 from engine.execution.cuda_graph import CudaGraph, Graph
+from engine.execution.generators import random_state, set_random_state
 from engine.execution.graph import Call
 from engine.execution.guard import Guard
 from engine.execution.hands import Hands
 from engine.execution.source import TOGETHER, Source
 from engine.execution.tensors import UNUSED, Tensors
-from engine.execution.whole import Make, Unfit, Window, has_hooks, random_state, set_random_state, unfit, untraced
+from engine.execution.whole import Make, Unfit, Window, has_hooks, unfit, untraced
 from engine.loop import Loop, Taken, summed
 
 RECORDINGS = 20  # at most

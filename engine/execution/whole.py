@@ -12,13 +12,14 @@ import math
 import threading
 import time
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from contextlib import contextmanager, nullcontext
+from contextlib import nullcontext
 from typing import Any, Protocol
 
 import torch
 from torch import Tensor, nn
 
 from engine.data.batches import Place
+from engine.execution.generators import generators_alone, random_state, set_random_state
 from engine.execution.tensors import Tensors
 from engine.loop import Loop, NonFiniteLoss, Taken
 
@@ -197,7 +198,7 @@ class Whole:
 
         def work() -> None:
             try:
-                with _generators_alone():
+                with generators_alone():
                     self._made.append(make())
             except Exception as error:
                 failed = error
@@ -341,37 +342,3 @@ def _apart(ours: list[Tensor], theirs: list[Tensor], before: list[Tensor]) -> fl
 
     distance, way = length(ours, theirs), length(theirs, before)
     return distance / way if way > 0 else distance
-
-
-@contextmanager
-def _generators_alone() -> Iterator[None]:
-    """Let torch's compiler not put the generators back to where they were when it began: the training draws meanwhile.
-
-    That holds in this thread; the others set them as ever.
-    """
-    here, modules = threading.get_ident(), (torch.random, torch.cuda)
-    usual = [module.set_rng_state for module in modules]
-
-    def elsewhere(setting: Callable[..., None]) -> Callable[..., None]:
-        return lambda *state: None if threading.get_ident() == here else setting(*state)
-
-    for module, setting in zip(modules, usual, strict=True):
-        module.set_rng_state = elsewhere(setting)  # type: ignore[attr-defined]
-    try:
-        yield
-    finally:
-        for module, setting in zip(modules, usual, strict=True):
-            module.set_rng_state = setting  # type: ignore[attr-defined]
-
-
-def random_state(*devices: torch.device) -> Any:
-    """Of the generators of the host and of these devices."""
-    return torch.get_rng_state(), [(one, torch.cuda.get_rng_state(one)) for one in devices if one.type == "cuda"]
-
-
-def set_random_state(state: Any) -> None:
-    """Put back what `random_state` has read."""
-    here, devices = state
-    torch.set_rng_state(here)
-    for device, held in devices:
-        torch.cuda.set_rng_state(held, device)

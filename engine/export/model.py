@@ -18,11 +18,11 @@ from torch import Tensor, nn
 from engine.assemble import cast
 from engine.data.batches import make_batches
 from engine.errors import EpochalError, as_path, nearest
+from engine.execution.generators import keep_random_state
 from engine.export import format_of, refuse_target, write_whole
 from engine.export.structure import mapped, spelt, tensors
 from engine.inference.trained import TrainedModel, load_trained
 from engine.recipe_text import to_toml
-from engine.training.state_dicts import keep_random_state
 
 if TYPE_CHECKING:
     from engine.run import Run

@@ -17,12 +17,12 @@ from engine.assemble import build_loss
 from engine.data.labelled import Labelled, held_back, labelled
 from engine.data.preprocessing import Preprocessing
 from engine.errors import EpochalError, refuse_below
+from engine.execution.generators import keep_random_state
 from engine.inference.evaluation import FILE, Evaluation
 from engine.inference.scores import Tally, Worst, each_loss, residuals
 from engine.inference.trained import TrainedModel, load_trained
 from engine.measure import ValidationMeter, counter
 from engine.run import files, strict_json
-from engine.training.state_dicts import keep_random_state
 
 if TYPE_CHECKING:
     from engine.run import Run

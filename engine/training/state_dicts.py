@@ -8,7 +8,6 @@ from __future__ import annotations
 import base64
 from collections import Counter
 from collections.abc import Callable, Mapping
-from contextlib import AbstractContextManager
 from typing import Any
 
 import torch
@@ -153,11 +152,6 @@ def set_random_state(states: Mapping[str, str], device: torch.device) -> None:
     torch.set_rng_state(loaded["cpu"])
     if device.type == "cuda" and "cuda" in loaded:
         torch.cuda.set_rng_state(loaded["cuda"], device)
-
-
-def keep_random_state() -> AbstractContextManager[Any]:
-    """While the block lasts, what is drawn (for dropout, say) is not drawn from the training's generators."""
-    return torch.random.fork_rng(devices=range(torch.cuda.device_count()) if torch.cuda.is_initialized() else [])
 
 
 def copied(tensors: Mapping[str, Tensor], whole: Callable[[Tensor], Tensor] | None = None) -> dict[str, Tensor]:

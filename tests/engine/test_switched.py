@@ -18,6 +18,7 @@ from engine.changes import parse_change
 from engine.control import Control
 from engine.events import EpochEnded, SettingChanged
 from engine.execution import whole
+from engine.execution.generators import generators_alone
 from engine.run import Journal, Run, load_history
 from tests.engine.small import some
 
@@ -135,7 +136,7 @@ def test_a_thread_that_compiles_leaves_the_generators_to_the_training() -> None:
     begun, drawn = threading.Event(), threading.Event()
 
     def compiles() -> None:
-        with whole._generators_alone(), preserve_rng_state():
+        with generators_alone(), preserve_rng_state():
             begun.set()
             drawn.wait(60)
 
