@@ -8,11 +8,10 @@ import time
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 
-import torch
-
 from engine import execution
 from engine.assemble import assemble_with_data, on_copies
 from engine.data.samples import Prepared
+from engine.execution.generators import keep_random_state
 from engine.loop import Taken, windows
 from engine.parts import Parts, one_batch
 from engine.recipe import Recipe
@@ -40,7 +39,7 @@ def dry_run(recipe: Recipe) -> DryRun:
     Raises RecipeError as `assemble` does. The global random state is left as it was.
     """
     refuse_missing(recipe.track)
-    with torch.random.fork_rng(devices=range(torch.cuda.device_count())):
+    with keep_random_state():
         parts, data = assemble_with_data(recipe)
         copied = on_copies(parts, recipe)
         with execution.arithmetic(recipe.training, parts.threads):

@@ -12,11 +12,10 @@ import math
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 
-import torch
-
 from engine import execution
 from engine.assemble import assemble_with_data, on_copies
 from engine.errors import Problem, RecipeError
+from engine.execution.generators import keep_random_state
 from engine.loop import Loop, NonFiniteLoss, Window, windows
 from engine.parts import Parts
 from engine.recipe import Recipe
@@ -69,7 +68,7 @@ def find_lr(
     if not (0 < lowest < highest < math.inf and steps >= ENOUGH):
         message = f"the rates must grow, from above 0, in {ENOUGH} steps or more: {lowest:g} to {highest:g} in {steps}"
         raise RecipeError([Problem("optimizer.lr", message)])
-    with torch.random.fork_rng(devices=range(torch.cuda.device_count())):
+    with keep_random_state():
         parts, _ = assemble_with_data(recipe)
         loop = _loop(parts, recipe)
         with execution.arithmetic(recipe.training, parts.threads):

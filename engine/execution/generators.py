@@ -4,28 +4,40 @@ from __future__ import annotations
 
 import threading
 from collections.abc import Callable, Iterator
-from contextlib import AbstractContextManager, contextmanager
-from typing import Any
+from contextlib import contextmanager
 
 import torch
+from torch import Tensor
 
 
-def keep_random_state() -> AbstractContextManager[Any]:
-    """While the block lasts, what is drawn (for dropout, say) is not drawn from the training's generators."""
-    return torch.random.fork_rng(devices=range(torch.cuda.device_count()) if torch.cuda.is_initialized() else [])
+@contextmanager
+def keep_random_state() -> Iterator[None]:
+    """While the block lasts, what is drawn (for dropout, say) is not drawn from the training's generators. Starts no CUDA."""
+    begun = torch.cuda.is_initialized()
+    try:
+        with torch.random.fork_rng(devices=range(torch.cuda.device_count()) if begun else []):
+            yield
+    finally:
+        if torch.cuda.is_initialized() and not begun:  # the block began it: the generators there are as at a beginning
+            torch.cuda.manual_seed_all(torch.initial_seed())
 
 
-def random_state(*devices: torch.device) -> Any:
+RandomState = list[tuple[torch.device, Tensor]]
+
+
+def random_state(*devices: torch.device) -> RandomState:
     """Of the generators of the host and of these devices."""
-    return torch.get_rng_state(), [(one, torch.cuda.get_rng_state(one)) for one in devices if one.type == "cuda"]
+    there = [(one, torch.cuda.get_rng_state(one)) for one in devices if one.type == "cuda"]
+    return [(torch.device("cpu"), torch.get_rng_state()), *there]
 
 
-def set_random_state(state: Any) -> None:
+def set_random_state(state: RandomState) -> None:
     """Put back what `random_state` has read."""
-    here, devices = state
-    torch.set_rng_state(here)
-    for device, held in devices:
-        torch.cuda.set_rng_state(held, device)
+    for device, held in state:
+        if device.type == "cuda":
+            torch.cuda.set_rng_state(held, device)
+        else:
+            torch.set_rng_state(held)
 
 
 @contextmanager

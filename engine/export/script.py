@@ -12,6 +12,7 @@ import torch
 from engine import catalog, execution, metrics
 from engine.assemble import assemble_with_data
 from engine.data.samples import Prepared
+from engine.execution.generators import keep_random_state
 from engine.export.code import Imports, call, layers_of, source_of, unsaid
 from engine.export.data import STANDARDIZED, data_lines
 from engine.parts import Parts
@@ -32,7 +33,7 @@ def script(recipe: Recipe) -> str:
 
     The parts are built to know the data's shape; the global random state is left as it was.
     """
-    with torch.random.fork_rng(devices=range(torch.cuda.device_count())):
+    with keep_random_state():
         _refuse(recipe.training)
         parts, data = assemble_with_data(recipe)
         return _Writer(recipe, parts, data).text()

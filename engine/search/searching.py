@@ -174,7 +174,7 @@ class Search:
 
     def _batch(self, room: int) -> int:
         """How many to ask for at once."""
-        from engine.execution.population import FEWEST, MOST, NUMBERS, device_type, misfit
+        from engine.sweep.population import FEWEST, MOST, NUMBERS, device_type, misfit
 
         plan, recipe = self.folder.plan, self.folder.recipe
         if plan.batch is not None:

@@ -108,7 +108,7 @@ class Sweep:
         no run can be made.
 
         Those that differ only in the optimizer's numbers and the seed take their steps together, where that is possible
-        (`engine.execution.population`); a Message says so, or why not.
+        (`engine.sweep.population`); a Message says so, or why not.
         """
         from engine.run.root import refuse_unwritable
 
@@ -130,7 +130,7 @@ class Sweep:
 
     def groups(self) -> list[list[int]]:
         """The positions of those that are alike and stand at the same step, in the order of their first."""
-        from engine.execution.population import MOST, alike, device_type
+        from engine.sweep.population import MOST, alike, device_type
 
         groups: dict[tuple[str, int], list[int]] = {}
         for i, member in enumerate(self.members):
@@ -152,7 +152,7 @@ class Sweep:
 
     def apart(self, positions: list[int]) -> str:
         """Why these are to be trained one after another, "" where they may be one population."""
-        from engine.execution.population import FEWEST, device_type, misfit
+        from engine.sweep.population import FEWEST, device_type, misfit
 
         first = self.members[positions[0]].recipe
         if why := misfit(first):
@@ -163,9 +163,9 @@ class Sweep:
 
     def _together(self, positions: list[int]) -> None:
         """Train these as one population, where that is possible. Those without an outcome are to be trained alone."""
-        from engine.execution.bursts import population_of, stack_of
-        from engine.execution.stack import Misfit, share
         from engine.run import Run
+        from engine.sweep.bursts import population_of, stack_of
+        from engine.sweep.stack import Misfit, share
 
         first = self.members[positions[0]]
         trainers: list[Fitting] = []

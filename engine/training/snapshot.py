@@ -32,13 +32,14 @@ def take(parts: Parts, loop: Loop, position: dict[str, Any]) -> Snapshot:
     optimizer: dict[str, Tensor] = {}
     together = loop.together
     whole = None if together is None else together.gathered
+    random = state_dicts.pack_random_state(parts.device)
     held = {
         **position,
         "optimizer": state_dicts.pack_optimizer(parts.optimizer, parts.model, optimizer),
         "schedule": parts.schedule and state_dicts.pack(parts.schedule.state_dict(), optimizer, "$schedule"),
         "scaler": loop.scaler and loop.scaler.state_dict(),
-        "random": state_dicts.random_state(parts.device),
-        "ranks": [] if together is None else together.ranks.gather(state_dicts.random_state(parts.device))[1:],  # of the others
+        "random": random,
+        "ranks": [] if together is None else together.ranks.gather(random)[1:],  # of the others
         "fingerprint": parts.fingerprint,
     }
     tensors = {"model": state_dicts.copied(parts.model.state_dict(), whole), "optimizer": state_dicts.copied(optimizer, whole)}
@@ -64,6 +65,6 @@ def restore(saved: Saved, parts: Parts, loop: Loop) -> None:
     if loop.average is not None:
         state_dicts.load_model(loop.average, tensors.get("average", {}), **part)
     rank, others = 0 if loop.together is None else loop.together.ranks.rank, held.get("ranks", [])
-    state_dicts.set_random_state(others[rank - 1] if 0 < rank <= len(others) else held["random"], parts.device)
+    state_dicts.load_random_state(others[rank - 1] if 0 < rank <= len(others) else held["random"], parts.device)
     if rank > len(others):  # more processes than there were: draws of its own, which follow from those of the first
         torch.manual_seed(int(torch.randint(2**62, ())) + rank)

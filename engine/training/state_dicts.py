@@ -15,6 +15,7 @@ from torch import Tensor, nn
 from torch.optim import Optimizer
 
 from engine.errors import CheckpointError
+from engine.execution.generators import random_state, set_random_state
 
 Part = Callable[[Any, Tensor], Any]  # what this process holds of a whole tensor that belongs to a parameter or buffer
 
@@ -138,20 +139,15 @@ def load_model(model: nn.Module, tensors: Mapping[str, Tensor], part: Part = lam
     model.load_state_dict({name: part(tensor, current[name]) for name, tensor in tensors.items()})
 
 
-def random_state(device: torch.device) -> dict[str, str]:
+def pack_random_state(device: torch.device) -> dict[str, str]:
     """The states of the generators that a model on `device` draws from, as text."""
-    states = {"cpu": torch.get_rng_state()}
-    if device.type == "cuda":
-        states["cuda"] = torch.cuda.get_rng_state(device)
-    return {name: base64.b64encode(state.numpy().tobytes()).decode() for name, state in states.items()}
+    return {one.type: base64.b64encode(state.numpy().tobytes()).decode() for one, state in random_state(device)}
 
 
-def set_random_state(states: Mapping[str, str], device: torch.device) -> None:
-    """Restore what `random_state` read; a device's own generator only where there is such a device now."""
-    loaded = {name: torch.frombuffer(bytearray(base64.b64decode(text)), dtype=torch.uint8) for name, text in states.items()}
-    torch.set_rng_state(loaded["cpu"])
-    if device.type == "cuda" and "cuda" in loaded:
-        torch.cuda.set_rng_state(loaded["cuda"], device)
+def load_random_state(packed: Mapping[str, str], device: torch.device) -> None:
+    """Restore what `pack_random_state` made; a device's own generator only where there is such a device now."""
+    states = {kind: torch.frombuffer(bytearray(base64.b64decode(text)), dtype=torch.uint8) for kind, text in packed.items()}
+    set_random_state([(one, states[one.type]) for one in {torch.device("cpu"), device} if one.type in states])
 
 
 def copied(tensors: Mapping[str, Tensor], whole: Callable[[Tensor], Tensor] | None = None) -> dict[str, Tensor]:

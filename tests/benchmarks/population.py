@@ -18,8 +18,8 @@ def seconds(members: int, execution: str) -> tuple[float, float]:
     import torch
 
     from engine import Sweep
-    from engine.execution import compiled, population, whole  # noqa: F401  # what is imported is not counted
-    from engine.sweep import expand
+    from engine.execution import compiled, whole  # noqa: F401  # what is imported is not counted
+    from engine.sweep import expand, population
     from engine.trainer import Trainer  # noqa: F401
 
     torch.set_num_threads(1)

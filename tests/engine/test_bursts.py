@@ -11,9 +11,8 @@ import torch
 
 from engine import EpochEnded, Sweep, Trainer
 from engine.changes import Change
-from engine.execution import population
 from engine.execution.cuda_graph import StandIn
-from engine.sweep import expand
+from engine.sweep import expand, population
 from engine.training.fitting import Fitting
 from tests.engine.test_population import BASE, OWN, histories, swept
 

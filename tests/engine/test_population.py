@@ -12,10 +12,9 @@ import torch
 
 from engine import EpochEnded, Message, Recipe, Sweep, Trainer
 from engine.cli import main
-from engine.execution import population
-from engine.execution.stack import Stack
 from engine.run import Journal, Run
-from engine.sweep import Outcome, expand
+from engine.sweep import Outcome, expand, population
+from engine.sweep.stack import Stack
 
 BASE: dict[str, Any] = {
     "name": "small",

@@ -25,7 +25,7 @@ if TYPE_CHECKING:
     from engine.training.fitting import Fitting, Result
 
 from engine.execution.cuda_graph import CudaGraph, Graph
-from engine.execution.stack import STATE, Stack
+from engine.sweep.stack import STATE, Stack
 
 NUMBERS = ("lr", "momentum", "betas", "eps", "weight_decay")  # of the optimizer, in which members may differ
 MOST = {"cpu": 64, "cuda": 512}  # members of one population

@@ -12,13 +12,13 @@ from torch import Tensor
 
 from engine.data.batches import ResidentBatches
 from engine.data.order import order
-from engine.execution.device_stack import LONGEST, Burst, DeviceStack, Numbers
 from engine.execution.guard import Guard
-from engine.execution.population import GRAPHS, Population, begin_epoch, seed_of, stopped
-from engine.execution.stack import Stack
 from engine.loop import Taken
 from engine.measure import take_in
 from engine.parts import Parts
+from engine.sweep.device_stack import LONGEST, Burst, DeviceStack, Numbers
+from engine.sweep.population import GRAPHS, Population, begin_epoch, seed_of, stopped
+from engine.sweep.stack import Stack
 from engine.training.fitting import Fitting
 from engine.training.trainer_state import REPORT_SECONDS
 

@@ -18,8 +18,8 @@ from torch.fx import GraphModule
 from torch.fx.experimental.proxy_tensor import make_fx
 
 from engine.data.batches import ResidentBatches
+from engine.execution.generators import random_state, set_random_state
 from engine.parts import Parts
-from engine.training.state_dicts import random_state, set_random_state
 
 STATE = {  # of each optimizer
     "SGD": ("momentum_buffer",),
@@ -267,8 +267,8 @@ class Stack:
         model, random = copy.deepcopy(parts.model).train(), random_state(parts.device)
         before = _plain_values(model)
         loss = self._loss(model(inputs), targets)
-        if random_state(parts.device) != random:
-            set_random_state(random, parts.device)
+        if not all(torch.equal(now, then) for (_, now), (_, then) in zip(random_state(parts.device), random, strict=True)):
+            set_random_state(random)
             raise Misfit("the model draws random numbers (dropout), others than each alone would")
         if changed := [name for name, value in _plain_values(model).items() if before.get(name) != value]:
             raise Misfit(f"the model changes its own {changed[0]} while it computes")

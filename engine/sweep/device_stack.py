@@ -18,8 +18,8 @@ import torch
 from torch import Tensor
 
 from engine.execution.cuda_graph import Graph, StandIn
-from engine.execution.stack import Stack
 from engine.parts import Parts
+from engine.sweep.stack import Stack
 
 LONGEST = 1024  # steps of a burst
 Numbers = numpy.typing.NDArray[numpy.float64]
