@@ -28,6 +28,44 @@ def test_the_engine_never_imports_the_screen(path: Path) -> None:
     assert not imported_roots(path) & SCREEN
 
 
+AROUND = {
+    "assemble",
+    "catalog",
+    "cli",
+    "export",
+    "inference",
+    "parts",
+    "run",
+    "search",
+    "sweep",
+    "track",
+    "trainer",
+    "training",
+}
+
+
+class Imported(ast.NodeVisitor):
+    """The modules of the engine that a file imports when it is run, also inside functions."""
+
+    def __init__(self, path: Path) -> None:
+        self.modules: set[str] = set()
+        self.visit(ast.parse(path.read_text(encoding="utf-8")))
+
+    def visit_If(self, node: ast.If) -> None:
+        if ast.unparse(node.test) != "TYPE_CHECKING":
+            self.generic_visit(node)
+
+    def visit_ImportFrom(self, node: ast.ImportFrom) -> None:
+        package, _, module = (node.module or "").partition(".")
+        if package == "engine":
+            self.modules |= {module.partition(".")[0]} if module else {alias.name for alias in node.names}
+
+
+@pytest.mark.parametrize("path", [ROOT / "engine" / "loop.py", *sorted((ROOT / "engine" / "execution").glob("*.py"))], ids=str)
+def test_the_loop_and_what_carries_out_its_steps_know_nothing_of_what_stands_around_them(path: Path) -> None:
+    assert not Imported(path).modules & AROUND
+
+
 def loaded_by(code: str) -> set[str]:
     program = f"import sys\n{code}\nprint(*sorted({{name.partition('.')[0] for name in sys.modules}}))"
     done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True)
