@@ -81,9 +81,10 @@ def _console(arguments: list[str]) -> Asked | None:
 
 
 def _console_parser() -> ArgumentParser:
-    import argparse
+    from engine.cli.options import Formatter, Parser
 
-    parser = argparse.ArgumentParser(prog="epochal console", description="Open the console, with a recipe filled in.")
+    about = "Open the console, with a recipe filled in."
+    parser = Parser(prog="epochal console", allow_abbrev=False, formatter_class=Formatter, description=about)
     parser.add_argument("recipe", metavar="RECIPE.toml", nargs="?", help="the recipe; left out: an MLP on the digits")
     parser.add_argument("--runs", metavar="DIR", help="where runs are kept; left out: $EPOCHAL_RUNS, else ./runs")
     return parser

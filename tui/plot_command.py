@@ -8,7 +8,7 @@ import shutil
 from collections.abc import Sequence
 from pathlib import Path
 
-from engine.cli.options import Parser
+from engine.cli.options import Formatter, Parser
 from engine.cli.output import Stream, told
 from engine.errors import RunError, nearest
 from engine.history import History
@@ -34,7 +34,10 @@ def main(arguments: Sequence[str]) -> int:
 def make_parser() -> Parser:
     """What the command understands."""
     parser = Parser(
-        prog="epochal plot", allow_abbrev=False, description="Draw a metric of one run or several as text: the console's chart."
+        prog="epochal plot",
+        allow_abbrev=False,
+        formatter_class=Formatter,
+        description="Draw a metric of one run or several as text: the console's chart.",
     )
     parser.add_argument("which", metavar="RUN", nargs="*", help="a path, a name, a part of one, or last; default: last")
     parser.add_argument("--metric", default="", help="loss (training and validation; the default for one run), val/loss, lr, …")

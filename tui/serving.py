@@ -16,7 +16,7 @@ import sys
 from collections.abc import Callable, Sequence
 from urllib.parse import quote
 
-from engine.cli.options import Parser
+from engine.cli.options import Formatter, Parser
 from engine.cli.output import Stream, told
 from engine.errors import EpochalError, plain
 from engine.preferences import directory
@@ -35,6 +35,7 @@ def make_parser() -> Parser:
     parser = Parser(
         prog="epochal serve",
         allow_abbrev=False,
+        formatter_class=Formatter,
         description="Show the console in a browser. Closing the page leaves a training to itself; the next page opens on it.",
         epilog="From elsewhere: ssh -L 8000:localhost:8000 HOST, and the link in the browser there.",
     )

@@ -59,8 +59,7 @@ def completion(arguments: argparse.Namespace, out: Stream, err: Stream) -> int:
         for word, about in complete(arguments.words):
             out.line(f"{word}\t{about}" if about else word)
     elif arguments.shell == "line":
-        for line in _for_bash(arguments.words[0]):
-            out.line(line)
+        out.lines(_for_bash(arguments.words[0]))
     else:
         raise EpochalError(f"{arguments.shell!r} is no shell of {', '.join(SHELLS)}{nearest(arguments.shell, SHELLS)}")
     return 0

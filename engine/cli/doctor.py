@@ -22,8 +22,7 @@ def doctor(arguments: argparse.Namespace, out: Stream, err: Stream) -> int:
     else:
         width = shutil.get_terminal_size((100, 24)).columns if out.isatty() else 10_000
         for each in found:
-            for line in _lines(each, width):
-                out.line(line)
+            out.lines(_lines(each, width))
     return 1 if any(each.level == "problem" for each in found) else 0
 
 

@@ -46,8 +46,7 @@ def evaluate(arguments: argparse.Namespace, out: Stream, err: Stream) -> int:
     if arguments.json:
         print_json(out, found.as_dict())
         return 0
-    for line in lines(found):
-        out.line(line)
+    out.lines(lines(found))
     for note in found.notes:
         err.line(f"epochal: {note}")
     return 0

@@ -20,8 +20,7 @@ def examples(arguments: argparse.Namespace, out: Stream, err: Stream) -> int:
             keys = ("name", "about", "command")
             out.line(json.dumps([{key: getattr(each, key) for key in keys} for each in all_examples()], indent=2))
             return 0
-        for line in format.table([(each.name, each.about) for each in all_examples()]):
-            out.line(line)
+        out.lines(format.table([(each.name, each.about) for each in all_examples()]))
         out.line(f"{arguments.prog} examples NAME [DIR] copies one into a directory of its own")
         return 0
     example = find_example(arguments.name)

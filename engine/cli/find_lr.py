@@ -43,8 +43,7 @@ def find_lr(arguments: argparse.Namespace, out: Stream, err: Stream) -> int:
         low = min(found.points, key=lambda point: point.smoothed)
         rows.append(("lowest loss", f"{low.smoothed:.4g}", f"smoothed, at {low.lr:.2g}"))
     rows.append(("stopped", f"{len(found.points)} steps", found.ended))
-    for line in format.table(rows):
-        out.line(line)
+    out.lines(format.table(rows))
     if found.suggestions:
         named = "" if arguments.recipe is None else f" {shlex.quote(arguments.recipe)}"
         out.line(

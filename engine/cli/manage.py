@@ -86,6 +86,5 @@ def diff(arguments: argparse.Namespace, out: Stream, err: Stream) -> int:
         return 0
     rows = [("field", *(name for name, _ in recipes))]
     rows += [(key, *("–" if values.get(key) is None else str(values[key]) for _, values in recipes)) for key in differing]
-    for line in format.table(rows):
-        out.line(line)
+    out.lines(format.table(rows))
     return 1

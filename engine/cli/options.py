@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import argparse
 import re
+import textwrap
+from collections.abc import Iterable
 from typing import Any, NoReturn
 
 from engine.errors import nearest
@@ -122,7 +124,14 @@ def count(text: str) -> int:
 
 
 class Formatter(argparse.HelpFormatter):
-    """Leaves the options' names 30 columns."""
+    """Leaves the options' names 30 columns, and lists them below the usage alone."""
 
     def __init__(self, prog: str) -> None:
         super().__init__(prog, max_help_position=30)
+
+    def _format_usage(self, usage: Any, actions: Iterable[argparse.Action], groups: Any, prefix: str | None) -> str:
+        actions = list(actions)
+        positional = [action for action in actions if not action.option_strings]
+        words = ["usage:" if prefix is None else prefix, self._prog, *["[options]"] * (len(positional) < len(actions))]
+        text = " ".join([*words, self._format_actions_usage(positional, [])])
+        return textwrap.fill(text, self._width, subsequent_indent=" " * 7, break_on_hyphens=False) + "\n\n"

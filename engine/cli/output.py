@@ -8,7 +8,7 @@ import os
 import stat
 import sys
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager, redirect_stderr, redirect_stdout, suppress
 from pathlib import Path
 from typing import TextIO
@@ -136,7 +136,11 @@ class Stream(io.TextIOBase):
 
     def line(self, text: str) -> None:
         """One whole line of our own, seen at once."""
-        self._emit(text + "\n")
+        self.lines([text])
+
+    def lines(self, lines: Iterable[str]) -> None:
+        """Several of them, such as those of a table."""
+        self._emit("".join(f"{line}\n" for line in lines))
         self.flush()
 
     def _emit(self, text: str) -> None:

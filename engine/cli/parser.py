@@ -11,7 +11,6 @@ from engine.changes import FIELDS
 from engine.cli.options import (
     CHECKPOINT,
     RUNS,
-    SET,
     Formatter,
     Parser,
     count,
@@ -104,10 +103,9 @@ def _training(command: Command) -> None:
     resume.add_argument("--background", action="store_true", help=_BACKGROUND)
 
     fork = command("fork", "engine.cli.train", "begin a new run at a checkpoint of another, with changed settings", _FORK)
-    fork.add_argument("run", metavar="RUN", help=_RUN.partition(" (")[0])
+    fork.add_argument("run", metavar="RUN", nargs="?", default="last", help=_RUN)
     fork.add_argument("--step", metavar="N", default="last", help="the step of the checkpoint, or best; left out: the last")
-    fork.add_argument("--set", action="append", default=[], metavar="KEY=VALUE", dest="settings", help=SET)
-    fork.add_argument("--name", metavar="N", help="the name of the new recipe, and so of the run")
+    recipe_options(fork)
     runs_option(fork)
     processes_options(fork)
     output_options(fork)
@@ -191,6 +189,7 @@ def _others(command: Command) -> None:
     check.add_argument("recipe", metavar="RECIPE.toml", nargs="?", help=_RECIPE)
     check.add_argument("--json", action="store_true", help="as one JSON object: rows, warnings, problems and facts")
     check.add_argument("--sweep", action="append", default=[], metavar="FIELD=VALUES", help="with --json: a sweep's groups too")
+    check.add_argument("--trace", metavar="FILE", help=_TRACE)
     recipe_options(check)
 
     find = command("find-lr", "engine.cli.find_lr", "look for a learning rate to begin with", _FIND_LR, "find_lr")
@@ -220,7 +219,10 @@ def _others(command: Command) -> None:
     export = command("export", "engine.cli.export", "write a run's model, or the script of a recipe, for others", _EXPORT)
     export.add_argument("what", metavar="RUN|RECIPE.toml", help=f"{_MODEL}; for a script also a recipe's file")
     export.add_argument("file", metavar="FILE", nargs="?", help=_EXPORTED)
-    export.add_argument("--format", choices=("safetensors", "onnx", "torch", "script"), help="left out: by the file's ending")
+    formats = ("safetensors", "onnx", "torch", "script")
+    export.add_argument(
+        "--format", choices=formats, metavar="FORMAT", help=f"{', '.join(formats)}; left out: by the file's ending"
+    )
     export.add_argument(
         "--script", action="store_true", help="the plain PyTorch script that trains it; short for --format script"
     )
@@ -241,8 +243,8 @@ def _others(command: Command) -> None:
     runs_option(doctor)
 
     completion = command("completion", "engine.cli.completion", "what bash, zsh or fish runs to complete commands", _COMPLETION)
-    completion.add_argument("shell", metavar="SHELL", help="bash, zsh or fish")
-    completion.add_argument("words", nargs=argparse.REMAINDER, help=argparse.SUPPRESS)
+    completion.add_argument("shell", metavar="bash|zsh|fish", help="which shell")
+    completion.add_argument("words", nargs=argparse.REMAINDER, help=argparse.SUPPRESS).required = False
 
     catalog = command("catalog", "engine.cli.show", "list what a recipe can name, and the fields of each", _CATALOG)
     catalog.add_argument("kind", metavar="KIND", nargs="?", help="data, model, loss, optimizer or scheduler")
@@ -335,6 +337,8 @@ _FORK = """Begin a new run where another was at a checkpoint: with its weights, 
 the data where the recipe still allows it, else with its weights alone; a line says which. The other run is not touched. Exit
 status as for train."""
 _CHECK = "Check a recipe: every field, and a dry run of one real batch on copies. Exit status 2 when something is wrong."
+_TRACE = """also record ten training steps with torch.profiler: a .json or .json.gz file for ui.perfetto.dev, replaced where it
+is there, and what took most time"""
 _FIND_LR = """Look for a learning rate: a copy of the model is trained with a rate that grows from step to step,
 until the loss comes apart. Nothing is written. Exit status 2 when something is wrong with the recipe."""
 _EXPORT = """Write a run's model as safetensors with the recipe inside, as ONNX or by torch.export, checked against the model on

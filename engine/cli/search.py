@@ -158,8 +158,7 @@ def _told(board: Board, arguments: argparse.Namespace, out: Stream) -> int:
     if arguments.json:
         out.line(json.dumps(board.as_dict(), ensure_ascii=False))
         return int(board.best is None)
-    for line in table(board, rows=20):
-        out.line(line)
+    out.lines(table(board, rows=20))
     name, path = _named(board.name, arguments), as_given(board.path, arguments.runs)
     facts = [("search", f"{path}: {board.summary}")]
     if board.best is not None:

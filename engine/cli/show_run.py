@@ -39,8 +39,7 @@ def show(arguments: argparse.Namespace, out: Stream, err: Stream) -> int:
         values["sampled"] = to_dict(history.samples[-1]) if history.samples else None
         print_json(out, values)
         return 0
-    for line in format.table([(run.name, history.state), *_facts(history), *([("verdict", found.text)] if found else [])]):
-        out.line(line)
+    out.lines(format.table([(run.name, history.state), *_facts(history), *([("verdict", found.text)] if found else [])]))
     if history.ranks is not None:
         _print_ranks(history.ranks, out)
     if history.samples:
@@ -83,8 +82,7 @@ def _print_phases(history: History, out: Stream) -> None:
     out.line("")
     rows = [("phase", "time", "share", "what it is")]
     rows += [(phase.name, in_short(phase.seconds), f"{phase.share:.0%}", phase.words) for phase in phases(history.samples)]
-    for line in format.table([*rows, ("a step", in_short(a_step(history.samples)), "", "validation left out")], "time,share"):
-        out.line(line)
+    out.lines(format.table([*rows, ("a step", in_short(a_step(history.samples)), "", "validation left out")], "time,share"))
 
 
 def _print_layers(sample: Sampled, out: Stream) -> None:
@@ -95,8 +93,7 @@ def _print_layers(sample: Sampled, out: Stream) -> None:
     for i, name in enumerate(sample.layers):
         measured = [_measured(column[i]) for column in (sample.gradient, sample.ratio)]
         rows.append((name, sample.kinds[i], f"{sample.sizes[i]:,}", *measured, words(sample, i)))
-    for line in format.table(rows, "parameters,gradient,update/weights"):
-        out.line(line)
+    out.lines(format.table(rows, "parameters,gradient,update/weights"))
 
 
 def _print_ranks(measured: RanksMeasured, out: Stream) -> None:
@@ -107,8 +104,7 @@ def _print_ranks(measured: RanksMeasured, out: Stream) -> None:
         said = "the others wait for it" if rank == slowest else ""
         memory = f"{measured.memories[rank] / 2**30:.2f} GiB"
         rows.append((str(rank), measured.hosts[rank], ranks_rate(measured, rank), f"{wait:.0%}", memory, said))
-    for line in format.table(rows, "rank,steps/s alone,waits,memory"):
-        out.line(line)
+    out.lines(format.table(rows, "rank,steps/s alone,waits,memory"))
 
 
 def _measured(value: float) -> str:

@@ -34,8 +34,7 @@ def sweep(arguments: argparse.Namespace, out: Stream, err: Stream) -> int:
         return _in_background(arguments, axes, out, err)
     members = expand(recipe_values(arguments), axes)
     if arguments.list:
-        for line in format.table([list(shortened(members[0].differs)), *([*m.differs.values()] for m in members)]):
-            out.line(line)
+        out.lines(format.table([list(shortened(members[0].differs)), *([*m.differs.values()] for m in members)]))
         return 0
     with ExitStack() as stack:
         signals = stack.enter_context(Signals())
@@ -51,8 +50,7 @@ def sweep(arguments: argparse.Namespace, out: Stream, err: Stream) -> int:
     if arguments.json:
         out.line(json.dumps([as_values(outcome) for outcome in ranked(outcomes)], ensure_ascii=False))
     else:
-        for line in as_table(ranked(outcomes)):
-            out.line(line)
+        out.lines(as_table(ranked(outcomes)))
     return signals.status or int(any(outcome.state == "failed" for outcome in outcomes))
 
 

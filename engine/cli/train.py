@@ -21,7 +21,7 @@ from engine.errors import EpochalError
 from engine.events import Event, RunStarted
 from engine.notify import Notifier
 from engine.recipe import Recipe
-from engine.recipe_text import apply_settings, parse_setting, read_toml
+from engine.recipe_text import parse_setting, read_toml
 from engine.run.worker import redirect_output
 
 if TYPE_CHECKING:
@@ -131,26 +131,21 @@ def fork(arguments: argparse.Namespace, out: Stream, err: Stream) -> int:
     if step not in ("last", "best") and not isinstance(step, int):
         raise EpochalError(f"--step is {step!r} and must be a whole number, last or best")
     run.refuse_without_recipe("begin another like it")
-    shortcuts = {"name": arguments.name, "training.processes": arguments.processes}
-    settings = [*arguments.settings, *(f"{key}={value}" for key, value in shortcuts.items() if value is not None)]
-
-    def read() -> Recipe:
-        return Recipe.from_dict(apply_settings(read_toml(run.recipe_path), settings))
-
+    arguments.recipe, beside = run.recipe_path, root if arguments.runs else run.path.parent
     processes = _processes(arguments, run.recipe_path)
     if processes > 1:
         from engine.cli.launching import launch
 
-        return launch(arguments, processes, out, err, check=read, root=root if arguments.runs else run.path.parent)
+        return launch(arguments, processes, out, err, check=lambda: read_recipe(arguments), root=beside)
     outlive_agent()
-    if earlier := _earlier(root if arguments.runs else run.path.parent):
+    if earlier := _earlier(beside):
         return _resume_earlier(earlier, arguments, out, err)
 
     def build() -> Trainer:
-        recipe = read()
+        recipe = read_recipe(arguments)
         from engine.trainer import Trainer
 
-        return Trainer.fork(run.path, recipe, step=step, runs=root if arguments.runs else None)
+        return Trainer.fork(run.path, recipe, step=step, runs=beside)
 
     return follow(build, arguments, out, err)
 

@@ -1,37 +1,18 @@
-"""The command line, in this process: what each command prints where, and its exit status."""
+"""What `train` and `resume` print where, and their exit status, in this process."""
 
 from __future__ import annotations
 
 import json
-import os
-import platform
-import shlex
-import subprocess
-import sys
 from pathlib import Path
 from typing import Any
 
 import pytest
 
-from engine.cli import main
 from engine.events import EpochEnded, Message, RunEnded, RunStarted, from_dict
 from engine.run import Run
+from tests.engine.called import QUICK, Capture, called
 
-QUICK = ["--set", "data.name=iris", "--set", "model.hidden=[8]", "--set", "checkpoint.min_seconds=0", "--epochs", "2"]
-Capture = pytest.CaptureFixture[str]
-
-
-@pytest.fixture(autouse=True)
-def _somewhere(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.chdir(tmp_path)
-    monkeypatch.delenv("EPOCHAL_RUNS", raising=False)
-
-
-def called(capsys: Capture, *arguments: str) -> tuple[int, str, str]:
-    """Exit status, standard output and standard error."""
-    status = main(list(arguments))
-    captured = capsys.readouterr()
-    return status, captured.out, captured.err
+pytestmark = pytest.mark.usefixtures("in_a_shell")
 
 
 def test_train_prints_header_rows_and_closing_lines(capsys: Capture) -> None:
@@ -149,119 +130,6 @@ def test_json_is_the_journal(capsys: Capture) -> None:
     assert sum(isinstance(event, EpochEnded) for event in events) == 2
 
 
-@pytest.mark.parametrize(
-    ("arguments", "words"),
-    [
-        (["train", "nothing.toml"], ["nothing.toml"]),
-        (["train", "--set", "optimizer.name=Adm"], ["optimizer.name", "'Adm'", "'Adam'"]),
-        (["train", "--set", "optimizer.lrr=1"], ["optimizer.lrr", "'lr'"]),
-        (["train", "--set", "optimizer.lr"], ["optimizer.lr", "key=value"]),
-        (["train", "--epochs", "many"], ["training.epochs", "'many'"]),
-        (["train", "--epochs", "0"], ["training.epochs", "at least 1"]),
-        (["train", "--device", "abacus"], ["training.device", "'abacus'", "cpu"]),
-        (["train", "--bogus"], ["--bogus"]),
-        (["train", "--json", "--quiet"], ["--quiet", "--json"]),
-        (["train", "--runs", "x", "--no-run"], ["--no-run", "--runs"]),
-        (["train", "--runs", "/dev/null/x", *QUICK], ["/dev/null/x"]),
-        (["trian"], ["'trian'", "train"]),
-        (["resume", "nowhere"], ["nowhere"]),
-        (["resume"], ["no run"]),
-        (["resume", "--epochs", "x"], ["--epochs", "'x'"]),
-        (["resume", "--epochs", "0"], ["--epochs", "'0'"]),
-        (["check", "nothing.toml"], ["nothing.toml"]),
-        (["check", "--set", "model.name=cnn"], ["cnn"]),
-        (["catalog", "optimzer"], ["optimzer", "optimizer"]),
-        (["tain"], ["no command 'tain'", "'train'"]),
-        (["serv"], ["no command 'serv'", "'serve'"]),
-        (["train", "--modle", "x"], ["epochal train", "--modle", "'--model'"]),
-        (["train", "--modle=x"], ["--modle", "'--model'"]),
-        (["export", "--fromat", "onnx"], ["epochal export has no option --fromat", "'--format'"]),
-        (["sweep", "--epoch", "3"], ["epochal sweep has no option --epoch", "'--epochs'"]),
-        (["pause"], ["epochal pause needs RUN", "epochal pause --help"]),
-        (["runs", "--json=x"], ["--json takes no value, and 'x' is given"]),
-        (["queue", "ad"], ["no action 'ad'", "'add'"]),
-        (["train", "one.toml", "two.toml"], ["'two.toml'", "epochal train --help"]),
-        (["train", "tests"], ["is a directory", "tests/recipe.toml"]),
-        (["train", "recpe.toml"], ["'recpe.toml'", "'recipe.toml'"]),
-        (["train", "my table.csv"], ["is no recipe", "epochal train --data 'my table.csv' --set data.target=COLUMN"]),
-        (["check", "--data", "my tabel.csv", "--set", "data.target=y"], ["data.path", "'my table.csv'"]),
-        (["check", "--data", "my table.csv", "--set", "data.target=x"], ["data.target", "no column 'x'", "a, y"]),
-        (["check", "--data", "none/"], ["data.path = 'none/' does not exist"]),
-        (["train", "bare.toml"], ["line 1", 'name = "digits"']),
-        (["catalog", "optimizer", "Adm"], ["'Adm'", "'Adam'"]),
-    ],
-)
-def test_a_mistake_is_one_sentence_and_exit_status_2(capsys: Capture, arguments: list[str], words: list[str]) -> None:
-    Path("tests").mkdir()
-    for path, text in (
-        ("recipe.toml", ""),
-        ("tests/recipe.toml", ""),
-        ("bare.toml", "name = digits\n"),
-        ("my table.csv", "a,y\n1,2\n"),
-    ):
-        Path(path).write_text(text)
-    status, out, err = called(capsys, *arguments)
-    assert (status, out) == (2, "")
-    assert len(err.splitlines()) == 1, err
-    assert err.startswith("epochal: ")
-    for word in words:
-        assert word in err
-
-
-def test_each_mistake_has_its_line(capsys: Capture) -> None:
-    status, out, err = called(capsys, "train", "--set", "optimizer.lr=-1", "--set", "training.patience=0", "--set", "seed=x")
-    assert (status, out) == (2, "")
-    assert len(err.splitlines()) == 3
-    assert not Path("runs").exists()
-
-
-def test_no_command_prints_the_help(capsys: Capture) -> None:
-    status, out, err = called(capsys)
-    assert (status, out) == (2, "")
-    assert "catalog" in err
-
-
-def test_help_and_version(capsys: Capture) -> None:
-    assert called(capsys, "--version")[:2] == (0, "epochal 0.1.0\n")
-    steering = ["pause", "continue", "checkpoint", "validate", "stop", "set"]
-    for command in ([], *([name] for name in ("train", "resume", "attach", *steering, "runs", "check", "catalog"))):
-        status, out, err = called(capsys, *command, "--help")
-        assert (status, err) == (0, "")
-        assert out.startswith(" ".join(["usage: epochal", *command]))
-
-
-def test_runs(capsys: Capture) -> None:
-    assert called(capsys, "runs") == (0, "no runs in runs\n", "")
-    assert called(capsys, "runs", "--json") == (0, "[]\n", "")
-    called(capsys, "train", *QUICK, "--name", "a")
-    called(capsys, "train", *QUICK, "--name", "a-longer-name", "--set", "training.epochs=12")
-    status, out, _ = called(capsys, "runs")
-    lines = out.splitlines()
-    assert status == 0
-    assert lines[0].split() == ["run", "state", "epoch", "step", "time", "best", "recipe"]
-    assert all(line.index("finished") == lines[0].index("state") for line in lines[1:])
-    assert all("val loss" in line for line in lines[1:])
-    listed = json.loads(called(capsys, "runs", "--json")[1])
-    assert sorted(run["name"].split("-", 2)[2] for run in listed) == ["a", "a-longer-name"]
-    assert all(run["state"] == "finished" and run["best"]["val/loss"] > 0 for run in listed)
-
-
-def test_runs_at_work_say_where(capsys: Capture) -> None:
-    called(capsys, "train", *QUICK, "--name", "done")
-    run = Run.create("runs", "busy", "")
-    run.status.write("paused")
-    lines = [line.split() for line in called(capsys, "runs")[1].splitlines()]
-    assert lines[0] == ["run", "state", "process", "epoch", "step", "time", "best", "recipe"]
-    assert lines[1][:5] == [run.name, "paused", str(os.getpid()), "on", platform.node()]
-    assert lines[2][1:3] == ["finished", "2/2"]
-    assert json.loads(called(capsys, "runs", "--json")[1])[0]["pid"] == os.getpid()
-
-
-def test_runs_root_from_the_environment(capsys: Capture, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setenv("EPOCHAL_RUNS", "other")
-    assert called(capsys, "runs")[1] == "no runs in other\n"
-
-
 def test_resume(capsys: Capture) -> None:
     called(capsys, "train", *QUICK)
     run = Run.open("last")
@@ -301,58 +169,6 @@ def test_resume_leaves_a_run_alone_that_is_at_work(capsys: Capture) -> None:
     status, out, err = called(capsys, "resume", "busy", "--epochs", "9")
     assert (status, out) == (2, "")
     assert "is being trained by this process already" in err
-
-
-def test_check(capsys: Capture) -> None:
-    Path("net.py").write_text(
-        "from torch import nn\n\nclass Net(nn.Linear):\n    def __init__(self, input_shape, output_size):\n"
-        "        super().__init__(input_shape[0], output_size)\n"
-    )
-    status, out, err = called(capsys, "check", "--set", "model.name=net.py:Net")
-    assert (status, err) == (0, "")
-    lines = out.splitlines()
-    assert lines[0].split() == ["OK", "digits-Net"]
-    assert any(line.split() == ["own", "code", "model", "net.py:Net"] for line in lines)
-    assert any("650 parameters" in line for line in lines)
-    assert not Path("runs").exists()
-
-
-def test_catalog(capsys: Capture) -> None:
-    status, out, _ = called(capsys, "catalog")
-    assert status == 0
-    counts = {line.split()[0]: int(line.split()[1]) for line in out.splitlines()[1:-1]}
-    assert set(counts) == {"data", "model", "loss", "optimizer", "scheduler"}
-    by_kind = json.loads(called(capsys, "catalog", "--json")[1])
-    assert {kind: len(names) for kind, names in by_kind.items()} == counts
-    for kind, names in by_kind.items():
-        status, out, _ = called(capsys, "catalog", kind)
-        assert status == 0
-        heads = [line.split()[0] for line in out.splitlines() if line]
-        assert set(names) <= set(heads)
-        listed = json.loads(called(capsys, "catalog", kind, "--json")[1])
-        assert [entry["name"] for entry in listed if not entry["refusal"]] == names
-        for name in names:
-            assert called(capsys, "catalog", kind, name)[0] == 0
-
-
-def test_catalog_says_why_one_is_refused(capsys: Capture) -> None:
-    refused = called(capsys, "catalog", "scheduler")[1].partition("not for a recipe:")[2]
-    assert "SequentialLR" in refused
-    assert "name a chain" in refused
-    assert "name a chain" in called(capsys, "catalog", "scheduler", "SequentialLR")[1]
-
-
-def test_catalog_shows_the_fields(capsys: Capture) -> None:
-    out = called(capsys, "catalog", "optimizer", "Adam")[1]
-    assert "lr " in out
-    assert "default 0.001" in out
-    assert "default [0.9, 0.999]" in out
-    fields = {
-        field["key"]: field for field in json.loads(called(capsys, "catalog", "optimizer", "Adam", "--json")[1])["fields"]
-    }
-    assert fields["lr"]["default"] == 0.001
-    assert fields["amsgrad"]["kind"] == "boolean"
-    assert "batch_size" in called(capsys, "catalog", "data", "csv")[1]
 
 
 def test_what_the_training_code_prints(capsys: Capture) -> None:
@@ -436,14 +252,6 @@ def test_messages_go_to_standard_error(
         "epochal: error: error words",
     ]
     assert len(out.splitlines()) == (3 if option == "--json" else 0)
-
-
-def test_closed_standard_streams_are_no_bug() -> None:
-    command = f"{shlex.quote(sys.executable)} -m engine"
-    done = subprocess.run(
-        f"{command} delete x --yes <&- >&- 2>&-; echo $?; {command} runs <&- >&-", check=False, shell=True, capture_output=True
-    )
-    assert (done.stdout, done.stderr) == (b"2\n", b"")
 
 
 def test_a_rate_that_the_scheduler_passes_over_is_told(capsys: Capture) -> None:
