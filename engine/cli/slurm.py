@@ -99,6 +99,7 @@ def _of_train(arguments: argparse.Namespace) -> list[str]:
     options = [
         f"--{key}={value}" for key in ("model", "data", "epochs", "device", "name") if (value := getattr(arguments, key))
     ]
+    options += ["--tensorboard"] * arguments.tensorboard
     recipe = [] if arguments.recipe is None else [arguments.recipe]
     return [*recipe, *options, *(f"--set={setting}" for setting in arguments.settings)]
 
