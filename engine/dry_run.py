@@ -7,6 +7,8 @@ import math
 import time
 from collections.abc import Iterator
 from dataclasses import dataclass, field
+from pathlib import Path
+from typing import TYPE_CHECKING
 
 from engine import execution
 from engine.assemble import assemble_with_data, on_copies
@@ -16,6 +18,9 @@ from engine.loop import Taken, windows
 from engine.parts import Parts, one_batch
 from engine.recipe import Recipe
 from engine.track.attach import refuse_missing
+
+if TYPE_CHECKING:
+    from engine.tracing import Trace
 
 STEPS = 20
 
@@ -31,10 +36,11 @@ class DryRun:
     rows: list[tuple[str, str]]
     warnings: list[str] = field(default_factory=list)
     facts: dict[str, float] = field(default_factory=dict)
+    trace: Trace | None = None
 
 
-def dry_run(recipe: Recipe) -> DryRun:
-    """Assemble a recipe and take up to 20 steps, for up to a few seconds.
+def dry_run(recipe: Recipe, trace_to: Path | None = None) -> DryRun:
+    """Assemble a recipe and take up to 20 steps, for up to a few seconds; and some more for a trace of them.
 
     Raises RecipeError as `assemble` does. The global random state is left as it was.
     """
@@ -46,7 +52,12 @@ def dry_run(recipe: Recipe) -> DryRun:
             steps, seconds = _steps(copied, recipe)
             facts = _facts(copied, recipe, seconds)
             rows = [*_rows(parts, data, recipe, steps), *_cost(copied, facts)]
-    return DryRun(rows, [*parts.warnings, *_doubts(steps)], facts)
+        warnings, traced = [*parts.warnings, *_doubts(steps)], None
+        if trace_to is not None:
+            from engine.tracing import trace
+
+            traced = trace(parts, recipe, trace_to)
+    return DryRun(rows, warnings, facts, traced)
 
 
 def _steps(parts: Parts, recipe: Recipe) -> tuple[list[Taken], list[float]]:

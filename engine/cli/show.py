@@ -6,6 +6,7 @@ import argparse
 import contextlib
 import dataclasses
 import json
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from engine.cli import format
@@ -13,12 +14,16 @@ from engine.cli.output import Stream
 from engine.cli.recipes import read_recipe
 from engine.cli.rows import best_place
 from engine.errors import EpochalError, Problem, RecipeError
+from engine.phases import in_short
 
 if TYPE_CHECKING:
     from engine.catalog import Entry, Field
     from engine.dry_run import DryRun
     from engine.recipe import Recipe
     from engine.run import RunSummary
+    from engine.tracing import Operation, Trace
+
+MOST, WIDE = 10, 60  # operations that are printed, and characters of each
 
 
 def runs(arguments: argparse.Namespace, out: Stream, err: Stream) -> int:
@@ -42,8 +47,7 @@ def runs(arguments: argparse.Namespace, out: Stream, err: Stream) -> int:
         if any(summary.tag for summary in found):
             rows = [(*row, tag) for row, tag in zip(rows, ["tag", *(summary.tag for summary in found)], strict=True)]
         rows = [(*row, other) for row, other in zip(rows, ["recipe", *map(_otherwise, found)], strict=True)]
-        for line in format.table(rows, right="epoch,step,time"):
-            out.line(line)
+        out.lines(format.table(rows, right="epoch,step,time"))
     return 0
 
 
@@ -88,9 +92,29 @@ def check(arguments: argparse.Namespace, out: Stream, err: Stream) -> int:
     rows = [("OK", recipe.name), *found.rows]
     rows += [("own code", name) for name in own_code(recipe)]
     rows += [("warning", sentence) for sentence in found.warnings]
-    for line in format.table(rows):
-        out.line(line)
+    if found.trace is not None:
+        rows += _trace_rows(found.trace, arguments, recipe)
+    out.lines(format.table(rows))
+    if found.trace is not None:
+        _print_operations("operation", "CPU", found.trace.operations, out)
+        _print_operations("kernel", "GPU", found.trace.kernels, out)
     return 0
+
+
+def _trace_rows(trace: Trace, arguments: argparse.Namespace, recipe: Recipe) -> list[tuple[str, str]]:
+    """Which steps were recorded, and what stood in the way of others."""
+    begins = ", with which auto begins" if recipe.training.execution == "auto" else ""
+    took = f"{format.counted(trace.steps, 'step')} in {in_short(trace.seconds)} by the clock, the profiler's own work included"
+    said = f"{arguments.trace} for ui.perfetto.dev: {took}; execution {trace.execution}{begins}"
+    return [("trace", said), *(("warning", note) for note in trace.notes)]
+
+
+def _print_operations(what: str, where: str, operations: tuple[Operation, ...], out: Stream) -> None:
+    if not operations:
+        return
+    out.line("")
+    rows = [(each.name[:WIDE], in_short(each.seconds), f"{each.share:.1%}", f"{each.calls:,}") for each in operations[:MOST]]
+    out.lines(format.table([(what, where, "share", "calls"), *rows], f"{where},share,calls"))
 
 
 def _check_as_json(arguments: argparse.Namespace, out: Stream, err: Stream) -> int:
@@ -103,6 +127,8 @@ def _check_as_json(arguments: argparse.Namespace, out: Stream, err: Stream) -> i
             recipe, found = _dry_run(arguments)
             rows = [*found.rows, *(("own code", name) for name in own_code(recipe))]
             warnings, facts = found.warnings, {**found.facts}
+            if found.trace is not None:
+                facts["trace"] = dataclasses.asdict(found.trace)
             if arguments.sweep:
                 facts["sweep"] = _sweep(arguments)
         except RecipeError as error:
@@ -124,10 +150,15 @@ def _sweep(arguments: argparse.Namespace) -> list[tuple[int, str]]:
 
 
 def _dry_run(arguments: argparse.Namespace) -> tuple[Recipe, DryRun]:
-    recipe = read_recipe(arguments)
+    recipe, path = read_recipe(arguments), None
+    if arguments.trace is not None:
+        from engine.tracing import refuse
+
+        path = Path(arguments.trace)
+        refuse(path)
     from engine.dry_run import dry_run
 
-    return recipe, dry_run(recipe)
+    return recipe, dry_run(recipe, path)
 
 
 def own_code(recipe: Recipe) -> list[str]:
@@ -147,8 +178,7 @@ def catalog(arguments: argparse.Namespace, out: Stream, err: Stream) -> int:
         if arguments.json:
             print_json(out, counts)
         else:
-            for line in format.table([("kind", "names", "")] + [(k, str(len(n)), _few(n)) for k, n in counts.items()], "names"):
-                out.line(line)
+            out.lines(format.table([("kind", "names", "")] + [(k, str(len(n)), _few(n)) for k, n in counts.items()], "names"))
             out.line(f"{arguments.prog} catalog KIND lists all of one; {arguments.prog} catalog KIND NAME the fields of one")
     elif arguments.name is None:
         found = entries(arguments.kind)
@@ -173,13 +203,11 @@ def _few(names: list[str]) -> str:
 def _print_kind(found: tuple[Entry, ...], out: Stream) -> None:
     able = [(entry.name, entry.summary) for entry in found if not entry.refusal]
     refused = [(entry.name, entry.refusal) for entry in found if entry.refusal]
-    for line in format.table(able):
-        out.line(line)
+    out.lines(format.table(able))
     if refused:
         out.line("")
         out.line("not for a recipe:")
-        for line in format.table(refused):
-            out.line(line)
+        out.lines(format.table(refused))
 
 
 def _print_entry(entry: Entry, out: Stream) -> None:
