@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 import random
+from dataclasses import replace
 
 from textual.app import App
 
@@ -26,6 +27,7 @@ START = 1_795_356_192.0  # 2026-11-22 14:03:12 UTC
 STEPS = 390  # an epoch
 SECONDS = 9.25  # an epoch, validation included
 PATH = "runs/20261122-140312-digits-mlp"
+WIDE = {"train/loss": 0.5, "val/loss": 0.4, "val/准确率": 0.9}  # values of a metric whose name is in characters of two cells
 
 
 def loss_at(step: int, noise: random.Random) -> float:
@@ -202,6 +204,28 @@ def ended(history: History, state: str, reason: str, *, step: int | None = None,
         time=START + step / STEPS * SECONDS, state=state, reason=reason, epoch=epoch or (last.epoch if last else 0), step=step,
         seconds=step / STEPS * SECONDS, best={"epoch": best.epoch, **best.metrics} if best else {},
     )  # fmt: skip
+
+
+def history_with(losses, seconds_each: float = 0.5, steps_per_epoch: int = 50) -> History:
+    """A run whose journal has one loss a step, a `Trained` every ten."""
+    events = [started(8, steps=steps_per_epoch)]
+    for first in range(0, len(losses), 10):
+        part = tuple(losses[first : first + 10])
+        last = first + len(part)
+        events.append(
+            Trained(time=START + last * seconds_each, epoch=first // steps_per_epoch + 1, first=first + 1, step=last,
+                    every=1, loss=part, low=(), high=(), lr=(1e-3,) * len(part))
+        )  # fmt: skip
+    return history_of(*events)
+
+
+def wide_history() -> History:
+    """A run whose name and metric are in characters of two cells."""
+    start = replace(started(1), name="数字-模型-🚀")
+    epoch = EpochEnded(time=START, epoch=1, step=10, metrics=WIDE, lr=0.1, seconds=1.0, best=True, notes=())
+    history = history_of(start, epoch)
+    history.apply(ended(history, "finished", "all epochs done"))
+    return history
 
 
 def screen_lines(app: App) -> list[str]:

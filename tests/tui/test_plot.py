@@ -8,7 +8,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from tui.widgets.curves import Smoothed, decimate, smooth
-from tui.widgets.plot import Curve, Mark, columns, draw, label
+from tui.widgets.plot import Curve, Mark, draw, label
 
 AWKWARD = st.one_of(
     st.floats(allow_nan=True, allow_infinity=True),
@@ -123,30 +123,6 @@ def test_a_growing_curve_is_smoothed_like_the_whole():
     assert list(growing.of(range(1, 302, 2), halved)) == pytest.approx(smooth(halved, 0.9))
 
 
-@given(st.lists(st.floats(-1e6, 1e6) | st.just(math.nan), min_size=1, max_size=300), st.integers(1, 80))
-def test_no_extreme_is_lost_on_the_way_to_columns(values, count):
-    steps = list(range(1, len(values) + 1))
-    at = decimate(steps, values, values, values, 0, len(values), count)
-    finite = [value for value in values if not math.isnan(value)]
-    assert len(at.x) <= count
-    assert at.x == sorted(at.x)
-    assert bool(at.gaps) == (len(finite) < len(values))
-    if finite:
-        assert min(low for low in at.low if not math.isnan(low)) == min(finite)
-        assert max(high for high in at.high if not math.isnan(high)) == max(finite)
-
-
 def test_a_column_holds_the_mean_and_the_extremes_of_its_own_part():
     at = decimate([1, 2, 3, 4], [1.0, 3.0, 5.0, 9.0], [0.5, 3.0, 5.0, 8.0], [1.0, 4.0, 5.0, 9.5], 1, 5, 2)
     assert (at.x, at.mean, at.low, at.high) == ([1.5, 3.5], [2.0, 7.0], [0.5, 5.0], [4.0, 9.5])
-
-
-def test_one_spike_among_ten_thousand_steps_is_drawn():
-    values = [0.5] * 10_000
-    values[6_123] = 40.0
-    at = decimate(range(1, 10_001), values, values, values, 0, 10_000, columns(100))
-    text = text_of(draw([Curve(at.x, at.mean, "train")], [Curve(at.x * 2, at.low + at.high, "ghost")], [], 100, 20, left=0,
-                        right=10_000, braille=False))  # fmt: skip
-    place = 7 + round(6_123 / 10_000 * columns(100))
-    spike = [row[7:].find(".") + 7 for row in text[:3] if "." in row[7:]]
-    assert spike and abs(spike[0] - place) <= 1

@@ -10,6 +10,7 @@ from engine.events import EpochEnded, RunStarted
 from tests.tui import scripted
 from tests.tui.scripted import line_with, screen_lines, screen_text
 from tui.widgets.epochs import EpochLog
+from tui.widgets.rows import length
 
 
 class TestEpochLog:
@@ -144,3 +145,22 @@ class TestEpochLog:
             await pilot.resize_terminal(80, 24)
             await pilot.pause()
             assert line_with(app, "accuracy") == wide
+
+    @pytest.mark.parametrize("size", [(80, 24), (120, 40)])
+    async def test_an_epochs_notes_are_in_its_row(self, size):
+        app = self.app()
+        async with app.run_test(size=size) as pilot:
+            metrics, notes = scripted.metrics_at(1), ("3 steps left out",)
+            epoch = EpochEnded(epoch=1, step=390, metrics=metrics, lr=6e-4, seconds=9.0, best=True, notes=notes)
+            app.query_one(EpochLog).show(scripted.history_of(scripted.started(), epoch))
+            await pilot.pause()
+            assert "best · 3 steps left out" in screen_text(app)
+
+    async def test_wide_heads_stand_over_their_columns(self):
+        app = self.app()
+        async with app.run_test(size=(80, 12)):
+            log = app.query_one(EpochLog)
+            log.show(scripted.wide_history())
+            heads, row = log._rows[0], log._rows[1]
+            ends = [[length(cells[: i + 1]) for i, (text, _) in enumerate(cells) if text.strip()] for cells in (heads, row)]
+            assert ends[0][:4] == [end for end in ends[1] if end in ends[0]][:4]

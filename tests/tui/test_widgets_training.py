@@ -7,7 +7,7 @@ import pytest
 from textual.app import App, ComposeResult
 from textual.containers import Vertical
 
-from engine.events import EpochEnded, Progress, Trained
+from engine.events import Progress, Trained
 from engine.history import History
 from tests.tui import scripted
 from tests.tui.scripted import line_with, screen_lines, screen_text
@@ -160,112 +160,6 @@ async def test_what_did_not_change_is_not_painted_again(pane, monkeypatch):
         assert painted == ([7] if pane is EpochLog else [])  # the row of the epoch under way
 
 
-class TestChart:
-    @staticmethod
-    def app() -> App:
-        class One(App):
-            def compose(self) -> ComposeResult:
-                yield Chart()
-
-        return One()
-
-    async def test_metrics_in_turn(self):
-        app = self.app()
-        async with app.run_test(size=(90, 24)) as pilot:
-            chart = app.query_one(Chart)
-            chart.show(scripted.running_history())
-            seen = []
-            for _ in range(4):
-                await pilot.pause()
-                seen.append(screen_lines(app)[0].split("──")[1].split("·")[0].strip())
-                chart.cycle_metric(1)
-            assert seen == ["loss", "accuracy", "lr", "loss"]
-            chart.cycle_metric(-1)
-            await pilot.pause()
-            assert "── loss ·" in screen_lines(app)[0]
-
-    async def test_the_learning_rate(self):
-        app = self.app()
-        async with app.run_test(size=(90, 24)) as pilot:
-            chart = app.query_one(Chart)
-            chart.show(scripted.running_history())
-            chart.cycle_metric(-1)
-            await pilot.pause()
-            assert "lr 3.0e-4" in screen_text(app)
-            assert "smooth" not in screen_text(app)
-
-    async def test_the_title_states_what_is_drawn(self):
-        app = self.app()
-        async with app.run_test(size=(90, 24)) as pilot:
-            chart = app.query_one(Chart)
-            chart.show(scripted.running_history())
-            for act, said in ((chart.smooth_more, "smoothing 0.8"), (chart.smooth_less, "smoothing 0.6"),
-                              (chart.smooth_none, "not smoothed"), (chart.smooth_less, "not smoothed"),
-                              (chart.smooth_more, "smoothing 0.3"), (chart.toggle_log, "linear y"),
-                              (chart.toggle_log, "log y")):  # fmt: skip
-                act()
-                await pilot.pause()
-                assert said in screen_lines(app)[0]
-
-    async def test_smoothing_does_not_depend_on_the_width(self):
-        shown = set()
-        for width in (80, 100, 200):
-            app = self.app()
-            async with app.run_test(size=(width, 24)) as pilot:
-                app.query_one(Chart).show(scripted.running_history())
-                await pilot.pause()
-                shown.add(screen_text(app).partition("smoothed ")[2].split()[0])
-        assert len(shown) == 1
-
-    async def test_a_loss_that_is_not_positive_is_drawn_linear(self):
-        history = scripted.history_of(
-            scripted.started(),
-            Trained(epoch=1, first=1, step=3, every=1, loss=(1.0, 0.0, -1.0), low=(), high=(), lr=(1e-3,) * 3),
-        )
-        app = self.app()
-        async with app.run_test(size=(90, 24)) as pilot:
-            app.query_one(Chart).show(history)
-            await pilot.pause()
-            assert "linear y" in screen_lines(app)[0]
-            assert "-1.0┤" in screen_text(app)
-
-    async def test_a_spike_stays_in_sight(self):
-        losses = [0.5] * 3000
-        losses[1234] = 60.0
-        history = scripted.history_of(
-            scripted.started(),
-            Trained(epoch=1, first=1, step=3000, every=1, loss=tuple(losses), low=(), high=(), lr=(1e-3,) * 3000),
-        )
-        app = self.app()
-        async with app.run_test(size=(90, 24)) as pilot:
-            app.query_one(Chart).show(history)
-            await pilot.pause()
-            high = [line for line in screen_lines(app)[2:8] if any(0x2800 < ord(c) < 0x2900 for c in line)]
-            assert len(high) == 1
-            place = next(i for i, c in enumerate(high[0]) if 0x2800 < ord(c) < 0x2900)
-            assert abs(place - (8 + 81 * 1235 / 3000)) <= 2
-
-    async def test_not_a_number_is_marked(self):
-        app = self.app()
-        async with app.run_test(size=(90, 24)) as pilot:
-            app.query_one(Chart).show(scripted.failed_history())
-            await pilot.pause()
-            text = screen_text(app)
-            assert "train NaN" in text and "× not a number" in text
-            assert "×" in screen_lines(app)[-4]
-
-    async def test_what_came_while_hidden_is_there_when_shown(self):
-        app = self.app()
-        async with app.run_test(size=(90, 24)) as pilot:
-            chart = app.query_one(Chart)
-            chart.display = False
-            await pilot.pause()
-            chart.show(scripted.running_history())
-            chart.display = True
-            await pilot.pause()
-            assert "best 0.4165 at epoch 6" in screen_text(app)
-
-
 class TestSummary:
     class One(App):
         def compose(self) -> ComposeResult:
@@ -328,18 +222,6 @@ def test_histories_are_what_they_say():
     assert math.isnan(list(scripted.failed_history().curve("train/loss"))[-1][1])
 
 
-@pytest.mark.parametrize("size", SIZES)
-async def test_an_epochs_notes_are_in_its_row(size):
-    history = scripted.history_of(scripted.started())
-    metrics = scripted.metrics_at(1)
-    history.apply(EpochEnded(epoch=1, step=390, metrics=metrics, lr=6e-4, seconds=9.0, best=True, notes=("3 steps left out",)))
-    app = Stage()
-    async with app.run_test(size=size) as pilot:
-        app.show(history)
-        await pilot.pause()
-        assert "best · 3 steps left out" in screen_text(app)
-
-
 async def test_the_gradient_norm_is_one_of_the_metrics():
     history = scripted.history_of(scripted.started())
     history.apply(
@@ -361,27 +243,15 @@ async def test_the_gradient_norm_is_one_of_the_metrics():
         assert chart.metric == "loss", "a run without it shows its loss"
 
 
-WIDE = {"train/loss": 0.5, "val/loss": 0.4, "val/准确率": 0.9}
-
-
-def wide_history() -> History:
-    """A run whose name and metric are in characters of two cells."""
-    start = replace(scripted.started(1), name="数字-模型-🚀")
-    epoch = EpochEnded(time=scripted.START, epoch=1, step=10, metrics=WIDE, lr=0.1, seconds=1.0, best=True, notes=())
-    history = scripted.history_of(start, epoch)
-    history.apply(scripted.ended(history, "finished", "all epochs done"))
-    return history
-
-
 @pytest.mark.parametrize("width", [24, 40, 80, 120])
 def test_wide_characters_push_nothing_off_the_title(width: int):
-    row = title_row(wide_history(), width, scripted.START)
+    row = title_row(scripted.wide_history(), width, scripted.START)
     assert length(row) == width and row[-2][0] == "finished"
 
 
 def test_wide_characters_keep_the_columns():
-    rows = ["".join(text for text, _ in row) for row in summary_rows(wide_history(), 66)]
-    table = rows[next(i for i, row in enumerate(rows) if row.startswith(" metric")) :][: 1 + len(WIDE)]
+    rows = ["".join(text for text, _ in row) for row in summary_rows(scripted.wide_history(), 66)]
+    table = rows[next(i for i, row in enumerate(rows) if row.startswith(" metric")) :][: 1 + len(scripted.WIDE)]
     assert len({length([(row.rstrip(), "")]) for row in table}) == 1, table
 
 
@@ -397,17 +267,3 @@ def test_saving_after_an_epoch_has_no_share_of_one():
     history.apply(replace(scripted.progress(7, 0), phase="save"))
     text = "".join(text for text, _ in progress_rows(history, 120)[1])
     assert text.startswith(" save") and "%" not in text and "best val loss" in text
-
-
-class Narrow(App[None]):
-    def compose(self) -> ComposeResult:
-        yield EpochLog()
-
-
-async def test_wide_heads_stand_over_their_columns():
-    async with Narrow().run_test(size=(80, 12)) as pilot:
-        log = pilot.app.query_one(EpochLog)
-        log.show(wide_history())
-        heads, row = log._rows[0], log._rows[1]
-        ends = [[length(cells[: i + 1]) for i, (text, _) in enumerate(cells) if text.strip()] for cells in (heads, row)]
-        assert ends[0][:4] == [end for end in ends[1] if end in ends[0]][:4]

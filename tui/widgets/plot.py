@@ -1,7 +1,7 @@
 """The one door to plotext: curves in, rows of styled pieces out. It never raises and never draws what was not asked for.
 
-plotext is handed positions between 0 and 1 only, with ticks of our own: what can make it hang or fail (NaN, infinities,
-huge ranges, one-value ranges, empty curves) ends here.
+plotext draws the axes, from positions between 0 and 1 with ticks of our own. Curves are drawn by the console itself, dot for
+dot as plotext would: a run that trains meanwhile would wait several times as long for it.
 """
 
 from __future__ import annotations
@@ -9,12 +9,14 @@ from __future__ import annotations
 import math
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
-from itertools import groupby
+from functools import lru_cache
 
+from tui.widgets.canvas import Canvas
 from tui.widgets.formats import moment, plain
 from tui.widgets.rows import Row
 
 LIMIT = 1e12
+Ticks = tuple[tuple[float, str], ...]  # positions on an axis with their labels
 LABEL = 6  # cells of the numbers beside the axis: fixed, so that the plot never shifts sideways
 
 
@@ -70,11 +72,15 @@ def draw(
     x_axis, y_axis = axes((*lines, *dots), left, right, limits, log_y, log_x=across == "rate")
     if y_axis is None:
         return _text([""] * ((height - 1) // 2) + [_why_empty((*lines, *dots)).center(width)], width, height)
+    y_ticks = y_axis.ticks(max(2, height // 3))
+    many = max(2, columns(width) // 14)
+    x_ticks = x_axis.times(many) if across == "time" else x_axis.ticks(many, least=across == "step")  # steps are whole
     try:
-        rows = _plotext(lines, dots, marks, width, height, x_axis, y_axis, braille, across, cursor)
+        frame = _frame(width, height, tuple(x_ticks), tuple(y_ticks))
     except Exception as error:  # plotext checks little of its own: say what it said, the console goes on
         return _text([f"the chart could not be drawn: {error}"], width, height)
-    return rows if len(rows) == height else _text(["the chart could not be drawn"], width, height)
+    rows = _drawn(lines, dots, marks, Canvas(*frame, braille=braille), x_axis, y_axis, cursor)
+    return rows if braille else [[(plain(text), role) for text, role in row] for row in rows]
 
 
 def _why_empty(curves: Sequence[Curve]) -> str:
@@ -253,28 +259,36 @@ def _pieces(curve: Curve, x_axis: Axis, y_axis: Axis) -> Iterable[tuple[list[flo
         yield xs, ys
 
 
-def _cell(position: float, cells: int, dots: int) -> float:
-    """The position of the cell that holds the dot which plotext gives to `position`: a mark then stands on its line."""
-    cell = math.floor(round(0.5 + (cells * dots - 1) * position, 8)) // dots
-    return cell / (cells - 1) if cells > 1 else 0.0
-
-
-def _plotext(
+def _drawn(
     lines: Sequence[Curve],
     dots: Sequence[Curve],
     marks: Sequence[Mark],
-    width: int,
-    height: int,
+    canvas: Canvas,
     x_axis: Axis,
     y_axis: Axis,
-    braille: bool,
-    across: str,
     cursor: float | None,
 ) -> list[Row]:
+    if cursor is not None:
+        canvas.upright(x_axis.position(cursor), "┊", "faint")
+    for curve in dots:
+        for xs, ys in _pieces(curve, x_axis, y_axis):
+            canvas.dots(xs, ys, ".", curve.role)
+    for curve in lines:
+        for xs, ys in _pieces(curve, x_axis, y_axis):
+            canvas.line(xs, ys, curve.character or ("o" if curve.role == "val" else "+"), curve.role)
+    for item in marks:
+        if math.isfinite(item.x) and (item.y is None or _above(y_axis.log) < item.y < math.inf):
+            up = 0.0 if item.y is None else y_axis.position(item.y)
+            canvas.mark(x_axis.position(item.x), up, item.text, item.role)
+    return canvas.rows()
+
+
+@lru_cache(maxsize=16)
+def _frame(width: int, height: int, x_ticks: Ticks, y_ticks: Ticks) -> tuple[tuple[str, ...], range, range]:
+    """The axes as plotext draws them, line by line, with the columns and, upwards, the rows between them. They cost more time
+    than all curves, and rarely change."""
     from plotext._figure import _figure_class  # its own figure: the module's global one is shared by all
 
-    roles = list(dict.fromkeys([*(curve.role for curve in (*dots, *lines)), *(mark.role for mark in marks), "faint"]))
-    color = {role: code for code, role in enumerate(roles, 1)}  # a palette number stands for a role until read back
     figure = _figure_class()
     figure._limit_size(False, False)
     figure.plot_size(width, height)
@@ -283,39 +297,12 @@ def _plotext(
     figure.yaxes(True, False)
     figure.xlim(0, 1)
     figure.ylim(0, 1)
-    y_ticks = y_axis.ticks(max(2, height // 3))
-    figure.yticks([at for at, _ in y_ticks], [text.rjust(LABEL) for _, text in y_ticks])
-    many = max(2, columns(width) // 14)
-    x_ticks = x_axis.times(many) if across == "time" else x_axis.ticks(many, least=across == "step")  # steps are whole
     figure.xticks([at for at, _ in x_ticks], [text for _, text in x_ticks])
-    if cursor is not None:
-        here = _cell(x_axis.position(cursor), columns(width), 2 if braille else 1)
-        rows = [row / max(1, height - 3) for row in range(height - 2)]
-        figure.scatter([here] * len(rows), rows, marker="┊", color=color["faint"])
-    for curves, plot, mark in ((dots, figure.scatter, "."), (lines, figure.plot, "")):
-        for curve in curves:
-            marker = "braille" if braille else mark or curve.character or ("o" if curve.role == "val" else "+")
-            for xs, ys in _pieces(curve, x_axis, y_axis):
-                plot(xs, ys, marker=marker, color=color[curve.role])
-    groups: dict[tuple[str, str], list[tuple[float, float]]] = {}
-    for item in marks:
-        if math.isfinite(item.x) and (item.y is None or _above(y_axis.log) < item.y < math.inf):
-            over = _cell(x_axis.position(item.x), columns(width), 2 if braille else 1)
-            up = 0.0 if item.y is None else _cell(y_axis.position(item.y), height - 2, 4 if braille else 1)
-            groups.setdefault((item.text, item.role), []).append((over, up))
-    for (text, role), places in groups.items():
-        figure.scatter([x for x, _ in places], [y for _, y in places], marker=text, color=color[role])
+    figure.yticks([at for at, _ in y_ticks], [text.rjust(LABEL) for _, text in y_ticks])
+    figure.scatter([0], [0], marker=" ")  # without anything it draws no axes either
     figure._set_sizes()
     figure._build_matrix()  # what figure.build() does, but for the text with escape codes that would only be taken apart again
     matrix = figure.monitor.matrix
-    return [_row(*row, roles, width, braille) for row in zip(matrix.marker[::-1], matrix.fullground[::-1], strict=True)]
-
-
-def _row(characters: Sequence[str], colors: Sequence[object], roles: Sequence[str], width: int, braille: bool) -> Row:
-    """One line of plotext's characters, its colours turned back into roles; axes and ticks are faint."""
-    row: Row = []
-    start = 0
-    for color, cells in groupby(colors[:width]):
-        text = "".join(characters[start : (start := start + len(list(cells)))])
-        row.append((text if braille else plain(text), roles[color - 1] if isinstance(color, int) else "faint"))
-    return row
+    rows, last = matrix.Rows_canvas, matrix.rows - 1  # upwards
+    lines = tuple("".join(line[:width]) for line in reversed(matrix.marker))
+    return lines, matrix.Cols_canvas, range(last - rows.start, last - rows.stop, -1)
