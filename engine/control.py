@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import threading
+from typing import Any
 
 from engine.changes import Change
 
@@ -108,3 +109,29 @@ class Control:
     def _refresh(self) -> None:
         # Without a call, after which Python lets a signal's handler in: what it asks for would be overwritten.
         self.pending = self._paused or self._stop is not None or self._checkpoint or self._validate or self._changes != ()
+
+
+class Asks:
+    """The requests of a Control, for a run of another process: each goes to `tell`, as `Run.tell` takes it."""
+
+    def tell(self, ask: str, **values: Any) -> None:
+        """Hand it on."""
+        raise NotImplementedError
+
+    def pause(self) -> None:
+        self.tell("pause")
+
+    def resume(self) -> None:
+        self.tell("resume")
+
+    def stop(self, reason: str = "stopped by the user") -> None:
+        self.tell("stop", reason=reason)
+
+    def checkpoint(self) -> None:
+        self.tell("checkpoint")
+
+    def validate(self) -> None:
+        self.tell("validate")
+
+    def change(self, change: Change) -> None:
+        self.tell("set", field=change.field, value=change.value, times=change.times)

@@ -14,8 +14,7 @@ from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from engine.changes import Change
-from engine.control import Control
+from engine.control import Asks, Control
 from engine.errors import EpochalError, RunError
 from engine.events import Event, Message, RunEnded, RunStarted
 from engine.notify import Call, Notifier
@@ -261,41 +260,23 @@ class JobTrainer:
         threading.Thread(target=listen, name="epochal-listen", daemon=True).start()
 
 
-class HandedOn(Control):
+class HandedOn(Asks, Control):
     """What is asked goes into the control file of the run that other processes train; a stop reaches them also before that."""
 
     def __init__(self, run: Callable[[], Run | None]) -> None:
         super().__init__()
         self._run = run
 
-    def pause(self) -> None:
-        self._tell("pause")
-
-    def resume(self) -> None:
-        self._tell("resume")
-
-    def checkpoint(self) -> None:
-        self._tell("checkpoint")
-
-    def validate(self) -> None:
-        self._tell("validate")
-
-    def change(self, change: Change) -> None:
-        self._tell("set", field=change.field, value=change.value, times=change.times)
-
-    def stop(self, reason: str = "stopped by the user") -> None:
-        if not self._tell("stop", reason=reason):
-            os.kill(os.getpid(), signal.SIGTERM)  # which is handed on to whatever is there
-
-    def _tell(self, ask: str, **values: Any) -> bool:
+    def tell(self, ask: str, **values: Any) -> None:
         run = self._run()
         try:
-            if run is None:
-                return False
-            run.tell(ask, **values)
+            if run is not None:
+                return run.tell(ask, **values)
         except RunError:  # it has not begun yet, or is over
-            return False
-        return True
+            pass
+        if ask == "stop":
+            os.kill(os.getpid(), signal.SIGTERM)  # which is handed on to whatever is there
+        return None
 
 
 def _values(job: Job) -> dict[str, Any]:

@@ -17,7 +17,7 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-from engine.changes import Change
+from engine.control import Asks
 from engine.errors import EpochalError
 from engine.events import Message
 from engine.history import History
@@ -117,7 +117,7 @@ class Followed:
                 self.news.append(message)
 
 
-class Remote:
+class Remote(Asks):
     """As `Control`, for a run of another process."""
 
     def __init__(self, run: Followed) -> None:
@@ -127,23 +127,8 @@ class Remote:
     def paused(self) -> bool:
         return self._run.history.paused
 
-    def pause(self) -> None:
-        self._run.tell("pause")
-
-    def resume(self) -> None:
-        self._run.tell("resume")
-
-    def stop(self, reason: str = "stopped by the user") -> None:
-        self._run.tell("stop", reason=reason)
-
-    def change(self, change: Change) -> None:
-        self._run.tell("set", field=change.field, value=change.value, times=change.times)
-
-    def checkpoint(self) -> None:
-        self._run.tell("checkpoint")
-
-    def validate(self) -> None:
-        self._run.tell("validate")
+    def tell(self, ask: str, **values: Any) -> None:
+        self._run.tell(ask, **values)
 
 
 class _Log:

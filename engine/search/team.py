@@ -7,14 +7,15 @@ import signal
 import subprocess
 import sys
 from pathlib import Path
+from typing import Any
 
-from engine.control import Control
+from engine.control import Asks, Control
 from engine.run import control_file
 from engine.run.worker import child_environment
 from engine.search.folder import Folder
 
 
-class Team(Control):
+class Team(Asks, Control):
     """Begins them, each in a session of its own. A stop reaches them at once, all else by the search's control file."""
 
     def __init__(self, folder: Folder, count: int) -> None:
@@ -56,22 +57,13 @@ class Team(Control):
         return self._folder.workers_path / f"worker-{i + 1}.log"
 
     def stop(self, reason: str = "stopped by the user") -> None:
-        super().stop(reason)
+        Control.stop(self, reason)
         for process in self._processes:
             if process.poll() is None:
                 process.send_signal(signal.SIGINT)
 
-    def pause(self) -> None:
-        control_file.tell(self._folder.control_path, "pause")
-
-    def resume(self) -> None:
-        control_file.tell(self._folder.control_path, "resume")
-
-    def checkpoint(self) -> None:
-        control_file.tell(self._folder.control_path, "checkpoint")
-
-    def validate(self) -> None:
-        control_file.tell(self._folder.control_path, "validate")
+    def tell(self, ask: str, **values: Any) -> None:
+        control_file.tell(self._folder.control_path, ask, **values)
 
 
 def devices() -> list[str]:
