@@ -35,7 +35,7 @@ def runs(arguments: argparse.Namespace, out: Stream, err: Stream) -> int:
     there = Run.list(root)
     found = arranged(there, arguments.sort, arguments.filter, arguments.tag, reverse=arguments.reverse)
     if arguments.json:
-        print_json(out, [{**dataclasses.asdict(summary), "path": str(summary.path)} for summary in found])
+        print_json(out, [{"name": summary.name, **dataclasses.asdict(summary), "path": str(summary.path)} for summary in found])
     elif not found:
         out.line(f"none of the {len(there)} runs in {root} fits" if there else f"no runs in {root}")
     else:

@@ -25,7 +25,7 @@ class About:
     `differs` has the dotted keys of the recipe whose values are not the default's; of a search's trial its parameters first.
     """
 
-    tag: str = ""
+    tag: str = ""  # a person's
     parent: str = ""
     parent_step: int = 0
     parent_path: str = ""

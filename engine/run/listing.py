@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from engine.errors import RunError
-from engine.run.about import about
+from engine.run.about import About, about
 from engine.run.journal import Journal
 from engine.run.names import is_stamped, started
 from engine.run.status import ALIVE, Status
@@ -19,7 +19,7 @@ PRUNED = "pruned by "  # how the reason begins with which a search ended a trial
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class RunSummary:
+class RunSummary(About):
     """A run's line in a list. `state` is "starting", "running", "paused", "finished", "stopped", "failed", "pruned"
     (stopped by the pruner of a search), "died" (its process is gone), "recorded" (by another tool, in event files or CSV: see
     `engine.track.foreign`) or "unreadable" (with the `reason`)."""
@@ -39,12 +39,6 @@ class RunSummary:
     host: str = ""  # where its process is, or was
     pid: int = 0
     heartbeat: float = 0.0  # when that process said something last
-    tag: str = ""  # a person's
-    parent: str = ""  # the run that it was forked from,
-    parent_step: int = 0  # at this step
-    parent_path: str = ""
-    differs: Mapping[str, Any] = field(default_factory=dict)  # what of its recipe is not as in the default one, by dotted keys
-    recipe: bool = False  # whether it has one
 
 
 def summaries(root: Path, patience: float) -> list[RunSummary]:

@@ -79,14 +79,8 @@ def delete(run: Run) -> None:
 @contextlib.contextmanager
 def _at_rest(run: Run) -> Iterator[None]:
     """Nobody trains it, and nobody begins to. RunError where somebody does."""
-    from engine.run.status import ALIVE, Status
-
     run.refuse_if_training()
-    try:
-        alive = Status.read(run.status.path)["state"] in ALIVE
-    except RunError:  # none can be read: then none is being written either
-        alive = False
-    if alive:
+    if run.status.alive(run.status.path):
         raise RunError(f"{run.path} is being trained by this process")
     run.lock.acquire()
     try:

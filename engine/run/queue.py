@@ -20,7 +20,7 @@ import psutil
 from engine.errors import RunError, plain
 from engine.run import control_file, files, strict_json
 from engine.run.lock import one_at_a_time
-from engine.run.status import ALIVE, ENDED, SILENCE_SECONDS, Status, at_work
+from engine.run.status import ENDED, SILENCE_SECONDS, Status, at_work
 
 STATES = ("waiting", "training", *ENDED)
 _changing = threading.RLock()  # a POSIX lock does not keep out another thread of its own process
@@ -94,7 +94,9 @@ class Job:
         """Whether its process is at work."""
         if self.state not in ("waiting", "training") or self.process is None:
             return False
-        return self.process.alive or (self.process.host != platform.node() and any(map(_alive, self.runs)))
+        return self.process.alive or (
+            self.process.host != platform.node() and any(Status.alive(run / "status.json") for run in self.runs)
+        )
 
     @property
     def runs(self) -> tuple[Path, ...]:
@@ -148,14 +150,7 @@ class Queue:
 
     def read(self) -> Contents:
         """What there is now. RunError where it can't be read."""
-        try:
-            return _contents(strict_json.decode(self.path.read_bytes()))
-        except FileNotFoundError:
-            return Contents()
-        except OSError as error:
-            raise RunError(f"{self.path} can't be read: {error.strerror}") from error
-        except (ValueError, TypeError, KeyError, AttributeError, RecursionError) as error:
-            raise RunError(f"{self.path} is damaged: {plain(str(error))[:200]}; without the file the queue is empty") from error
+        return strict_json.kept(self.path, _contents, "without the file the queue is empty") or Contents()
 
     def add(self, jobs: Iterable[Job], *, first: bool = False) -> list[Job]:
         """Put these at the end, or before all that wait, in the directory in which this process works.
@@ -303,13 +298,6 @@ class Queue:
                     files.write_atomically(self.path, strict_json.encode(values, indent=1), durable=durable)
                 except OSError as error:
                     raise RunError(f"{self.path} can't be written: {error.strerror}") from error
-
-
-def _alive(run: Path) -> bool:
-    try:
-        return Status.read(run / "status.json")["state"] in ALIVE
-    except RunError:
-        return False
 
 
 def _first_waiting(jobs: Sequence[Job]) -> int:

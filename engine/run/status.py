@@ -106,6 +106,14 @@ class Status:
                 values |= {"state": "died", "reason": gone}
         return values
 
+    @staticmethod
+    def alive(path: Path) -> bool:
+        """Whether a process is at work there; where none can be read, none is being written either."""
+        try:
+            return Status.read(path)["state"] in ALIVE
+        except RunError:
+            return False
+
 
 def _sound(key: str, value: Any) -> bool:
     if key == "state":

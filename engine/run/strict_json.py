@@ -12,7 +12,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any, NoReturn, TypeVar
 
-from engine.errors import RunError
+from engine.errors import RunError, plain
 
 T = TypeVar("T")
 
@@ -37,8 +37,8 @@ def kept(path: Path, make: Callable[[Any], T], remedy: str) -> T | None:
         return None
     except OSError as error:
         raise RunError(f"{path} can't be read: {error.strerror}") from error
-    except (ValueError, KeyError, TypeError, AttributeError) as error:
-        raise RunError(f"{path} is damaged ({error}): {remedy}") from error
+    except (ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
+        raise RunError(f"{path} is damaged ({plain(str(error))[:200]}): {remedy}") from error
 
 
 def to_bytes(text: str) -> bytes:
