@@ -57,7 +57,7 @@ def problems(values: Mapping[str, Any]) -> tuple[Problem, ...]:
     """
     values = with_defaults(values)
     found = list(extras.unknown("", values, ["name", "seed", *COMPONENTS, *PLANS, "search"], "part of a recipe"))
-    found += _of_fields("", values, OWN)
+    found += extras.of_fields("", values, OWN)
     chosen: dict[str, Entry] = {}
     sound: dict[str, Entry] = {}
     for key in (*COMPONENTS, *PLANS):
@@ -69,14 +69,14 @@ def problems(values: Mapping[str, Any]) -> tuple[Problem, ...]:
             found.append(Problem(key, f"{key} is {shown(given)}; it must be a section: {example}"))
         elif key in PLANS:
             _, fields = PLANS[key]
-            found += _of_fields(key, given, fields)
+            found += extras.of_fields(key, given, fields)
             found += extras.unknown(key, given, [field.key for field in fields], f"field of {key}")
         else:
             try:
                 chosen[key] = _chosen(key, given.get("name"))
             except RecipeError as error:
                 found += error.problems
-                found += _of_fields(key, given, LOADING) if key == "data" else ()
+                found += extras.of_fields(key, given, LOADING) if key == "data" else ()
             else:
                 wrong = list(_of_component(chosen[key], given))
                 found += wrong
@@ -161,7 +161,7 @@ def _chosen(kind: str, name: Any, place: str = "") -> Entry:
 
 def _of_component(entry: Entry, given: Mapping[str, Any]) -> Iterator[Problem]:
     fields = entry.fields + (LOADING if entry.kind == "data" else ())
-    yield from _of_fields(entry.kind, given, fields)
+    yield from extras.of_fields(entry.kind, given, fields)
     if entry.kind == "scheduler" and "warmup" in given and entry.unit == "step" and "warmup" not in entry.extras:
         yield Problem("scheduler.warmup", f"scheduler.warmup is not for {entry.name}, which warms up itself: see pct_start")
         given = {key: value for key, value in given.items() if not key.startswith("warmup")}
@@ -197,16 +197,6 @@ def _of_chain(chain: Sequence[Any]) -> Iterator[Problem]:
 
 
 _NAME = Field(key="name", kind="text")
-
-
-def _of_fields(section: str, given: Mapping[str, Any], fields: tuple[Field, ...]) -> Iterator[Problem]:
-    for field in fields:
-        value = given.get(field.key)
-        if value is None and field.default is not REQUIRED:
-            continue
-        problem = field.problem(section, value)
-        if problem is not None:
-            yield problem
 
 
 def _across(chosen: Mapping[str, Entry], values: Mapping[str, Any]) -> Iterator[Problem]:

@@ -104,13 +104,18 @@ def problems_of(section: str, tables: Any, fields: Sequence[Field], what: str) -
 
 def problems_of_table(place: str, table: Mapping[str, Any], fields: Sequence[Field], what: str) -> Iterator[Problem]:
     """What is wrong with the values in one table, and which of its keys there are not."""
+    yield from of_fields(place, table, fields)
+    yield from unknown(place, table, [field.key for field in fields], what)
+
+
+def of_fields(section: str, given: Mapping[str, Any], fields: Sequence[Field]) -> Iterator[Problem]:
+    """What is wrong with the values of these fields."""
     for field in fields:
-        value = table.get(field.key)
+        value = given.get(field.key)
         if value is not None or field.default is REQUIRED:
-            problem = field.problem(place, value)
+            problem = field.problem(section, value)
             if problem is not None:
                 yield problem
-    yield from unknown(place, table, [field.key for field in fields], what)
 
 
 def unknown(section: str, given: Mapping[str, Any], known: Collection[str], what: str) -> Iterator[Problem]:

@@ -128,8 +128,7 @@ class _Judge:
     def _count(self, output: Tensor, targets: Tensor) -> None:
         if not targets.is_floating_point() and output.ndim == targets.ndim + 1:
             count = output.shape[1]
-            names = self.known.classes
-            self.classes = names[:count] + tuple(str(i) for i in range(len(names), count))
+            self.classes = self.trained.class_names(count)
             self.tally = self.tally or Tally(count)
             kept = (targets >= 0) & (targets < count) & (targets != getattr(self.loss, "ignore_index", -1))
             self.tally.update(targets[kept], output.argmax(1)[kept])

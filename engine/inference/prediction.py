@@ -103,7 +103,7 @@ def predicted(trained: TrainedModel, inputs: Inputs, batch_size: int = 256) -> P
     common: dict[str, Any] = {"outputs": outputs, "names": inputs.names, "notes": inputs.notes}
     tensor = torch.from_numpy(outputs)
     if known.task in ("classification", "text"):
-        classes = _names(known.classes, outputs.shape[1])
+        classes = trained.class_names(outputs.shape[1])
         best = outputs.argmax(1)
         if known.task == "text":
             return Predictions(**common, labels=tuple("".join(classes[i] for i in row) for row in best), classes=classes)
@@ -128,8 +128,3 @@ def _outputs(trained: TrainedModel, inputs: Inputs, batch_size: int) -> Iterator
 def _host(output: Tensor) -> Array:
     values: Array = output.detach().to("cpu", torch.float64 if output.dtype == torch.float64 else torch.float32).numpy()
     return values
-
-
-def _names(classes: tuple[str, ...], count: int) -> tuple[str, ...]:
-    """The classes' names; numbers for outputs that have none."""
-    return classes[:count] + tuple(str(i) for i in range(len(classes), count))

@@ -63,6 +63,11 @@ class TrainedModel:
         found: Mapping[str, Any] = with_defaults(self.values)[name]
         return found
 
+    def class_names(self, count: int) -> tuple[str, ...]:
+        """Of so many outputs; numbers for those that have none."""
+        names = self.preprocessing.classes
+        return names[:count] + tuple(str(i) for i in range(len(names), count))
+
     @property
     def dtype(self) -> torch.dtype:
         """The type of weights and inputs."""

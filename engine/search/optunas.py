@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, NoReturn, TypeVar
 
 from engine.errors import EpochalError, Problem, RecipeError, nearest
-from engine.search.plan import Choices, Plan
+from engine.search.plan import Choices, Plan, made_of
 
 if TYPE_CHECKING:
     import optuna
@@ -79,38 +79,29 @@ def sampler_of(plan: Plan, seed: int, number: int) -> BaseSampler:
     cls = _class("sampler", name, optuna.samplers, "Sampler", leave_out=("BaseSampler", "BaseGASampler", "PartialFixedSampler"))
     own = (seed * 1_000_003 + number) % 2**32
     arguments: dict[str, Any] = {"seed": own}
-    if name == "grid":
+    if plan.exhaustive:
+        called = "grid" if name == "grid" else "brute_force"
         for key, axis in plan.space.items():
             if axis.points is None:
-                _refuse("sampler", f"search.sampler is 'grid', and {key} has no end of values: list them, or give a step")
-            if key in plan.only:
+                _refuse("sampler", f"search.sampler is {called!r}, and {key} has no end of values: list them, or give a step")
+            if name == "grid" and key in plan.only:
                 _refuse("sampler", f"search.sampler is 'grid', and not every trial has {key}: 'brute_force' can do that")
-        arguments |= {"search_space": {key: axis.points for key, axis in plan.space.items()}, "seed": seed % 2**32}
-    elif name == "bruteforce":
-        for key, axis in plan.space.items():
-            if axis.points is None:
-                _refuse(
-                    "sampler", f"search.sampler is 'brute_force', and {key} has no end of values: list them, or give a step"
-                )
+        cls = _without_stop(cls)
+    if name == "grid":
+        arguments = {"seed": seed % 2**32, "search_space": {key: axis.points for key, axis in plan.space.items()}}
     elif name == "qmc":  # its sequence is one; what is no number is drawn anew each time
         arguments = {"seed": seed % 2**32, "independent_sampler": optuna.samplers.RandomSampler(seed=own)}
-    if name in ("grid", "bruteforce"):
-        cls = _without_stop(cls)
     made: BaseSampler = _made("sampler", name, cls, {**arguments, **given})
     return made
 
 
 def pruner_of(plan: Plan, epochs: int) -> BasePruner:
     """The pruner; its steps are epochs, of which a trial has so many."""
-    optuna = load()
-    name, given = plan.pruner
-    return _pruner(optuna, "nop" if name in ("none", "nop") else name, given, epochs)
+    return _pruner(load(), *plan.pruner, epochs)
 
 
 def _pruner(optuna: Any, name: str, given: Mapping[str, Any], epochs: int) -> BasePruner:
-    from engine.search.plan import made_of
-
-    cls = _class("pruner", name, optuna.pruners, "Pruner", leave_out=("BasePruner",), also=("none", "NopPruner"))
+    cls = _class("pruner", name, optuna.pruners, "Pruner", leave_out=("BasePruner",), none="NopPruner")
     arguments: dict[str, Any] = {"max_resource": epochs} if name == "hyperband" else {}
     if name == "patient":
         inner = given.get("wrapped_pruner")
@@ -136,9 +127,9 @@ def suggest(plan: Plan, trial: optuna.Trial) -> dict[str, Any]:
     return plan.values_of(chosen)
 
 
-def _class(kind: str, name: str, module: Any, ending: str, leave_out: tuple[str, ...], also: tuple[str, str] = ("", "")) -> Any:
+def _class(kind: str, name: str, module: Any, ending: str, leave_out: tuple[str, ...], none: str = "") -> Any:
     classes = {each.removesuffix(ending).lower(): each for each in module.__all__ if each.endswith(ending)}
-    classes = {short: each for short, each in classes.items() if each not in leave_out} | dict([also] if also[0] else [])
+    classes = {short: each for short, each in classes.items() if each not in leave_out} | ({"none": none} if none else {})
     if name not in classes:
         _refuse(kind, f"search.{kind} is {name!r}; Optuna has {', '.join(sorted(classes))}{nearest(name, classes)}")
     return getattr(module, classes[name])

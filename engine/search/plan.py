@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, fields
+from itertools import product
 from typing import Any
 
 from engine.catalog.fields import Field, inline, shown
@@ -99,8 +100,9 @@ class Plan:
     def size(self) -> int | None:
         """How many recipes the space has, None where there is no end of them."""
         count = 0
-        for names in _products([(key, self.space[key].points or []) for key in self.space if key.endswith(".name")]):
-            one = 1
+        fields = [key for key in self.space if key.endswith(".name")]
+        for chosen in product(*(self.space[key].points or [] for key in fields)):
+            names, one = dict(zip(fields, chosen, strict=True)), 1
             for key, axis in self.space.items():
                 if key not in names and self.applies(key, names):
                     if axis.points is None:
@@ -372,10 +374,3 @@ def _axis(given: Any, *, whole: bool) -> Axis:
     return Range(
         number(given["low"]), number(given["high"]), None if step is None else number(step), given.get("log", False), whole
     )
-
-
-def _products(axes: list[tuple[str, list[Any]]]) -> Iterator[dict[str, Any]]:
-    from itertools import product
-
-    for chosen in product(*(points for _, points in axes)):
-        yield dict(zip((key for key, _ in axes), chosen, strict=True))
