@@ -65,7 +65,8 @@ def assemble_with_data(recipe: Recipe, data: Prepared | None = None) -> tuple[Pa
     validation = None if data.validation is None else batches(data.validation)
 
     torch.manual_seed(recipe.seed)
-    _refuse_misfit(recipe, data)
+    if unfit := [*catalog.unfit(catalog.find("model", recipe.model.name), data.task)]:  # known for certain only now
+        raise RecipeError(unfit)
     model = build_model(recipe.model, data)
     started = () if plan.weights is None else (load_weights(model, plan.weights),)
     model.to(device, dtype)
@@ -183,20 +184,6 @@ def _balanced(data: Prepared | Preprocessing) -> list[float]:
         raise RecipeError([Problem("loss.weight", message)])
     counts = torch.bincount(data.train[1].flatten(), minlength=data.output_size).double()
     return (counts.sum() / (data.output_size * counts.clamp(min=1))).tolist()  # type: ignore[no-any-return]
-
-
-def _refuse_misfit(recipe: Recipe, data: Prepared) -> None:
-    """A model of the catalog says which tasks it is for."""
-    target = catalog.find("model", recipe.model.name).target
-    tasks: tuple[str, ...] | None = getattr(target, "tasks", None)
-    if ":" in recipe.model.name or tasks is None or data.task in tasks:
-        return
-    fitting = [entry.name for entry in catalog.entries("model") if data.task in getattr(entry.target, "tasks", ())]
-    message = (
-        f"model.name is {recipe.model.name!r}, which is for {', '.join(tasks)}, but the data is for {data.task}; "
-        f"there are {', '.join(fitting)}"
-    )
-    raise RecipeError([Problem("model.name", message)])
 
 
 class Cast:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from engine.catalog.check import problems, sections
-from engine.catalog.entries import Entry, entries, find, fitting, names
+from engine.catalog.entries import Entry, entries, find, fitting, names, unfit
 from engine.catalog.fields import REQUIRED, Field, Section
 from engine.catalog.own import resolve
 from engine.catalog.signature import fields_of, fields_of_options
@@ -26,4 +26,5 @@ __all__ = [
     "problems",
     "resolve",
     "sections",
+    "unfit",
 ]

@@ -8,10 +8,10 @@ from dataclasses import replace
 from typing import Any
 
 from engine.catalog import constructors, extras, own
-from engine.catalog.entries import LOADING, Entry, find, fitting, names
+from engine.catalog.entries import LOADING, Entry, find, fitting, names, unfit
 from engine.catalog.fields import REQUIRED, Field, Section, kind_of, shown
 from engine.catalog.signature import fields_of_options
-from engine.catalog.tasks import loss_for, misfit, model_for, task_of
+from engine.catalog.tasks import loss_for, model_for, task_of
 from engine.errors import Problem, RecipeError
 from engine.recipe import Checkpoint, Recipe, Track, Training
 
@@ -203,8 +203,5 @@ def _across(chosen: Mapping[str, Entry], values: Mapping[str, Any]) -> Iterator[
     """What no section can know alone: whether model and loss fit what the data are for."""
     task = task_of(_table(values, "data"))
     for kind in ("model", "loss"):
-        entry = chosen.get(kind)
-        reason = misfit(kind, entry.name, entry.tasks, task) if entry and task else ""
-        if entry and reason:
-            others = ", ".join(fitting(kind, task)[0])
-            yield Problem(f"{kind}.name", f"{kind}.name is {entry.name!r}; {reason}; there are {others}")
+        if task and kind in chosen:
+            yield from unfit(chosen[kind], task)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import functools
 import inspect
 import sys
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field, replace
 from typing import Any
 
@@ -134,6 +134,13 @@ def fitting(kind: str, task: str | None = None) -> tuple[tuple[str, ...], dict[s
         else:
             found.append(entry.name)
     return tuple(found), others
+
+
+def unfit(entry: Entry, task: str) -> Iterator[Problem]:
+    """Where a model or a loss is not for data of that `task`: why not, and which are."""
+    if reason := misfit(entry.kind, entry.name, entry.tasks, task):
+        key, others = f"{entry.kind}.name", ", ".join(fitting(entry.kind, task)[0])
+        yield Problem(key, f"{key} is {entry.name!r}; {reason}; there are {others}")
 
 
 def find(kind: str, name: str) -> Entry:
