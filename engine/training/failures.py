@@ -83,9 +83,12 @@ def _out_of_memory(error: Exception, trainer: Epochs) -> Failure:
 
 def _updates(frame: traceback.FrameSummary) -> bool:
     """Whether the weights were being changed there: some are new then, and some old."""
+    from engine.execution.hands import Hands
+    from engine.execution.whole import Taker
+
     where = frame.filename.replace("\\", "/")
     if "/engine/execution/" in where:
-        return frame.name in ("update", "_burst")
+        return frame.name in (Hands.update.__name__, Taker.burst.__name__)
     return "/torch/optim/" in where
 
 

@@ -17,8 +17,10 @@ from torch.utils.data import Dataset
 from engine import CheckpointWritten, EpochEnded, Run, Trainer
 from engine.control import StopWaiting
 from engine.events import CheckpointFailed, Event, Progress
+from engine.execution.compiled import Compiled
 from engine.recipe import Checkpoint
 from engine.run import files
+from engine.training.failures import explain
 from tests.engine import plain
 from tests.engine.small import Data, parts, some
 
@@ -97,6 +99,20 @@ def test_f6_while_the_weights_are_updated_nothing_is_saved(digits: Data, tmp_pat
     result = trainer.fit()
     assert result.state == "failed" and "those of the last checkpoint are sound" in result.reason
     assert Run.open(tmp_path / "run").checkpoints.read("last").step == 4
+
+
+def test_f6_in_a_burst_of_compiled_steps_some_may_be_taken_already(digits: Data) -> None:
+    trainer = Trainer(**parts(), train=some(digits, 64))
+    taker = Compiled(trainer.loop)
+
+    def runs_out(_: Any) -> None:
+        raise torch.OutOfMemoryError(NO_MEMORY)
+
+    taker._call, taker._groups = runs_out, trainer.parts.optimizer.param_groups
+    with pytest.raises(torch.OutOfMemoryError) as caught:
+        taker.burst([some(digits, 64)], iter(()), 8)
+    failure = explain(caught.value, trainer)
+    assert failure is not None and not failure.sound
 
 
 def test_a_full_disk_at_the_end_is_tried_again(digits: Data, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
