@@ -109,6 +109,15 @@ def test_another_metric_of_the_same_steps_has_its_own_smoothed_line():
     assert [set(map(float, line)) for line in lines] == [{1.0}, {0.5}]
 
 
+@pytest.mark.parametrize("across", ["step", "epoch", "time"])
+def test_what_is_kept_of_a_growing_run_is_as_if_computed_anew(across):
+    noise, kept, history, view = random.Random(0), Traces(), History(), View(across=across)
+    events = [scripted.started(4), *(event for epoch in (1, 2, 3, 2, 3, 4) for event in scripted.epoch_events(epoch, noise))]
+    for event in events:  # two epochs are taken once more, after a rewind
+        history.apply(event)
+        assert repr(kept.of([("", history)], "loss", view)) == repr(Traces().of([("", history)], "loss", view))
+
+
 # the x axis
 
 

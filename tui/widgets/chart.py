@@ -7,10 +7,10 @@ from typing import ClassVar
 from engine.history import History
 from engine.track.names import group
 from tui.widgets.curves import ACROSS, View
-from tui.widgets.figure import Figure, compose
+from tui.widgets.figure import Figure, compose, end
 from tui.widgets.plot import columns
 from tui.widgets.rows import Pane
-from tui.widgets.traces import Across, Traces, metrics_of
+from tui.widgets.traces import Traces, metrics_of
 
 SMOOTHING = (0.0, 0.3, 0.6, 0.8, 0.9, 0.95, 0.98, 0.99, 0.995, 0.999)
 LEGEND_FROM = 8  # rows from which one goes to the legend
@@ -60,7 +60,9 @@ class Chart(Pane):
     @property
     def figure(self) -> Figure:
         """What is drawn, or would be if there were room for it."""
-        return self._figure or self._make()
+        if self._figure is None:
+            self._figure = self._make()
+        return self._figure
 
     # choices
 
@@ -82,7 +84,7 @@ class Chart(Pane):
 
     def cycle_across(self) -> None:
         """Count steps, epochs or seconds along the x axis, whichever of them the run knows."""
-        kinds = [kind for kind in ACROSS if Across(self._history, kind).kind == kind]
+        kinds = [kind for kind in ACROSS if self._traces.across(self.run, self._history, kind).kind == kind]
         now = kinds.index(self.view.across) if self.view.across in kinds else 0
         self.view.across = kinds[(now + 1) % len(kinds)]
         self.update_chart()
@@ -138,9 +140,8 @@ class Chart(Pane):
 
     def _whole(self) -> float:
         """Where the axis of the whole run ends, in steps."""
-        view = View(self.view.metric, self.view.smoothing, self.view.log, self.view.across)
-        figure = compose([(self.run, self._history), *self.others], self.metric, view, self.size.width, traces=self._traces)
-        return figure.across.back(figure.right)
+        figure = self.figure
+        return figure.across.back(end(self._history, figure.traces, figure.across))
 
     # the cursor
 
@@ -186,8 +187,8 @@ class Chart(Pane):
 
     def update_chart(self) -> None:
         """Draw, if there is anything to draw that is not on the screen."""
-        self._figure = None
         if not self.is_mounted or not self.is_on_screen:
+            self._figure = None
             return  # `on_show` catches up
         key = (self._state(self._history), *((name, self._state(other)) for name, other in self.others), self.size, self.metric,
                repr(self.view), self.window, self.cursor)  # fmt: skip

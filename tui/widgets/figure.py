@@ -203,25 +203,31 @@ def compose(
 ) -> Figure:
     """The chart of a metric for a plot `width` cells wide. `window` (first and last step of the first run) and `cursor` are in
     steps; the other choices are the view's."""
-    main = runs[0][1]
-    across = Across(main, view.across)
+    name, main = runs[0]
+    traces = traces or Traces()
+    across = traces.across(name, main, view.across)
     if across.kind != view.across:
         view = View(view.metric, view.smoothing, view.log, across.kind, view.clip, view.recent)
-    found = (traces or Traces()).of(runs, metric, view)
-    newest = max((trace.x[-1] for trace in found), default=1)
-    total = main.started.total_steps if main.started else None
+    found = traces.of(runs, metric, view)
     if window is not None:
         left, right = map(across, window)
         part = _words(window[0], window[1], left, right, across.kind)
     elif view.recent:
-        left, right = recent(newest, across.kind)
+        left, right = recent(max((trace.x[-1] for trace in found), default=1), across.kind)
         part = f"last {_count(right - left, across.kind)}"
     else:
-        left, right, part = 0.0, round_up(newest, None if total is None else across(total)), "whole run"
+        left, right, part = 0.0, end(main, found, across), "whole run"
     figure = Figure(runs, metric, view.smoothing, found, across, left, right, part, False, None, cursor, ascii)
     _curves(figure, view, columns(width))
-    _marks(figure)
+    _marks(figure, traces)
     return figure
+
+
+def end(history: History, traces: Sequence[Trace], across: Across) -> float:
+    """Where the axis of the whole run ends."""
+    total = history.started.total_steps if history.started else None
+    newest = max((trace.x[-1] for trace in traces), default=1)
+    return round_up(newest, None if total is None else across(total))
 
 
 def _curves(figure: Figure, view: View, count: int) -> None:
@@ -248,7 +254,7 @@ def _curves(figure: Figure, view: View, count: int) -> None:
         figure.limits = (10 ** far[0], 10 ** far[1]) if far and figure.log_y else far
 
 
-def _marks(figure: Figure) -> None:
+def _marks(figure: Figure, traces: Traces) -> None:
     history, across, marks = figure.history, figure.across, figure.marks
     bottom: list[tuple[float, str, str, str]] = [(item.step, "◆", "faint", "checkpoint") for item in history.checkpoints]
     for hold in history.holds:
@@ -276,9 +282,9 @@ def _marks(figure: Figure) -> None:
             marks += up + down
             if up or down:
                 figure.marked.add("clipped")
-    for number_of, (_, run) in enumerate(figure.runs):
+    for number_of, (name, run) in enumerate(figure.runs):
         best = figure.best(run)
-        if best is not None and figure.left <= (x := Across(run, across.kind)(best[0].step)) <= figure.right:
+        if best is not None and figure.left <= (x := traces.across(name, run, across.kind)(best[0].step)) <= figure.right:
             marks.append(Mark(x, best[1], "★", f"run{(number_of - 1) % 5 + 1}" if number_of else "mark"))
 
 

@@ -5,7 +5,6 @@ from __future__ import annotations
 from bisect import bisect_left, bisect_right
 from collections.abc import Sequence
 from dataclasses import dataclass
-from itertools import pairwise
 
 from engine.history import History, Series
 from engine.track.names import SPLITS, group
@@ -60,13 +59,29 @@ class Across:
         """Where a step is."""
         return step if self.kind == "step" else _between(self._steps, self._values, step, self._slope)
 
+    def each(self, steps: Sequence[float]) -> Sequence[float]:
+        """Where all of these are; they ascend."""
+        if self.kind == "step":
+            return steps
+        xs, ys, slope, last = self._steps, self._values, self._slope, len(self._steps)
+        found, after = [], 0
+        for step in steps:
+            while after < last and xs[after] < step:
+                after += 1
+            found.append(_at(xs, ys, after, step, slope))
+        return found
+
     def back(self, x: float) -> float:
         """The step that is there."""
         return x if self.kind == "step" else _between(self._values, self._steps, x, 1 / self._slope if self._slope else 0.0)
 
 
 def _between(xs: Sequence[float], ys: Sequence[float], x: float, slope: float) -> float:
-    after = bisect_left(xs, x)
+    return _at(xs, ys, bisect_left(xs, x), x, slope)
+
+
+def _at(xs: Sequence[float], ys: Sequence[float], after: int, x: float, slope: float) -> float:
+    """The value at `x`, which is before `xs[after]` and not before the one before that."""
     if after == 0:
         return ys[0] + (x - xs[0]) * slope
     if after == len(xs):
@@ -76,16 +91,19 @@ def _between(xs: Sequence[float], ys: Sequence[float], x: float, slope: float) -
 
 
 class Traces:
-    """The curves of some runs. Each is smoothed once, on all of its points, and so is the same in every part of the axis."""
+    """The curves of some runs, kept until something new comes in. Each is smoothed once, on all of its points, and so is the
+    same in every part of the axis."""
 
     def __init__(self) -> None:
         self._smoothed: dict[tuple[str, str], tuple[Series, Smoothed]] = {}
+        self._across: dict[tuple[str, str], tuple[object, Across]] = {}
+        self._traces: dict[tuple[str, str], tuple[object, Trace]] = {}
 
     def of(self, runs: Sequence[tuple[str, History]], metric: str, view: View) -> list[Trace]:
         """The first run's training and validation, one curve of each other run: validation if it has that."""
         found = []
         for number_of, (run, history) in enumerate(runs):
-            across = Across(history, view.across)
+            across = self.across(run, history, view.across)
             series = curves_of(history, metric)
             if number_of:
                 last = list(series)[-1:]
@@ -93,8 +111,22 @@ class Traces:
             for name, curve in series.items():
                 role = f"run{(number_of - 1) % 5 + 1}" if number_of else name if name in ("train", "val") else "strong"
                 letter = LETTERS[(number_of - 1) % 5 + 1] if number_of else ""
-                found.append(self._trace(run, name, role, letter, curve, across, view.smoothing))
+                state = role, letter, across, view.smoothing, curve, curve.each, curve.newest
+                if self._traces.get((run, name), ((), None))[0] != state:
+                    self._traces[run, name] = state, self._trace(run, name, role, letter, curve, across, view.smoothing)
+                found.append(self._traces[run, name][1])
         return found
+
+    def across(self, run: str, history: History, kind: str) -> Across:
+        """Where the steps of a run lie on an axis that counts `kind`."""
+        state: tuple[object, ...] = (history,)
+        if kind == "epoch":
+            state = history, history.started, len(history.epochs), history.epochs[-1:]
+        elif kind == "time":
+            state = history, history.clock, history.clock.newest
+        if self._across.get((run, kind), ((), None))[0] != state:
+            self._across[run, kind] = state, Across(history, kind)
+        return self._across[run, kind][1]
 
     def _trace(self, run: str, name: str, role: str, letter: str, curve: Series, across: Across, weight: float) -> Trace:
         each = curve.each
@@ -106,13 +138,12 @@ class Traces:
                 smoother = Smoothed(weight)
             self._smoothed[run, name] = curve, smoother
             smoothed = smoother.of(steps, mean, each)
-        if any(later < earlier for earlier, later in pairwise(steps)):  # after a rewind
+        if steps != sorted(steps):  # after a rewind
             order = sorted(range(len(steps)), key=steps.__getitem__)
             steps = [steps[i] for i in order]
             mean, low, high = ([values[i] for i in order] for values in (mean, low, high))
             smoothed = [smoothed[i] for i in order] if smoothed else []
-        x = steps if across.kind == "step" else [across(step) for step in steps]
-        return Trace(run, name, role, steps, x, mean, low, high, smoothed, letter)
+        return Trace(run, name, role, steps, across.each(steps), mean, low, high, smoothed, letter)
 
 
 def curves_of(history: History, metric: str) -> dict[str, Series]:
