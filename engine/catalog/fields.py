@@ -103,7 +103,8 @@ class Field:
         """What is wrong with `value` in this field of `section` ("" for the recipe's own). A value of None means left out."""
         key = f"{section}.{self.key}" if section else self.key
         if value is None:
-            return None if self.optional else Problem(key, f"{key} is missing; it must be {self.expects}")
+            meaning = f": {self.help}" if self.help else ""
+            return None if self.optional else Problem(key, f"{key} is missing; it must be {self.expects}{meaning}")
         value = self.clean(value)
         if self._fits(value):
             return None

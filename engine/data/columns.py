@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import re
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from typing import TYPE_CHECKING, Any, Literal
 
 from engine.data.samples import wrong
@@ -15,15 +15,12 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
     from pandas import DataFrame, Series
 
-Kind = Literal["number", "truth", "category"]
+Kind = Literal["number", "truth", "category", "date", "datetime", "time"]
 CATEGORIES = 100  # texts with more different values than this are names or remarks, not categories
-_MONTH = "(jan|feb|mar|apr|may|jun|jul|aug|sep|oct|nov|dec)[a-z]*"
-DATE = re.compile(
-    r"\s*(\d{4}[-/.]\d{1,2}[-/.]\d{1,2}|\d{1,2}[-/.]\d{1,2}[-/.](\d{4}|\d{2})"
-    rf"|\d{{1,2}}[-. ]+{_MONTH}[-,. ]+\d{{2,4}}|{_MONTH}[. ]+\d{{1,2}},?[ ]+\d{{4}}|\d{{1,2}}:\d{{2}}(:\d{{2}})?)(\D.*)?",
-    re.IGNORECASE,
-)
+IDS = 50  # rows, in which whole numbers that are all different are hardly a measure
+FEW = 9  # rows, in which texts may all be different by chance
 SHOWN = 3  # values that a sentence names
+MEASURED = re.compile(r"\s*([$€£¥₹]|[A-Z]{3}(?= ))?\s*[-+]?[\d.,' ]*\d\s*([$€£¥₹%‰°]|[^\W\d_]{1,4}(?:/[^\W\d_]{1,3})?)?\s*")
 GROUPED, PLAIN = r"[-+]?\d{1,3}(%s\d{3})+", r"[-+]?\d+"
 NOTATIONS = {  # of numbers that were read as texts, by what a recipe says of such a file
     'data.thousands = ","': re.compile(rf"({GROUPED % ','}|{PLAIN})(\.\d+)?"),
@@ -36,18 +33,23 @@ NOTATIONS = {  # of numbers that were read as texts, by what a recipe says of su
 class Column:
     """One column: a number is one input as it is, true or false 1 or 0, a text one 0/1 input for each of `categories`.
 
-    With `missing` a category has one more input, which says that there is none. A missing number stays NaN.
+    With `missing` a category has one more input, which says that there is none. A missing number stays NaN. Dates and times
+    become several inputs (`engine.data.dates`); those of the training are from the first to the second of `span`.
     """
 
     name: str
     kind: Kind
     categories: tuple[str, ...] = ()
     missing: bool = False
+    day_first: bool = False
+    span: tuple[str, ...] = ()
 
     @classmethod
-    def of(cls, values: Series, name: str) -> Column:
-        """What the training's values are. RecipeError for what can't be inputs."""
+    def of(cls, values: Series, name: str, day_first: bool | None = None) -> Column:
+        """What the training's values are. RecipeError for what can't be inputs, and dates whose `day_first` must be told."""
         from pandas.api.types import is_scalar
+
+        from engine.data import dates
 
         first = values.dropna().iloc[0]
         if not is_scalar(first):
@@ -57,31 +59,34 @@ class Column:
             return cls(name, kind)
         texts = _texts(values)
         present = texts.dropna()
-        if all(DATE.fullmatch(text) for text in present):
-            remedy = "write what counts of them as numbers, such as the month, the weekday or the days since the first, or "
-            raise _refused(name, f"holds dates or times ({present.iloc[0]!r}), which are no numbers", remedy)
-        categories = sorted(present.unique())
+        different = present.unique()
+        if all(map(dates.LIKE.fullmatch, different.tolist())):
+            return cls._of_dates(texts, name, day_first)
+        categories = sorted(different)
         if len(categories) > CATEGORIES:
-            said = (
-                f"holds {len(categories)} different texts ({present.iloc[0]!r}, …), and at most {CATEGORIES} can be categories"
-            )
-            notation = _notation(categories)
-            raise _refused(name, said, f"are they numbers, {notation}? Else " if notation else "")
+            said = f"{len(categories)} different texts ({present.iloc[0]!r}, …), and at most {CATEGORIES} can be categories"
+            remedy = instead(texts)
+            raise _refused(name, f"holds {said}", f"{remedy}, or " if remedy else "")
         return cls(name, "category", tuple(categories), bool(texts.isna().any()))
 
     @classmethod
     def from_dict(cls, values: dict[str, Any]) -> Column:
         """What `as_dict` gave."""
-        return cls(values["name"], values["kind"], tuple(values["categories"]), values["missing"])
+        whose = {"day_first": values.get("day_first", False), "span": tuple(values.get("span", ()))}  # older runs have none
+        return cls(values["name"], values["kind"], tuple(values["categories"]), values["missing"], **whose)
 
     def as_dict(self) -> dict[str, Any]:
-        return {**asdict(self), "categories": list(self.categories)}
+        return {**asdict(self), "categories": list(self.categories), "span": list(self.span)}
 
     @property
     def features(self) -> tuple[str, ...]:
         """The names of its inputs."""
-        if self.kind != "category":
+        if self.kind in ("number", "truth"):
             return (self.name,)
+        if self.kind != "category":
+            from engine.data import dates
+
+            return dates.features(self.name, self.kind)
         return *(f"{self.name} = {name}" for name in self.categories), *([f"{self.name} is missing"] if self.missing else [])
 
     def inputs(self, values: Series) -> list[Any]:
@@ -90,6 +95,14 @@ class Column:
             return [self.numbers(values)]
         if self.kind == "truth":
             return [self._truths(values)]
+        if self.kind != "category":
+            from engine.data import dates
+
+            texts = _texts(values)
+            inputs, mistake = self._dates(texts, dates.fields_of(texts))
+            if mistake:
+                raise wrong("data", f"column {self.name!r} {mistake}")
+            return inputs
         import pandas
 
         texts = _texts(values)
@@ -115,25 +128,32 @@ class Column:
         return found.map(lambda value: str(int(value)), na_action="ignore")
 
     def doubts(self, values: Series) -> list[str]:
-        """A sentence where a few words among numbers have made all of them categories."""
-        import pandas
-
+        """Sentences on what is likely meant otherwise."""
+        if self.kind == "number":
+            return self._doubted_numbers(values)
         if self.kind != "category":
             return []
-        if notation := _notation(self.categories):
-            said = f"column {self.name!r} holds {self.categories[0]!r} and the like, {len(self.categories)} categories"
-            return [f"{said}: if they are numbers, {notation} reads them as such"]
-        spelt = pandas.to_numeric(pandas.Series(self.categories), errors="coerce").isna().to_numpy()
-        if not spelt.any() or spelt.all():
+        said = []
+        if remedy := instead(_texts(values)):
+            said.append(f"holds {self.categories[0]!r} and the like, {len(self.categories)} categories: {remedy}")
+        elif FEW < len(self.categories) == len(values):
+            said.append(f"holds a different text in each row, as names do: {_leave_out(self.name)}")
+        if pair := alike(self.categories):
+            said.append(f"holds {pair[0]!r} and {pair[1]!r}, which are two categories: are they one?")
+        return [f"column {self.name!r} {sentence}" for sentence in said]
+
+    def _doubted_numbers(self, values: Series) -> list[str]:
+        present = values.dropna()
+        if not (present % 1 == 0).all():
             return []
-        texts = _texts(values)
-        words = texts.isin([name for name, word in zip(self.categories, spelt, strict=True) if word])
-        if words.sum() * 2 > texts.notna().sum():
+        years, months, days = present // 10000, present // 100 % 100, present % 100
+        if (years.between(1900, 2100) & months.between(1, 12) & days.between(1, 31)).all():
+            said = f"holds {present.iloc[0]:.0f} and the like, which count as numbers: if they are dates, write 2024-12-31"
+        elif len(values) >= IDS and present.is_unique and len(present) == len(values):
+            said = f"holds a different whole number in each row: if these are ids, {_leave_out(self.name)}"
+        else:
             return []
-        where = f"column {self.name!r} holds {texts[words].iloc[0]!r} in row {int(words.to_numpy().argmax()) + 1}"
-        return [
-            f"{where}, so that its numbers are {len(self.categories)} categories: a number that is missing is left empty, or ?"
-        ]
+        return [f"column {self.name!r} {said}"]
 
     def strange(self, values: Series) -> list[str]:
         """What the values hold that the training had not: such a row counts as of none of the categories."""
@@ -142,6 +162,52 @@ class Column:
         texts = _texts(values)
         found = [f"{value!r}" for value in sorted(set(texts.dropna()) - set(self.categories))]
         return found + (["a missing value"] if texts.isna().any() and not self.missing else [])
+
+    def beyond(self, values: Series) -> str:
+        """A sentence where dates are before the first or after the last of the training."""
+        if not self.span:
+            return ""
+        import numpy
+
+        from engine.data import dates
+
+        days = dates.days_of(dates.fields_of(_texts(values)), self.day_first)
+        outside = days[(days < numpy.datetime64(self.span[0])) | (days > numpy.datetime64(self.span[1]))]
+        if not len(outside):
+            return ""
+        return f"column {self.name!r} holds {outside[0]}, and the training's dates are from {' to '.join(self.span)}"
+
+    @classmethod
+    def _of_dates(cls, texts: Series, name: str, day_first: bool | None) -> Column:
+        from engine.data import dates
+
+        fields = dates.fields_of(texts)
+        if day_first is None and (day_first := dates.day_first(fields)) is None:
+            text = texts[fields[:, 3] > 0].iloc[0]
+            remedy = "data.day_first = true or false says which it is, or "
+            raise _refused(name, f"holds {text!r} and the like, of which either number may be the day", remedy)
+        column = cls(name, dates.kind_of(fields), day_first=day_first)
+        if mistake := column._dates(texts, fields)[1]:
+            raise _refused(name, mistake, "empty it where there is none, or ")
+        if column.kind == "time":
+            return column
+        days = dates.days_of(fields, day_first)[texts.notna()]
+        return replace(column, span=(str(days.min()), str(days.max())))
+
+    def _dates(self, texts: Series, fields: NDArray[Any]) -> tuple[list[Any], str]:
+        """The inputs, and what is wrong with the first value that is no date or time."""
+        import numpy
+
+        from engine.data import dates
+
+        inputs = dates.inputs(fields, self.kind, self.day_first)
+        bad = numpy.isnan(inputs[0]) & texts.notna().to_numpy()
+        if not bad.any():
+            return inputs, ""
+        row = int(bad.argmax())
+        order = f" with the {'day' if self.day_first else 'month'} first" if fields[row, 3] > 0 else ""
+        kind = "time of day" if self.kind == "time" else "date"
+        return inputs, f"holds {texts.iloc[row]!r} in row {texts.index[row] + 1}, which is no {kind}{order}"
 
     def _truths(self, values: Series) -> Series:
         words = {"true": 1.0, "false": 0.0, "1": 1.0, "0": 0.0, "1.0": 1.0, "0.0": 0.0}
@@ -152,19 +218,54 @@ class Column:
     def _refuse(self, values: Series, bad: Series, wanted: str) -> None:
         if bad.any():
             row = int(bad.to_numpy().argmax())
-            raise wrong("data", f"column {self.name!r} holds {values.iloc[row]!r} in row {row + 1}, and it must be {wanted}")
+            said = f"holds {values.iloc[row]!r} in row {values.index[row] + 1}, and it must be {wanted}"
+            raise wrong("data", f"column {self.name!r} {said}")
 
 
 def _refused(name: str, what: str, remedy: str = "") -> RecipeError:
-    return wrong(
-        "data.columns", f"column {name!r} {what}: {remedy}leave it out, data.ignore = [{json.dumps(name, ensure_ascii=False)}]"
-    )
+    return wrong("data.columns", f"column {name!r} {what}: {remedy}{_leave_out(name)}")
+
+
+def _leave_out(name: str) -> str:
+    return f"leave it out, data.ignore = [{json.dumps(name, ensure_ascii=False)}]"
+
+
+def alike(names: Sequence[str]) -> tuple[str, str] | None:
+    """Two of them that differ in nothing but case and blanks."""
+    known: dict[str, str] = {}
+    for name in names:
+        other = known.setdefault("".join(name.casefold().split()), name)
+        if other != name:
+            return other, name
+    return None
 
 
 def _notation(texts: Sequence[str]) -> str:
     """What a recipe says of a file whose numbers are written so; empty where these are none, or are read as they are."""
     found = [said for said, written in NOTATIONS.items() if all(written.fullmatch(text.strip()) for text in texts)]
     return found[0] if found and any("," in text or "." in text for text in texts) else ""
+
+
+def instead(texts: Series) -> str:
+    """What is to be done if these are no categories, but numbers or dates; empty where nothing tells of such."""
+    import numpy
+    import pandas
+
+    from engine.data import dates
+
+    different = texts.dropna().unique().tolist()
+    if notation := _notation(different):
+        return f"if they are numbers, {notation} reads them as such"
+    measured = [MEASURED.fullmatch(text) for text in different]
+    if all(measured) and len(units := {found.groups() for found in measured if found} - {(None, None)}) == 1:
+        return f"if they are numbers, write them without {next(unit for unit in units.pop() if unit)!r}"
+    numbers = pandas.to_numeric(pandas.Series(different), errors="coerce").notna()
+    for kind, are in (("numbers", numbers), ("dates", [bool(dates.LIKE.fullmatch(text)) for text in different])):
+        others = texts.isin(numpy.array(different, object)[~numpy.array(are)])
+        if 0 < others.sum() <= texts.notna().sum() / 2:
+            row = int(others.to_numpy().argmax())
+            return f"if they are {kind}, leave {texts.iloc[row]!r} in row {texts.index[row] + 1} and the like empty"
+    return ""
 
 
 def kind_of(values: Series) -> Kind:
@@ -199,6 +300,8 @@ def encoded(table: DataFrame, columns: Sequence[Column], origin: str) -> tuple[A
         if strange := column.strange(table[column.name]):
             shown = ", ".join(strange[:SHOWN]) + (", …" if len(strange) > SHOWN else "")
             notes.append(f"column {column.name!r} holds {shown}, which the training had not: it counts as none of the others")
+        if beyond := column.beyond(table[column.name]):
+            notes.append(beyond)
     return stacked(table.copy(deep=False), columns), tuple(notes)
 
 

@@ -73,6 +73,7 @@ def of_array(values: Any, preprocessing: Preprocessing) -> Inputs:
 def of_table(table: DataFrame, preprocessing: Preprocessing, origin: str) -> Inputs:
     """The rows of a table, whose columns are found by name."""
     table = table.rename(columns=str)
+    table.index = range(len(table))  # sentences say in which row something stands
     refuse_twice(table.columns, "data", origin)
     if preprocessing.columns:
         values, notes = encoded(table, preprocessing.columns, origin)
@@ -103,7 +104,7 @@ def _parquet(path: str) -> DataFrame:
 
     package("pyarrow", "pyarrow")
     try:
-        return pandas.read_parquet(existing(path), engine="pyarrow")
+        return pandas.read_parquet(existing(path), engine="pyarrow").reset_index(drop=True)
     except (ValueError, OSError) as error:  # what pandas and pyarrow raise for files that are none derives from these
         raise wrong("data", f"{path} can't be read as a table: {' '.join(str(error).split())}") from None
 

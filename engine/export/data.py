@@ -142,7 +142,7 @@ def _table(recipe: Recipe, data: Prepared, imports: Imports) -> Iterable[str]:
     table.columns = table.columns.str.strip()
     texts = [name for name in data.features if name not in table.columns]
     if texts:
-        raise unsaid("data.columns", texts, "columns of texts or with missing numbers become several inputs; name others")
+        raise unsaid("data.columns", texts, "columns of texts, dates or missing numbers become several inputs; name others")
     if table[[*data.features, target]].isna().any(axis=None):
         raise unsaid("data.path", path, "it has missing values")
     imports.add("import pandas")

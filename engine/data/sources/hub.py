@@ -104,6 +104,7 @@ def huggingface(
     target: str = "label",
     columns: tuple[str, ...] = (),
     ignore: tuple[str, ...] = (),
+    day_first: bool | None = None,
     subset: str = "",
     split: str = "train",
     validation_split: str = "",
@@ -120,6 +121,7 @@ def huggingface(
         target: the column to predict
         columns: the columns to predict from; none given: the one with pictures, or all others
         ignore: columns to leave out
+        day_first: whether 03/04/2025 is in April; left out: what the other dates of its column show
         subset: which of several configurations the data set has
         split: the part to train on
         validation_split: the part to validate on; none: a share of the other
@@ -155,7 +157,8 @@ def huggingface(
         return from_arrays(training[only][:], training[target][:], held_arrays)
     from engine.data.sources.table import from_tables
 
-    return from_tables(_table(training), None if held is None else _table(held), target, columns, "auto", dataset, ignore)
+    held_table = None if held is None else _table(held)
+    return from_tables(_table(training), held_table, target, columns, "auto", dataset, ignore, day_first)
 
 
 def _pictures(training: Any, held: Any, column: str, target: str, size: int, grey: bool) -> Any:

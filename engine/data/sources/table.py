@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
-from engine.data.columns import Column, kind_of, stacked
+from engine.data.columns import Column, alike, instead, kind_of, stacked
 from engine.data.samples import Samples, as_classes, wrong
 from engine.data.sources.csv_files import Format, read_csv, refuse_twice, shown
 from engine.data.sources.declare import existing, package, source
@@ -32,13 +32,15 @@ def csv(
     delimiter: str = ",",
     decimal: Literal[".", ","] = ".",
     thousands: str = "",
+    day_first: bool | None = None,
     encoding: str = "utf-8",
     validation_path: str = "",
 ) -> Samples:
     """A table from a CSV file with a header line: one column is the target, the others are inputs.
 
-    Numbers are taken as they are, true and false as 1 and 0, texts as one 0/1 input for each category. A missing number
-    becomes the median of the training part, with a 0/1 input that says so; a row without a target is left out.
+    Numbers are taken as they are, true and false as 1 and 0, texts as one 0/1 input for each category; dates as the years
+    since 2000 with sine and cosine of the year, the week and, where there are times, the day. A missing number becomes the
+    median of the training part, with a 0/1 input that says so; a row without a target is left out.
 
     Args:
         path: the file, seen from the working directory
@@ -49,6 +51,7 @@ def csv(
         delimiter: what stands between two values
         decimal: what stands before a number's decimals
         thousands: what groups a number's digits, as in 1,000; empty: nothing does
+        day_first: whether 03/04/2025 is in April; left out: what the other dates of its column show
         encoding: how the text is written, such as cp1252 by older Windows programs
         validation_path: a file with the same columns to validate on; none: a share of the rows
     """
@@ -57,7 +60,7 @@ def csv(
     def read(file: Path, field: str, said: str) -> DataFrame:
         return read_csv(file, written, field, said)
 
-    return _from_files(read, path, validation_path, target, columns, task, ignore)
+    return _from_files(read, path, validation_path, target, columns, task, ignore, day_first)
 
 
 @source(task=None)
@@ -67,6 +70,7 @@ def parquet(
     columns: tuple[str, ...] = (),
     task: AsTask = "auto",
     ignore: tuple[str, ...] = (),
+    day_first: bool | None = None,
     validation_path: str = "",
 ) -> Samples:
     """A table from a Parquet file: one column is the target, the others are inputs, treated as those of a CSV file.
@@ -77,6 +81,7 @@ def parquet(
         columns: the columns to predict from; none given: all others
         task: auto: classification for texts, true and false, and whole numbers of at most 20 different values
         ignore: columns to leave out
+        day_first: whether 03/04/2025 is in April; left out: what the other dates of its column show
         validation_path: a file with the same columns to validate on; none: a share of the rows
     """
     package("pyarrow", "pyarrow")
@@ -93,7 +98,7 @@ def parquet(
             raise wrong(field, f"{said} has no rows: each row is a sample")
         return table
 
-    return _from_files(read, path, validation_path, target, columns, task, ignore)
+    return _from_files(read, path, validation_path, target, columns, task, ignore, day_first)
 
 
 def _from_files(
@@ -104,12 +109,13 @@ def _from_files(
     columns: Sequence[str],
     task: str,
     ignore: Sequence[str],
+    day_first: bool | None,
 ) -> Samples:
     def table(argument: str, path: str) -> DataFrame:
         return read(existing(path, argument), f"data.{argument}", f"data.{argument} = {path!r}")
 
     held = table("validation_path", validation_path) if validation_path else None
-    return from_tables(table("path", path), held, target, columns, task, path, ignore)
+    return from_tables(table("path", path), held, target, columns, task, path, ignore, day_first)
 
 
 def from_tables(
@@ -120,6 +126,7 @@ def from_tables(
     task: str,
     origin: str,
     ignore: Sequence[str] = (),
+    day_first: bool | None = None,
 ) -> Samples:
     """Samples from a data frame, and from a second one to validate on. `origin` is what the sentences call the first.
 
@@ -146,7 +153,8 @@ def from_tables(
         for column in (target, *wanted):
             if column not in held.columns:
                 raise _no_column("validation_path", column, held, "the validation data")
-        table = pandas.concat([table, held], ignore_index=True)
+        table = pandas.concat([table, held])
+    table.index = pandas.RangeIndex(len(table))  # sentences say in which row something stands
     notes = []
     labelled = table[target].notna().to_numpy()
     kept = None
@@ -167,7 +175,7 @@ def from_tables(
             notes.append(f"column {column!r} is empty and was left out")
             continue
         try:
-            encoder = Column.of(table[column], str(column))
+            encoder = Column.of(table[column], str(column), day_first)
         except RecipeError as error:  # the others are looked at as well, so that all are told at once
             problems += error.problems
             continue
@@ -175,12 +183,20 @@ def from_tables(
         notes += encoder.doubts(table[column])
     if problems:
         raise RecipeError(problems)
+    if constant := [encoder.name for encoder in encoders if table[encoder.name].nunique(dropna=False) == 1]:
+        notes.append(f"the same value in every row, which tells nothing: {shown(constant)}")
     if not encoders:
         raise wrong("data.columns", f"data.columns: {origin} has no column to predict {target!r} from")
 
     values, kind, classes = _target(table[target], target, task)
     predicted = Column(target, kind_of(table[target]))
+    if predicted.kind == "category" and (remedy := instead(table[target].astype(str))):
+        notes.append(f"{target!r} is {classes[0]!r} and the like, {len(classes)} classes: {remedy}")
+    if pair := alike(classes):
+        notes.append(f"{target!r} is {pair[0]!r} or {pair[1]!r}, which are two classes: are they one?")
     inputs = stacked(table, encoders)
+    if held is None:
+        notes += _leaks(inputs, values, encoders)
     return Samples(
         inputs=inputs[:rows],
         targets=values[:rows],
@@ -197,6 +213,27 @@ def from_tables(
     )
 
 
+def _leaks(inputs: Any, targets: Any, columns: Sequence[Column]) -> Iterator[str]:
+    """Sentences on how rows that are validated on may be known from those that are trained on."""
+    import numpy
+    import pandas
+    from pandas.util import hash_array
+
+    rows = hash_array(targets)
+    for values in inputs.T:
+        rows = rows * numpy.uint64(31) + hash_array(values)
+    again = int(pandas.Series(rows).duplicated().sum())
+    if 0.01 <= again / len(rows) <= 0.5:  # of more than that the columns can hardly tell apart
+        yield f"{again} of {len(rows)} rows are like one above them: some that are validated on will have been trained on"
+    place = 0
+    for column in columns:
+        steps = numpy.diff(inputs[:, place])
+        if column.span and steps.any() and ((steps >= 0).all() or (steps <= 0).all()):
+            said = f"the rows are in the order of {column.name!r}, and those to validate on are drawn at random among them"
+            yield f"{said}: how well later ones are predicted is told by a file of such, data.validation_path"
+        place += len(column.features)
+
+
 def _no_column(field: str, name: str, table: DataFrame, origin: str) -> Exception:
     known = [str(column) for column in table.columns]
     if len(known) == 1 and (found := re.search(r"[;\t|,]", known[0])):
@@ -209,6 +246,8 @@ def _no_column(field: str, name: str, table: DataFrame, origin: str) -> Exceptio
 
 def _target(values: Series, name: str, task: str) -> tuple[Any, Literal["classification", "regression"], tuple[str, ...]]:
     """The target column: class numbers with their names, or numbers."""
+    from engine.data.dates import LIKE
+
     number = kind_of(values) == "number"
     if task == "regression" and not number:
         raise wrong("data.task", f"data.task = 'regression' needs numbers, and column {name!r} holds {values.iloc[0]!r}")
@@ -218,9 +257,11 @@ def _target(values: Series, name: str, task: str) -> tuple[Any, Literal["classif
     if whole:
         values = values.astype(int)  # a column with missing values was read as floats: "1.0" is no name for a class
     numbers, classes = as_classes(values.to_numpy() if number else values.astype(str).to_numpy(str))
+    if len(classes) > CLASSES and not number and all(map(LIKE.fullmatch, classes)):
+        said = f"data.target = {name!r} holds dates or times ({classes[0]!r}), which are neither numbers nor classes"
+        raise wrong("data.target", f"{said}: a column of numbers can be predicted, such as the days until then")
     if len(classes) > CLASSES and len(classes) > len(values) / 2:
-        raise wrong(
-            "data.target",
-            f"data.target = {name!r} has {len(classes)} different values in {len(values)} rows: too many to be classes",
-        )
+        said = f"data.target = {name!r} has {len(classes)} different values in {len(values)} rows: too many to be classes"
+        remedy = "" if number else instead(values.astype(str))
+        raise wrong("data.target", f"{said}; {remedy}" if remedy else said)
     return numbers, "classification", classes
