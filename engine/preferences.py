@@ -2,83 +2,45 @@
 
 from __future__ import annotations
 
-import math
 import os
-import re
 import tomllib
 from collections.abc import Mapping
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from engine.catalog.fields import Field, kind_of
 from engine.errors import nearest, plain
 
 NAME = "settings.toml"
 PANES = ("recipe", "epochs", "device", "output")  # that may be hidden
 
 
-@dataclass(frozen=True, slots=True)
-class Setting:
-    """One key: its default, which says its type too, and what is allowed."""
-
-    default: Any
-    choices: tuple[str, ...] = ()
-    least: float = -math.inf
-    most: float = math.inf
-    pattern: str = ""
-    expects: str = ""  # in words, where the rest does not say it
-
-    def wrong(self, value: Any) -> str:
-        """What would be allowed in the place of `value`; nothing where it is."""
-        if not self._is_right(value):
-            kinds = {
-                bool: "true or false",
-                int: "a whole number",
-                float: "a number",
-                str: "text",
-                dict: "a table",
-                list: "a list",
-            }
-            between = f" from {self.least:g} to {self.most:g}" if self.most < math.inf else ""
-            said = f"of {', '.join(self.choices)}" if isinstance(self.default, list) else f"one of {', '.join(self.choices)}"
-            kind = "a list " if isinstance(self.default, list) else ""
-            return self.expects or (kind + said if self.choices else kinds[type(self.default)] + between)
-        return ""
-
-    def _is_right(self, value: Any) -> bool:
-        kinds = (int, float) if isinstance(self.default, float) else type(self.default)
-        if not isinstance(value, kinds) or isinstance(value, bool) != isinstance(self.default, bool):
-            return False
-        if isinstance(value, list):
-            return all(item in self.choices for item in value)
-        if isinstance(value, Mapping):
-            return all(isinstance(item, bool) for item in value.values())
-        if isinstance(value, str):
-            return (not self.choices or value in self.choices) and (
-                not value or bool(re.fullmatch(self.pattern or ".*", value))
-            )
-        return self.least <= value <= self.most  # False for what is not a number
+def _field(key: str, default: Any, **rules: Any) -> Field:
+    return Field(key=key, kind="table" if isinstance(default, dict) else kind_of(default), default=default, **rules)
 
 
-SETTINGS: Mapping[str, Setting] = {
-    "theme": Setting(""),
-    "link": Setting("auto", choices=("auto", "fast", "slow")),  # to the terminal; auto: slow over SSH
-    "guide.welcome": Setting(True),
-    "guide.tour": Setting(True),
-    "attention.terminal": Setting(""),
-    "attention.command": Setting(""),
-    "attention.webhook": Setting("", pattern=r"https?://\S+", expects="a URL that begins with http:// or https://"),
-    "attention.stall_seconds": Setting(120.0, least=1, most=1e9),
-    "chart.metric": Setting("loss"),
-    "chart.smoothing": Setting(0.6, least=0.0, most=0.999),
-    "chart.across": Setting("step", choices=("step", "epoch", "time")),
-    "chart.clip": Setting(False),
-    "chart.recent": Setting(False),
-    "chart.log": Setting({}, expects="a table of true and false by metric"),
-    "layout.hidden": Setting([], choices=PANES),
-    "layout.right": Setting(36, least=24, most=80),
-    "layout.epochs": Setting(11, least=4, most=40),
-    "layout.output": Setting(5, least=3, most=30),
+SETTINGS: Mapping[str, Field] = {
+    field.key: field
+    for field in (
+        _field("theme", ""),
+        _field("link", "auto", choices=("auto", "fast", "slow")),  # to the terminal; auto: slow over SSH
+        _field("guide.welcome", True),
+        _field("guide.tour", True),
+        _field("attention.terminal", ""),
+        _field("attention.command", ""),
+        _field("attention.webhook", "", pattern=r"(https?://\S+)?", pattern_words="a URL that begins with http:// or https://"),
+        _field("attention.stall_seconds", 120.0, minimum=1, maximum=1e9),
+        _field("chart.metric", "loss"),
+        _field("chart.smoothing", 0.6, minimum=0.0, maximum=0.999),
+        _field("chart.across", "step", choices=("step", "epoch", "time")),
+        _field("chart.clip", False),
+        _field("chart.recent", False),
+        _field("chart.log", {}, item="boolean", pattern_words="a table of true and false by metric"),
+        _field("layout.hidden", [], item="text", choices=PANES),
+        _field("layout.right", 36, minimum=24, maximum=80),
+        _field("layout.epochs", 11, minimum=4, maximum=40),
+        _field("layout.output", 5, minimum=3, maximum=30),
+    )
 }
 
 
@@ -174,8 +136,7 @@ class Preferences:
         for key, value in given.items():
             if key not in SETTINGS:
                 self.problems.append(f"{path}: {plain(key)} is unknown{nearest(key, SETTINGS)}")
-            elif allowed := SETTINGS[key].wrong(value):
-                close = nearest(value, SETTINGS[key].choices) if isinstance(value, str) else ""
-                self.problems.append(f"{path}: {key} is {plain(repr(value))[:100]} and must be {allowed}{close}")
+            elif problem := SETTINGS[key].problem("", value):
+                self.problems.append(f"{path}: {problem.message}")
             else:
-                self._values[key] = value
+                self._values[key] = SETTINGS[key].clean(value)

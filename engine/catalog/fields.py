@@ -51,9 +51,10 @@ class Field:
     `key` is its name inside its section, torch's own argument name where there is one. `default` is REQUIRED when there is
     none. `choices` closes the set of values (of items, in a list). `optional` fields may be left out (their default is None);
     `derived` then says in a few words what the engine uses instead ("the length of the run"). `item` is the kind of a list's
-    items and `length` how many there must be; a table is written as in a file, { key = value }. `words` may stand instead of a
-    list ("balanced"); "none" among them means left out. `minimum` and `maximum` are inclusive. `pattern` is what a whole text
-    must match, and `pattern_words` says the same to a person. `make` is what a constructor gets for the recipe's plain value.
+    items, or of a table's values, and `length` how many items there must be; a table is written as in a file, { key = value }.
+    `words` may stand instead of a list ("balanced"); "none" among them means left out. `minimum` and `maximum` are inclusive.
+    `pattern` is what a whole text must match, and `pattern_words` says the same to a person. `make` is what a constructor gets
+    for the recipe's plain value.
     """
 
     key: str
@@ -128,6 +129,8 @@ class Field:
             return whole and all(
                 _is(self.item, item) and _in_64_bits(item) and (not self.choices or item in self.choices) for item in value
             )
+        if self.kind == "table":
+            return isinstance(value, Mapping) and all(_is(self.item, each) for each in value.values())
         if self.choices:
             return any(type(value) is type(choice) and value == choice for choice in self.choices)
         if not _is(self.kind, value) or not _in_64_bits(value):

@@ -74,16 +74,19 @@ def test_a_damaged_file_is_one_sentence_and_is_kept(tmp_path: Path, content: byt
     [
         ("[layout]\nrihgt = 30", "layout.rihgt is unknown; the nearest is 'layout.right'"),
         ("colour = 3", "colour is unknown"),
-        ("[layout]\nright = 3.5", "layout.right is 3.5 and must be a whole number from 24 to 80"),
-        ("[layout]\nright = 300", "layout.right is 300 and must be a whole number from 24 to 80"),
-        ("[layout]\nhidden = ['chart']", "layout.hidden is ['chart'] and must be a list of recipe, epochs, device, output"),
-        ("[chart]\nsmoothing = nan", "chart.smoothing is nan and must be a number from 0 to 0.999"),
-        ("[chart]\nsmoothing = true", "chart.smoothing is True and must be a number"),
-        ("[chart]\nacross = 'epochs'", "chart.across is 'epochs' and must be one of step, epoch, time; the nearest is 'epoch'"),
-        ("[chart]\nlog = { loss = 1 }", "chart.log is {'loss': 1} and must be a table of true and false by metric"),
-        ("[attention]\nwebhook = 'ftp://x'", "attention.webhook is 'ftp://x' and must be a URL that begins with http"),
+        ("[layout]\nright = 3.5", "layout.right is 3.5; it must be an integer from 24 to 80"),
+        ("[layout]\nright = 300", "layout.right is 300; it must be an integer from 24 to 80"),
+        (
+            "[layout]\nhidden = ['chart']",
+            "layout.hidden is ['chart']; it must be a list of texts, each one of recipe, epochs,",
+        ),
+        ("[chart]\nsmoothing = nan", "chart.smoothing is nan; it must be a finite number from 0 to 0.999"),
+        ("[chart]\nsmoothing = true", "chart.smoothing is true; it must be a number"),
+        ("[chart]\nacross = 'epochs'", "chart.across is 'epochs'; it must be one of step, epoch, time; the nearest is 'epoch'"),
+        ("[chart]\nlog = { loss = 1 }", "chart.log is {'loss': 1}; it must be a table of true and false by metric"),
+        ("[attention]\nwebhook = 'ftp://x'", "attention.webhook is 'ftp://x'; it must be a URL that begins with http"),
         ("chart = 3", "chart is unknown"),
-        ("theme = 7", "theme is 7 and must be text"),
+        ("theme = 7", "theme is 7; it must be text"),
     ],
 )
 def test_one_wrong_value_is_one_sentence_and_the_rest_holds(tmp_path: Path, text: str, said: str):

@@ -87,7 +87,7 @@ class Arranging(Base):
         kept, setting = self.console_app.preferences, SETTINGS[key]
         if key == "layout.epochs" and not isinstance(self.focused, EpochLog):
             step = -step  # what the epochs leave is the chart's
-        kept[key] = int(min(max(kept[key] + step * STEPS[key], setting.least), setting.most))
+        kept[key] = int(min(max(kept[key] + step * STEPS[key], setting.minimum), setting.maximum))
         self.lay_out()
 
     def action_layout(self) -> None:
