@@ -79,6 +79,11 @@ class Trained(Event):
     lr: tuple[float, ...]
     norm: tuple[float, ...] = ()
 
+    @property
+    def steps(self) -> list[int]:
+        """The last step that each point covers."""
+        return [min(self.first + (k + 1) * self.every - 1, self.step) for k in range(len(self.loss))]
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Progress(Event):

@@ -249,7 +249,7 @@ class History:
         loss, rate = self.curve("train/loss"), self.curve("lr")
         self._tick(event.time)
         self.clock.append(event.step, self._seconds)
-        steps = [min(event.first + (k + 1) * event.every - 1, event.step) for k in range(len(event.loss))]
+        steps = event.steps
         loss.extend(list(zip(steps, event.loss, event.low or event.loss, event.high or event.loss, strict=True)))
         rate.extend(list(zip(steps, event.lr, event.lr, event.lr, strict=True)))
         if event.norm:

@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from engine.errors import Problem, RecipeError, as_path, named
-from engine.recipe_text import named_values, to_toml, with_value
+from engine.recipe_text import named_values, table_in, to_toml, with_value
 
 KINDS = ("data", "model", "loss", "optimizer", "scheduler")  # of components: each names a part of the catalog
 
@@ -273,13 +273,7 @@ class Recipe:
                 found[f"{kind}.name"] = component.name
             defaults = {item.key: item.default for item in catalog.find(kind, component.name).fields}
             found |= {f"{kind}.{key}": v for key, v in component.arguments.items() if key not in defaults or v != defaults[key]}
-        for section, name in (("data", "loading"), ("training", "training"), ("checkpoint", "checkpoint")):
-            options, usual = getattr(self, name), getattr(default, name)
-            names = [item.name for item in dataclasses.fields(options)]
-            found |= {
-                f"{section}.{key}": getattr(options, key) for key in names if getattr(options, key) != getattr(usual, key)
-            }
-        return found | ({"seed": self.seed} if self.seed != default.seed else {})
+        return found | differing_options(self.to_dict(complete=False))
 
     def to_toml(self) -> str:
         """The complete recipe as the text of a file."""
@@ -302,6 +296,16 @@ class Recipe:
         for key, value in changes.items():
             values = with_value(values, key, value)
         return Recipe.from_dict(values)
+
+
+def differing_options(values: Mapping[str, Any]) -> dict[str, Any]:
+    """The options of a recipe's values that are not as in the default recipe, and so the seed, by dotted keys."""
+    found: dict[str, Any] = {}
+    for section, options in (("data", Loading()), ("training", Training()), ("checkpoint", Checkpoint())):
+        given = table_in(values, section)
+        usual = dataclasses.asdict(options)
+        found |= {f"{section}.{key}": given[key] for key in usual if key in given and given[key] != usual[key]}
+    return found | ({"seed": values["seed"]} if values.get("seed", 0) != 0 else {})
 
 
 def rate_field(values: Mapping[str, Any]) -> str:

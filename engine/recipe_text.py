@@ -20,6 +20,12 @@ def flat(values: Mapping[str, Any]) -> dict[str, Any]:
     return result
 
 
+def table_in(values: Mapping[str, Any], key: str) -> Mapping[str, Any]:
+    """The section of that name; empty where there is none, or something else stands there."""
+    found = values.get(key)
+    return found if isinstance(found, Mapping) else {}
+
+
 def differences(first: Mapping[str, Any], second: Mapping[str, Any]) -> list[tuple[str, Any, Any]]:
     """(dotted key, value in the first, value in the second) of all that two recipes do not share; None is not there."""
     one, other = flat(first), flat(second)

@@ -17,10 +17,10 @@ _NAME = re.compile(r"\w[\w .-]{0,49}")
 
 
 class SavedRecipes:
-    """What is kept in `where`: $EPOCHAL_CONFIG/recipes when left out, or the like of it."""
+    """What is kept in $EPOCHAL_CONFIG/recipes, or the like of it."""
 
-    def __init__(self, where: Path | None = None) -> None:
-        self.where = where or directory() / "recipes"
+    def __init__(self) -> None:
+        self.where = directory() / "recipes"
 
     def names(self) -> list[str]:
         """All of them, by name."""

@@ -10,13 +10,13 @@ from typing import Any
 
 from engine.run.about import in_short
 from engine.run.choose import SORTS, fits, smaller_is_better
+from engine.run.status import ALIVE
 from tui.widgets.formats import clock, cut_middle, number
 
 SYMBOLS = {
     "starting": "◌", "running": "●", "paused": "‖", "finished": "✓", "stopped": "■", "failed": "✗", "died": "✗",
     "pruned": "▽", "unreadable": "?", "recorded": "▪",
 }  # fmt: skip
-LIVE = ("starting", "running", "paused")
 COLUMNS = {"run": "run", "state": "state", "epoch": "epoch", "best": "best", "trained": "time"}  # with what each is sorted by
 ORDERS = (None, "best", "run", "state", "epoch", "time", "tag")  # None: those at work first, then the newest
 NARROW = ("run", "epoch", "best")  # the columns of a narrow list
@@ -107,7 +107,7 @@ class Listing:
 
 def elsewhere(run: Any) -> str:
     """The host of a run at work, where it is not this one."""
-    return run.host if run.state in LIVE and run.host != platform.node() else ""
+    return run.host if run.state in ALIVE and run.host != platform.node() else ""
 
 
 def told(run: Any) -> tuple[str, str]:

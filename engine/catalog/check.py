@@ -14,6 +14,7 @@ from engine.catalog.signature import fields_of_options
 from engine.catalog.tasks import loss_for, model_for, task_of
 from engine.errors import Problem, RecipeError
 from engine.recipe import Checkpoint, Recipe, Track, Training
+from engine.recipe_text import table_in
 
 COMPONENTS = {"data": "Data", "model": "Model", "loss": "Loss", "optimizer": "Optimizer", "scheduler": "Scheduler"}
 PLANS = {
@@ -32,14 +33,14 @@ def sections(values: Mapping[str, Any], light: bool = False) -> tuple[Section, .
     """
     groups = [Section(key="", title="Recipe", fields=OWN)]
     for kind, title in COMPONENTS.items():
-        given = _table(values, kind)
+        given = table_in(values, kind)
         name = given.get("name")
         if light and (kind != "data" or own.is_own(str(name))):
             fields = tuple(_guess(key, value) for key, value in given.items() if key not in ("name", *_LOADING_KEYS))
         else:
             fields = _fields(kind, name)
         fields += LOADING if kind == "data" else ()
-        task = task_of(_table(values, "data")) if kind in ("model", "loss") else None
+        task = task_of(table_in(values, "data")) if kind in ("model", "loss") else None
         able, unfit = ((), {}) if light and kind != "data" else fitting(kind, task)
         groups.append(Section(key=kind, title=title, names=able, unfit=unfit, optional=kind == "scheduler", fields=fields))
     groups += [Section(key=key, title=title, fields=fields) for key, (title, fields) in PLANS.items()]
@@ -99,13 +100,13 @@ def with_defaults(values: Mapping[str, Any]) -> dict[str, Any]:
     filled = dict(values)
     for kind in ("data", "model", "loss", "optimizer"):
         given = values.get(kind) if values.get(kind) is not None else {}
-        task = task_of(_table(filled, "data"))
+        task = task_of(table_in(filled, "data"))
         name = {"model": model_for(task), "loss": loss_for(task)}.get(kind) or getattr(_DEFAULT, kind).name
         filled[kind] = {"name": name, **given} if isinstance(given, Mapping) else given
-    if _table(values, "scheduler").get("name") == "none":
+    if table_in(values, "scheduler").get("name") == "none":
         filled["scheduler"] = {**values["scheduler"], "name": "constant"}
     if filled.get("name") is None:
-        filled["name"] = _named_after(_table(filled, "data").get("name"), _table(filled, "model").get("name"))
+        filled["name"] = _named_after(table_in(filled, "data").get("name"), table_in(filled, "model").get("name"))
     return filled
 
 
@@ -119,11 +120,6 @@ def _named_after(data: Any, model: Any) -> str:
 
 _DEFAULT = Recipe()
 _LOADING_KEYS = tuple(field.key for field in LOADING)
-
-
-def _table(values: Mapping[str, Any], key: str) -> Mapping[str, Any]:
-    given = values.get(key)
-    return given if isinstance(given, Mapping) else {}
 
 
 def _guess(key: str, value: Any) -> Field:
@@ -201,7 +197,7 @@ _NAME = Field(key="name", kind="text")
 
 def _across(chosen: Mapping[str, Entry], values: Mapping[str, Any]) -> Iterator[Problem]:
     """What no section can know alone: whether model and loss fit what the data are for."""
-    task = task_of(_table(values, "data"))
+    task = task_of(table_in(values, "data"))
     for kind in ("model", "loss"):
         if task and kind in chosen:
             yield from unfit(chosen[kind], task)

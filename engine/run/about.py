@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from engine.errors import RunError, plain
+from engine.recipe_text import table_in
 
 TAG = "tag.txt"
 CONFIG = "config.json"  # of a loop of one's own, in place of a recipe
@@ -106,43 +107,24 @@ def _tag(path: Path) -> str:
 def _differs(values: Mapping[str, Any], recorded: Any) -> dict[str, Any]:
     """The plan is compared with its defaults; the arguments of a model or an optimizer, whose defaults only torch knows, were
     recorded when the run was made."""
-    from engine.recipe import KINDS, Checkpoint, Loading, Recipe, Training
+    from engine.recipe import KINDS, Loading, Recipe, differing_options
 
-    default = Recipe()
-    result: dict[str, Any] = {}
-    recorded = recorded if isinstance(recorded, dict) else None
+    default, result = Recipe(), dict[str, Any]()
+    options = {f"data.{item.name}" for item in dataclasses.fields(Loading)}
     for kind in KINDS:
-        if recorded is not None:
-            result |= {key: value for key, value in recorded.items() if key.partition(".")[0] == kind and not _planned(key)}
+        if isinstance(recorded, dict):
+            result |= {key: value for key, value in recorded.items() if key.partition(".")[0] == kind and key not in options}
         else:
-            named, usual = _table(values, kind).get("name"), getattr(default, kind)
+            named, usual = table_in(values, kind).get("name"), getattr(default, kind)
             if named is not None and (usual is None or named != usual.name):
                 result[f"{kind}.name"] = named
-    for section, options in (("data", Loading), ("training", Training), ("checkpoint", Checkpoint)):
-        usual_options = {item.name: getattr(options(), item.name) for item in dataclasses.fields(options)}
-        given = _table(values, section)
-        result |= {f"{section}.{key}": given[key] for key in usual_options if key in given and given[key] != usual_options[key]}
-    if values.get("seed", 0) != default.seed:
-        result["seed"] = values["seed"]
-    return result
+    return result | differing_options(values)
 
 
 def _searched(environment: Mapping[str, Any], recipe: Mapping[str, Any]) -> dict[str, Any]:
     """What a search tried in this run: as the recipe has it, where a list is one and not Optuna's text of it."""
     given = flat(recipe)
-    return {key: given.get(key, value) for key, value in _table(_table(environment, "search"), "params").items()}
-
-
-def _planned(key: str) -> bool:
-    """Whether it is one of the options that all data have."""
-    from engine.recipe import Loading
-
-    return key.removeprefix("data.") in {item.name for item in dataclasses.fields(Loading)}
-
-
-def _table(values: Mapping[str, Any], key: str) -> Mapping[str, Any]:
-    table = values.get(key)
-    return table if isinstance(table, Mapping) else {}
+    return {key: given.get(key, value) for key, value in table_in(table_in(environment, "search"), "params").items()}
 
 
 def in_short(differs: Mapping[str, Any]) -> str:

@@ -69,9 +69,9 @@ class Search:
     under way with checkpoints, from which the next start goes on.
     """
 
-    def __init__(self, folder: Folder, *, control: Everyone | None = None) -> None:
+    def __init__(self, folder: Folder) -> None:
         self.folder = folder
-        self.control = control or Everyone()
+        self.control = Everyone()
         self._listeners: list[tuple[type[Event], Callable[[Taken, Any], None]]] = []
         self._name = ""
         self._until = math.inf

@@ -92,10 +92,9 @@ class Points:
         """(step, values) in ascending order."""
         match event:
             case Trained():
-                for k, loss in enumerate(event.loss):
+                for k, step in enumerate(event.steps):
                     more = {"gradient norm": event.norm[k]} if event.norm else {}
-                    step = min(event.first + (k + 1) * event.every - 1, event.step)
-                    yield step, {"train/loss": loss, "lr": event.lr[k], **more, "epoch": event.epoch}
+                    yield step, {"train/loss": event.loss[k], "lr": event.lr[k], **more, "epoch": event.epoch}
             case Logged():
                 self._by_step |= event.steps.keys()
                 rows: dict[int, dict[str, float]] = {}

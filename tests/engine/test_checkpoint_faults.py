@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import errno
-import os
 import shutil
 import subprocess
 import sys
@@ -19,25 +18,13 @@ from engine.errors import CheckpointError
 from engine.run import files
 from engine.run.checkpoints import Checkpoints
 from tests.engine.test_checkpoints import assert_is, hidden, steps, tensors, write
+from tests.torture.disk import OPERATIONS, half_done
 
 # Kills and failures at every file operation
-
-OPERATIONS = ("make_directory", "write", "fill", "append", "truncate", "sync", "replace", "link", "remove")
 
 
 class Killed(BaseException):
     """The process is gone: nothing that it would do afterwards happens."""
-
-
-def half_done(name: str, path: Path, arguments: tuple[Any, ...]) -> None:
-    """What an operation that was under way may leave."""
-    if name == "write":
-        path.write_bytes(arguments[0][: len(arguments[0]) // 2])
-    elif name == "fill":
-        arguments[0](path)
-        os.truncate(path, path.stat().st_size // 2)
-    elif name == "remove" and path.is_dir() and not path.is_symlink():
-        min(path.iterdir()).unlink()
 
 
 @contextmanager

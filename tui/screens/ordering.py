@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from engine.errors import EpochalError
-from tui.listing import LIVE
+from engine.run.status import ALIVE
 from tui.screens.ask import AskText, Confirm
 from tui.screens.table import TableScreen
 
@@ -63,7 +63,7 @@ class Ordering(TableScreen):
     def action_delete(self) -> None:
         """Delete the marked runs, or the one under the cursor, after a question."""
         runs = self._meant(self._chosen())
-        live = [run.name for run in runs if run.state in LIVE]
+        live = [run.name for run in runs if run.state in ALIVE]
         if live:
             self.notify(f"{live[0]} is being trained and can't be deleted", severity="warning", markup=False)
         elif runs:

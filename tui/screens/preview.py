@@ -14,9 +14,9 @@ from textual.containers import Horizontal
 
 from engine.errors import EpochalError
 from engine.history import History
+from engine.run.status import ALIVE
 from engine.track.names import group
 from tui.door import Engine
-from tui.listing import LIVE
 from tui.widgets.chart import Chart
 from tui.widgets.curves import View
 from tui.widgets.formats import cut
@@ -127,7 +127,7 @@ class Facts(Pane):
         width = self.size.width or 40
         self.set_title(cut(run.name, width - 2))
         rows: list[Row] = [[(f" {line}", "warn")] for line in wrap(trouble, width - 2)]
-        if run.state not in (*LIVE, "finished"):
+        if run.state not in (*ALIVE, "finished"):
             rows += [
                 [(f" {line}", "")] for line in wrap(run.reason or run.state, width - 2, max_lines=REASON, placeholder=" …")
             ]
@@ -171,7 +171,7 @@ class _Reader:
 
 def _sight(run: Any) -> tuple[object, ...]:
     """What changes where a run is to be read once more: one at work is followed."""
-    live = run.state in LIVE
+    live = run.state in ALIVE
     return run.path, live, None if live else (run.state, run.step, run.seconds)
 
 

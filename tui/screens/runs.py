@@ -17,9 +17,10 @@ from textual.widgets import DataTable, Input, Static
 
 from engine.errors import EpochalError, RunError
 from engine.run.about import in_short
+from engine.run.status import ALIVE
 from tui.background import Starting
 from tui.keys import bindings
-from tui.listing import LIVE, elsewhere, told
+from tui.listing import elsewhere, told
 from tui.screens.after import AfterKeys
 from tui.screens.ask import AskFork
 from tui.screens.base import SMALL, KeyLine
@@ -123,7 +124,7 @@ class RunsScreen(AfterKeys, Ordering):
 
     def _entitle(self) -> None:
         listing, count, there = self._listing, len(self._runs), len(self._all)
-        live = sum(run.state in LIVE for run in self._all)
+        live = sum(run.state in ALIVE for run in self._all)
         of = f"{count} of {there}" if count != there else f"{count}"
         self.query_one("#title", Static).update(
             Content.assemble(
@@ -181,7 +182,7 @@ class RunsScreen(AfterKeys, Ordering):
     def copies(self) -> list[tuple[str, str]]:
         """Of the marked runs, else of the one under the cursor."""
         runs, named = self._chosen(), self.engine.named
-        commands = ("attach" if run.state in LIVE else "resume" for run in runs)
+        commands = ("attach" if run.state in ALIVE else "resume" for run in runs)
         return [
             ("path", "\n".join(str(run.path) for run in runs)),
             ("name", "\n".join(run.name for run in runs)),
@@ -307,7 +308,7 @@ class RunsScreen(AfterKeys, Ordering):
         run = self._meant(self._run)
         if run is None or self._busy():
             return
-        if run.state in LIVE:
+        if run.state in ALIVE:
             where = f" on {run.host}" if elsewhere(run) else ""
             said = f"{run.name} is being trained by process {run.pid}{where}: Enter attaches to it"
             self.notify(said, severity="warning", markup=False)
