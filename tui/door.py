@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import sys
 from collections.abc import Callable, Mapping, Sequence
 from functools import cached_property
 from pathlib import Path
@@ -10,6 +9,7 @@ from typing import TYPE_CHECKING, Any, Protocol
 
 from engine.catalog.fields import Section
 from engine.errors import Problem, RecipeError
+from engine.run.children import command
 
 if TYPE_CHECKING:
     from engine.control import Control
@@ -64,14 +64,14 @@ class Watches(Protocol):
 class Engine:
     """The console's one door to the engine. Every method imports what it needs when it is called."""
 
-    check: Sequence[str] = (sys.executable, "-P", "-m", "engine", "check")  # the command of a dry run
-    find_command: Sequence[str] = (sys.executable, "-P", "-m", "engine", "find-lr")
-    export_command: Sequence[str] = (sys.executable, "-P", "-m", "engine", "export")
-    evaluate_command: Sequence[str] = (sys.executable, "-P", "-m", "engine", "evaluate")
-    resume_command: Sequence[str] = (sys.executable, "-P", "-m", "engine", "resume")
-    train_command: Sequence[str] = (sys.executable, "-P", "-m", "engine", "train")
-    search_command: Sequence[str] = (sys.executable, "-P", "-m", "engine", "search")
-    sweep_command: Sequence[str] = (sys.executable, "-P", "-m", "engine", "sweep")
+    check: Sequence[str] = command("check")  # the command of a dry run
+    find_command: Sequence[str] = command("find-lr")
+    export_command: Sequence[str] = command("export")
+    evaluate_command: Sequence[str] = command("evaluate")
+    resume_command: Sequence[str] = command("resume")
+    train_command: Sequence[str] = command("train")
+    search_command: Sequence[str] = command("search")
+    sweep_command: Sequence[str] = command("sweep")
 
     def __init__(self, runs: Path | None = None) -> None:
         self.runs = runs

@@ -28,7 +28,7 @@ class Job:
             from engine.recipe_text import to_toml
 
             recipe.write_text(to_toml(values), encoding="utf-8")
-        from engine.run.worker import child_environment
+        from engine.run.children import child_environment
 
         self._began = time.monotonic()
         with self._out.open("wb") as out, self._err.open("wb") as err:

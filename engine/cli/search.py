@@ -7,7 +7,6 @@ import json
 import os
 import shlex
 import subprocess
-import sys
 import time
 from contextlib import ExitStack
 from pathlib import Path
@@ -19,8 +18,8 @@ from engine.cli.signals import Signals
 from engine.errors import EpochalError
 from engine.events import Event
 from engine.notify import Call, Notifier
+from engine.run.children import child_environment, command
 from engine.run.root import as_given
-from engine.run.worker import child_environment
 from engine.search import optunas
 from engine.search.board import Board, Watch
 from engine.search.folder import Folder
@@ -124,7 +123,7 @@ def _in_background(folder: Folder, arguments: argparse.Namespace, out: Stream, e
     before = {*folder.at_work()}
     with folder.log_path.open("ab") as log:
         child = subprocess.Popen(
-            [sys.executable, "-P", "-m", "engine", "search", str(folder.path)],
+            command("search", str(folder.path)),
             stdin=subprocess.DEVNULL, stdout=log, stderr=log, start_new_session=True, env=child_environment(),
         )  # fmt: skip
     until = time.monotonic() + BEGIN_SECONDS

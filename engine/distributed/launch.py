@@ -17,7 +17,7 @@ from typing import Any
 
 from engine.data.workers import available_cpus
 from engine.distributed.launched import LAUNCHER, STOPPED
-from engine.run.worker import child_environment
+from engine.run.children import child_environment
 from engine.signals import handled
 
 _COLLATERAL = (1, -signal.SIGTERM, 128 + signal.SIGTERM)  # how a rank ends of which another's end was the cause

@@ -19,6 +19,7 @@ from pathlib import Path
 from types import FrameType
 
 from engine.errors import RunError
+from engine.run.children import child_environment, command
 from engine.run.lock import Lock
 from engine.run.queue import Job, Process, Queue
 from engine.signals import handled
@@ -99,9 +100,12 @@ class Worker:
         return job
 
     def _train(self, job: Job) -> None:
-        command = [sys.executable, "-P", "-m", "engine", "queue", "train", str(job.id), "--runs", str(self.queue.root)]
         self._child = subprocess.Popen(
-            command, stdin=subprocess.DEVNULL, env=child_environment(), start_new_session=True, cwd=self.queue.root
+            command("queue", "train", str(job.id), "--runs", str(self.queue.root)),
+            stdin=subprocess.DEVNULL,
+            env=child_environment(),
+            start_new_session=True,
+            cwd=self.queue.root,
         )
         stopped = False
         while self._child.poll() is None:
@@ -174,11 +178,6 @@ class Worker:
         return next((job for job in self.queue.read().jobs if job.id == number), None)
 
 
-def child_environment() -> dict[str, str]:
-    """The variables of a process that this one begins: imports find there what they find here, wherever it works."""
-    return {**os.environ, "PYTHONPATH": os.pathsep.join(entry or str(Path.cwd()) for entry in sys.path)}
-
-
 def begin_working(queue: Queue, *, again: bool = True) -> str:
     """Have a worker of this host at work, in the background, in a session of its own; one sentence of what came of it.
 
@@ -198,7 +197,7 @@ def begin_working(queue: Queue, *, again: bool = True) -> str:
         queue.directory.mkdir(parents=True, exist_ok=True)
         with queue.log.open("ab") as log:
             child = subprocess.Popen(
-                [sys.executable, "-P", "-m", "engine", "queue", "work", "--runs", str(queue.root)],
+                command("queue", "work", "--runs", str(queue.root)),
                 stdin=subprocess.DEVNULL, stdout=log, stderr=log, env=child_environment(),
                 cwd=queue.root, start_new_session=True,
             )  # fmt: skip

@@ -5,13 +5,12 @@ from __future__ import annotations
 import os
 import signal
 import subprocess
-import sys
 from pathlib import Path
 from typing import Any
 
 from engine.control import Asks, Control
 from engine.run import control_file
-from engine.run.worker import child_environment
+from engine.run.children import child_environment, command
 from engine.search.folder import Folder
 
 
@@ -29,7 +28,7 @@ class Team(Asks, Control):
             with self._log(i).open("ab") as log:
                 self._processes.append(
                     subprocess.Popen(
-                        [sys.executable, "-P", "-m", "engine", "search", str(folder.path), "--join", "--quiet"],
+                        command("search", str(folder.path), "--join", "--quiet"),
                         stdin=subprocess.DEVNULL, stdout=log, stderr=log, start_new_session=True,
                         env={**child_environment(), **threads, **own},
                     )
