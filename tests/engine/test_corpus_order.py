@@ -5,7 +5,6 @@ What tensors in memory and single loaders do is in test_resume.py and test_batch
 
 from __future__ import annotations
 
-import os
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -119,16 +118,11 @@ def assert_same(one: Trainer, other: Trainer) -> None:
 
 
 EVERY = [pytest.param(step, marks=() if step in (1, 5, 8, 14) else pytest.mark.slow) for step in range(1, EPOCHS * STEPS)]
-ALL = bool(os.environ.get("EPOCHAL_ALL"))
 
 
 @pytest.mark.parametrize("workers", [0, 2])
 @pytest.mark.parametrize("step", EVERY)
-def test_d1_stopped_at_a_step_and_resumed_with_augmentation_and_workers(
-    step: int, workers: int, request: pytest.FixtureRequest
-) -> None:
-    if not ALL and request.node.get_closest_marker("slow"):
-        pytest.skip("a sample of the steps is enough here; EPOCHAL_ALL=1 takes every one")
+def test_d1_stopped_at_a_step_and_resumed_with_augmentation_and_workers(step: int, workers: int) -> None:
     whole = Trainer.from_recipe(recipe(), runs="whole")
     whole.fit()
     first = Trainer.from_recipe(recipe(workers=workers), runs="runs")

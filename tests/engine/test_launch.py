@@ -74,7 +74,8 @@ def only_run(where: Path) -> Run:
 
 @contextlib.contextmanager
 def torchrun(*arguments: str, options: tuple[str, ...] = (), **streams: Any) -> Iterator[subprocess.Popen[str]]:
-    command = [sys.executable, "-m", "torch.distributed.run", "--nproc-per-node", "2", *options, "-m", "engine", *arguments]
+    torchrun = [sys.executable, "-m", "torch.distributed.run", "--nproc-per-node", "2", "--log-dir", "log", *options]
+    command = [*torchrun, "-m", "engine", *arguments]
     streams = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE, "text": True} | streams
     with subprocess.Popen(command, preexec_fn=as_from_a_shell, **streams) as process:  # noqa: PLW1509
         try:
@@ -226,7 +227,7 @@ def test_a_hang_up_ends_the_users_torchrun_and_not_the_training(there: Path) -> 
     import pty
 
     ours, theirs = pty.openpty()
-    command = [sys.executable, *launcher, "--nproc-per-node", "2", "-m", "engine", *FEW]
+    command = [sys.executable, *launcher, "--nproc-per-node", "2", "--log-dir", "log", "-m", "engine", *FEW]
     (there / "hold").touch()
     with subprocess.Popen(
         command,

@@ -64,7 +64,7 @@ THREE = ("resumed", "classes", "told", "normalized")
 def launch(count: int, folder: Path, *cases: str, device: str = "cpu", backend: str = "") -> Callable[[str], Seen]:
     command = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", str(count)]
     done = subprocess.run(
-        [*command, "-m", "tests.engine.ranks", str(folder), *cases],
+        [*command, "--log-dir", str(folder / "log"), "-m", "tests.engine.ranks", str(folder), *cases],
         env={**os.environ, "EPOCHAL_TEST_DEVICE": device, "EPOCHAL_TEST_BACKEND": backend},
         capture_output=True,
         text=True,

@@ -135,6 +135,7 @@ class Story(RuleBasedStateMachine):
     def teardown(self) -> None:
         if self.runs.exists() and (self.acts or self.step or self.run):
             self.live()
+        shutil.rmtree(self.runs, ignore_errors=True)  # after an end there is one for the next run
 
 
 Story.TestCase.settings = settings(
