@@ -40,3 +40,7 @@ def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item
     for number, item in enumerate(slow):
         if (number + today) % 10:
             item.add_marker(pytest.mark.skip(reason="slow, and not of today's sample: pytest -m slow runs all"))
+
+
+def pytest_unconfigure() -> None:
+    SETTINGS.cleanup()  # a worker of xdist whose own end takes long is killed

@@ -23,6 +23,30 @@ import pytest
 SMALL = ["train", "--set", "data.name=spirals", "--set", "data.samples=150", "--set", "model.hidden=[8]"]
 ENDLESS = [*SMALL, "--epochs", "1000000", "--set", "training.execution=eager"]  # nothing is compiled for so long a run
 PATIENCE = 180  # seconds until a process that hangs is given up; a busy machine is many times slower
+HELD = """
+import time
+from pathlib import Path
+from torch import nn
+
+class Net(nn.Linear):
+    def __init__(self, input_shape, output_size):
+        super().__init__(input_shape[0], output_size)
+        self.calls = 0
+
+    def forward(self, x):
+        self.calls += self.training
+        if self.training and self.calls == CALL:
+            print("in the step", flush=True)
+            while not Path("go").exists():
+                time.sleep(0.01)
+        return super().forward(x)
+"""
+
+
+def held(call: int) -> str:
+    """The text of a module whose `Net` says that it is in this step of its training, and waits there for the file `go`: the
+    test knows where the run is."""
+    return HELD.replace("CALL", str(call))
 
 
 def alive(process: int) -> bool:

@@ -16,28 +16,7 @@ import pytest
 from engine.cli import main
 from engine.events import from_dict
 from engine.run import Run
-from tests.engine.processes import ENDLESS, PATIENCE, SMALL, ended, in_a_terminal, read_until, seen, started
-
-# Sleeps in its seventh step until a file appears: the test knows where the run is.
-SLOW = """
-import time
-from pathlib import Path
-from torch import nn
-
-class Net(nn.Linear):
-    def __init__(self, input_shape, output_size):
-        super().__init__(input_shape[0], output_size)
-        self.calls = 0
-
-    def forward(self, x):
-        self.calls += 1
-        if self.calls == 7:
-            print("in the step", flush=True)
-            while not Path("go").exists():
-                time.sleep(0.01)
-        return super().forward(x)
-"""
-
+from tests.engine.processes import ENDLESS, PATIENCE, SMALL, ended, held, in_a_terminal, read_until, seen, started
 
 pytestmark = pytest.mark.usefixtures("in_a_shell")
 
@@ -71,19 +50,20 @@ sys.exit(main(sys.argv[1:]) or main(["runs"]) or main(["check"]) or main(["catal
 
 
 def test_a_pipe_gets_plain_rows_as_they_come() -> None:
-    Path("net.py").write_text(SLOW.replace("== 7", "== 12").replace('print("in the step", flush=True)', "pass"))
+    Path("net.py").write_text(held(6))
     with started(*SMALL, "--epochs", "3", "--set", "model={name='net.py:Net'}") as process:
         read_until(process, "    1  ")  # the row of epoch 1 is out while epoch 2 is under way
         Path("go").touch()
         status, out, err = ended(process)
     assert (status, err) == (0, "")
-    assert [line.split()[0] for line in out.splitlines()[:2]] == ["2", "3"]
+    rows = [line for line in out.splitlines() if line != "in the step"]
+    assert [row.split()[0] for row in rows[:2]] == ["2", "3"]
     assert "\x1b" not in out
     assert "\r" not in out
 
 
 def test_sigterm_finishes_the_step_and_saves_and_resume_goes_on(capsys: pytest.CaptureFixture[str]) -> None:
-    Path("net.py").write_text(SLOW)
+    Path("net.py").write_text(held(7))
     with started(*ENDLESS, "--set", "model={name='net.py:Net'}") as process:
         read_until(process, "in the step")
         process.send_signal(signal.SIGTERM)
@@ -107,7 +87,7 @@ def test_sigterm_finishes_the_step_and_saves_and_resume_goes_on(capsys: pytest.C
 
 
 def test_a_second_signal_does_not_wait_for_the_step() -> None:
-    Path("net.py").write_text(SLOW)
+    Path("net.py").write_text(held(7))
     with started(*ENDLESS, "--set", "model={name='net.py:Net'}") as process:
         read_until(process, "in the step")
         process.send_signal(signal.SIGINT)

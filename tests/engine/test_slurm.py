@@ -15,7 +15,7 @@ import pytest
 from engine.cli import main
 from engine.events import RunStarted
 from engine.run import Journal, Run, Status
-from tests.engine.processes import PATIENCE, as_from_a_shell, until
+from tests.engine.processes import PATIENCE, as_from_a_shell, held, until
 
 pytestmark = pytest.mark.usefixtures("in_a_shell")
 SRUN = """#!/bin/bash
@@ -24,25 +24,6 @@ exec "$@"
 """
 SCONTROL = """#!/bin/bash
 if [ "$1" = show ]; then echo localhost; else echo "$*" >> asked; fi
-"""
-
-
-# Waits in one of its steps for a file: what the job is told comes before the run's end, however quick that is.
-NET = """
-import time
-from pathlib import Path
-from torch import nn
-
-class Net(nn.Linear):
-    def __init__(self, input_shape, output_size):
-        super().__init__(input_shape[0], output_size)
-        self.calls = 0
-
-    def forward(self, x):
-        self.calls += self.training
-        while self.calls == 20 and not Path("go").exists():
-            time.sleep(0.01)
-        return super().forward(x)
 """
 
 
@@ -90,7 +71,7 @@ def script(capsys: pytest.CaptureFixture[str], *arguments: str) -> str:
 def there(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     monkeypatch.chdir(tmp_path)
     monkeypatch.delenv("EPOCHAL_RUNS", raising=False)
-    (tmp_path / "net.py").write_text(NET)
+    (tmp_path / "net.py").write_text(held(20))  # what the job is told comes before the run's end, however quick that is
     return tmp_path
 
 

@@ -18,7 +18,7 @@ import pytest
 from engine.events import RunEnded
 from engine.run import Journal, Run
 from engine.run.status import ALIVE
-from tests.engine.processes import alive
+from tests.engine import processes
 
 PATIENCE = 180.0  # seconds until what does not come is given up: on a busy machine all takes many times longer
 REPOSITORY = Path(__file__).parents[2]
@@ -30,23 +30,7 @@ threads = 1
 [checkpoint]
 min_seconds = 0.0
 """
-HELD = QUICK.replace("epochs = 2", "epochs = 4") + '[model]\nname = "held.py:Held"\n'
-NET = """
-import time
-from pathlib import Path
-from torch import nn
-
-class Held(nn.Linear):
-    def __init__(self, input_shape, output_size):
-        super().__init__(input_shape[0], output_size)
-        self.calls = 0
-
-    def forward(self, inputs):
-        self.calls += self.training
-        while self.calls == 60 and not Path("go").exists():
-            time.sleep(0.01)
-        return super().forward(inputs)
-"""
+HELD = QUICK.replace("epochs = 2", "epochs = 4") + '[model]\nname = "held.py:Net"\n'
 LONG = """
 name = "long"
 [data]
@@ -125,7 +109,7 @@ def recipe(where: Path, text: str) -> str:
 
 def held(where: Path) -> str:
     """Write the recipe of a run that waits in its second epoch for the file `go`."""
-    (where / "held.py").write_text(NET)
+    (where / "held.py").write_text(processes.held(60))
     return recipe(where, HELD)
 
 
@@ -144,9 +128,9 @@ def the_end_of(run: Run, seconds: float = PATIENCE) -> RunEnded:
     """How the run ended, once it has, and its process with it."""
     process = trainer_of(run)
     deadline = time.monotonic() + seconds
-    while time.monotonic() < deadline and alive(process):
+    while time.monotonic() < deadline and processes.alive(process):
         time.sleep(0.1)
-    assert not alive(process), "the process ends when the training has"
+    assert not processes.alive(process), "the process ends when the training has"
     events, problems = Journal.read(run.journal.path)
     assert not problems and isinstance(events[-1], RunEnded)
     return events[-1]
