@@ -10,6 +10,8 @@ from typing import Any
 
 from engine.catalog.fields import Field, kind_of
 from engine.errors import nearest, plain
+from engine.recipe_text import to_toml
+from engine.run import files
 
 NAME = "settings.toml"
 PANES = ("recipe", "epochs", "device", "output")  # that may be hidden
@@ -93,8 +95,6 @@ class Preferences:
         changed, self._changed = self._changed, {}
         if self._path is None or not changed:
             return
-        from engine.recipe_text import to_toml
-        from engine.run import files
 
         self._path.parent.mkdir(parents=True, exist_ok=True)
         if self._damaged:

@@ -9,6 +9,7 @@ from typing import Any
 
 from engine.errors import EpochalError, Problem, RecipeError, nearest
 from engine.preferences import directory
+from engine.recipe import Recipe
 from engine.recipe_text import flat, read_toml, to_toml
 from engine.run import files
 
@@ -72,7 +73,6 @@ class SavedRecipes:
 
 def in_which(values: Mapping[str, Any]) -> dict[str, Any]:
     """What of these values is not as in the default recipe, by dotted keys."""
-    from engine.recipe import Recipe
 
     usual = flat(Recipe().to_dict(complete=False))
     return {key: value for key, value in flat(values).items() if key != "name" and usual.get(key) != value}

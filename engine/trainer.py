@@ -15,12 +15,12 @@ from engine.distributed import first, leading, refuse_others, writes
 from engine.errors import RunError
 from engine.metrics import Metric
 from engine.recipe import Checkpoint, Recipe, Track
+from engine.run import Run
 from engine.track.attach import refuse_missing
 from engine.training.fitting import Fitting, Result
 
 if TYPE_CHECKING:
     from engine.parts import Parts
-    from engine.run import Run
 
 __all__ = ["Result", "Trainer"]
 
@@ -71,8 +71,6 @@ class Trainer(Fitting):
         run, continued = None, False
         with leading():
             if run_dir is not None and writes():
-                from engine.run import Run
-
                 run, continued = Run.at(run_dir)
                 if continued:
                     run.refuse_if_training()
@@ -100,8 +98,6 @@ class Trainer(Fitting):
         run = None
         with leading():
             if runs is not None and writes():
-                from engine.run import Run
-
                 run = Run.of_recipe(runs, recipe)
         return cls._made(parts, recipe, run, control)
 
@@ -116,7 +112,6 @@ class Trainer(Fitting):
         Raises RunError, RecipeError or CheckpointError when it can't be continued.
         """
         from engine.assemble import assemble
-        from engine.run import Run
 
         opened, recipe, begun = None, Recipe(), False
         longer = epochs is not None or max_steps is not None

@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from engine.errors import RunError, plain
+from engine.recipe import KINDS, Loading, Recipe, differing_options
 from engine.recipe_text import table_in
 
 TAG = "tag.txt"
@@ -107,7 +108,6 @@ def _tag(path: Path) -> str:
 def _differs(values: Mapping[str, Any], recorded: Any) -> dict[str, Any]:
     """The plan is compared with its defaults; the arguments of a model or an optimizer, whose defaults only torch knows, were
     recorded when the run was made."""
-    from engine.recipe import KINDS, Loading, Recipe, differing_options
 
     default, result = Recipe(), dict[str, Any]()
     options = {f"data.{item.name}" for item in dataclasses.fields(Loading)}

@@ -18,12 +18,13 @@ from engine.run import control_file, files, strict_json
 from engine.run.about import CONFIG, as_config
 from engine.run.about import config as config_of
 from engine.run.journal import Journal
-from engine.run.listing import FILES, RunSummary, age, foreign_below, is_foreign, is_run, last_words, run_directories, summaries
+from engine.run.listing import FILES, RunSummary, age, foreign_below, is_run, last_words, run_directories, summaries
 from engine.run.lock import Lock
 from engine.run.machine import environment as this_environment
 from engine.run.names import make_directory
 from engine.run.root import runs_root
 from engine.run.status import ALIVE, ENDED, Status
+from engine.track.foreign import Foreign, is_foreign
 
 if TYPE_CHECKING:
     from engine.recipe import Recipe, Track
@@ -124,8 +125,6 @@ class Run:
     @cached_property
     def foreign(self) -> bool:
         """Whether another tool wrote it: event files or CSV, which are only looked at."""
-        from engine.track.foreign import is_foreign
-
         return not any((self.path / name).exists() for name in FILES) and is_foreign(self.path)
 
     def refuse_if_foreign(self) -> None:
@@ -332,8 +331,6 @@ def load_history(run: Run) -> History:
     """What the run's journal tells; a line that can't be read is a warning in it."""
     history = History()
     if run.foreign:
-        from engine.track.foreign import Foreign
-
         theirs = Foreign(run.path)
         theirs.poll()
         return theirs.history

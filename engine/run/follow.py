@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 from collections.abc import Callable
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from engine.errors import RunError
 from engine.events import Event, Message, RunEnded
@@ -15,9 +15,7 @@ from engine.run.journal import parse_line
 from engine.run.root import runs_root
 from engine.run.sound import event_from
 from engine.run.status import ALIVE, Status
-
-if TYPE_CHECKING:
-    from engine.track.foreign import Foreign
+from engine.track.foreign import Foreign
 
 LONGEST = 1 << 24  # bytes of a line
 TOLD = 20  # problems of a journal that are told one by one
@@ -25,11 +23,7 @@ TOLD = 20  # problems of a journal that are told one by one
 
 def following(run: Run, tell: Callable[[Event], None] = lambda event: None) -> Follower | Foreign:
     """What follows a run, whoever writes it."""
-    if not run.foreign:
-        return Follower(run, tell)
-    from engine.track.foreign import Foreign
-
-    return Foreign(run.path, tell)
+    return Foreign(run.path, tell) if run.foreign else Follower(run, tell)
 
 
 class Follower:

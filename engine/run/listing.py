@@ -13,6 +13,7 @@ from engine.run.about import About, about
 from engine.run.journal import Journal
 from engine.run.names import is_stamped, started
 from engine.run.status import ALIVE, Status
+from engine.track import foreign
 
 FILES = ("status.json", "journal.jsonl", "environment.json")  # one of them is in every run's directory
 PRUNED = "pruned by "  # how the reason begins with which a search ended a trial early
@@ -47,10 +48,7 @@ def summaries(root: Path, patience: float) -> list[RunSummary]:
     What other tools wrote is read for so many seconds at most, and more of it at the next call.
     """
     found = [_summary(path) for path in run_directories(root)]
-    if theirs := foreign_below(root):
-        from engine.track.foreign import summaries as of_foreign
-
-        found += of_foreign(theirs, root, patience)
+    found += foreign.summaries(foreign_below(root), root, patience)
     return sorted(found, key=lambda summary: (summary.state in ALIVE, *age(summary)), reverse=True)
 
 
@@ -64,20 +62,9 @@ def is_run(path: Path) -> bool:
     return path.is_dir() and (is_stamped(path.name) or any((path / name).exists() for name in FILES))
 
 
-def is_foreign(path: Path) -> bool:
-    """Whether another tool wrote a run there."""
-    from engine.track.foreign import is_foreign
-
-    return path.exists() and is_foreign(path)
-
-
 def foreign_below(root: Path) -> list[Path]:
     """What other tools wrote there."""
-    if not root.is_dir():
-        return []
-    from engine.track.foreign import find
-
-    return [*find(root, is_run)]
+    return [*foreign.find(root, is_run)]
 
 
 def run_directories(root: Path) -> list[Path]:

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING
 from engine.errors import RunError, plain
 from engine.run import files
 from engine.run.about import LONGEST_TAG, TAG
+from engine.run.names import renamed
 
 if TYPE_CHECKING:
     from engine.run.directory import Run
@@ -38,7 +39,6 @@ def rename(run: Run, name: str) -> Run:
 
     RunError while a process is at work on it, for a name that a directory can't have or another run has, when the disk fails.
     """
-    from engine.run.names import renamed
 
     run.refuse_if_foreign()
     path = run.path.absolute()

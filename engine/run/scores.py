@@ -6,6 +6,8 @@ import json
 import math
 from pathlib import Path
 
+from engine.track.foreign import extremes
+
 _KINDS = (b'"epoch_ended"', b'"validated"')
 
 
@@ -29,8 +31,6 @@ class Scores:
 
     def _read(self, path: Path) -> None:
         if path.suffix == ".csv" or not (path / "journal.jsonl").exists():
-            from engine.track.foreign import extremes
-
             self._found[path] = extremes(path)
             return
         journal = path / "journal.jsonl"

@@ -13,6 +13,7 @@ from engine.run.about import shown
 from engine.search import optunas
 from engine.search.folder import Folder
 from engine.search.plan import named
+from engine.sweep import shortened
 
 if TYPE_CHECKING:
     import optuna
@@ -44,7 +45,6 @@ class Row:
     @property
     def label(self) -> str:
         """ "Adam lr=0.003 hidden=[64]"."""
-        from engine.sweep import shortened
 
         pairs = zip(shortened(self.params), self.params.values(), strict=True)
         return " ".join(said(value) if name.endswith(".name") else f"{name}={said(value)}" for name, value in pairs)

@@ -9,16 +9,17 @@ from contextlib import AbstractContextManager
 from dataclasses import asdict
 from functools import cached_property
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from engine.errors import RunError, nearest
+from engine.recipe import Recipe
+from engine.recipe_text import differences, to_toml
 from engine.run import control_file, files, runs_root, strict_json
+from engine.run.choose import smaller_is_better
 from engine.run.lock import one_at_a_time
 from engine.run.queue import Process
+from engine.search import optunas
 from engine.search.plan import Plan, plan_of, without
-
-if TYPE_CHECKING:
-    from engine.recipe import Recipe
 
 SEARCHES = "searches"
 MAY_CHANGE = ("trials", "minutes", "sampler", "pruner", "workers", "batch")  # from one start of a search to the next
@@ -44,8 +45,6 @@ class Folder:
 
         RecipeError with every mistake there is, before anything is written; RunError where another recipe is searched there.
         """
-        from engine.recipe import Recipe
-        from engine.search import optunas
 
         plan = plan_of(values)
         recipe = Recipe.from_dict(values)
@@ -105,7 +104,6 @@ class Folder:
     @cached_property
     def recipe(self) -> Recipe:
         """What every trial begins with: the recipe, judged by what the search judges by."""
-        from engine.recipe import Recipe
 
         recipe = Recipe.from_dict(without(self.values))
         return recipe if self.plan.metric is None else recipe.replace(**{"training.monitor": self.plan.metric})
@@ -113,14 +111,12 @@ class Folder:
     @property
     def direction(self) -> str:
         """ "minimize" or "maximize"."""
-        from engine.run.choose import smaller_is_better
 
         metric = self.recipe.training.monitor
         return self.plan.direction or ("minimize" if metric == "auto" or smaller_is_better(metric) else "maximize")
 
     def write(self, values: Mapping[str, Any]) -> None:
         """Replace the recipe."""
-        from engine.recipe_text import to_toml
 
         self._put(self.recipe_path, to_toml(values).encode())
         self.__dict__.pop("plan", None)
@@ -137,8 +133,6 @@ class Folder:
             raise RunError(f"{path} can't be written: {error.strerror}") from error
 
     def _refuse_another(self, values: Mapping[str, Any]) -> None:
-        from engine.recipe import Recipe
-        from engine.recipe_text import differences
 
         mine, theirs = (
             {

@@ -8,6 +8,9 @@ from dataclasses import dataclass, field, fields
 from itertools import product
 from typing import Any
 
+from engine import catalog
+from engine.catalog import extras
+from engine.catalog.check import with_defaults
 from engine.catalog.fields import Field, inline, shown
 from engine.catalog.signature import fields_of_options
 from engine.errors import EpochalError, Problem, RecipeError, nearest, plain
@@ -149,7 +152,6 @@ FIELDS = (*fields_of_options(Plan), _SAMPLER, _PRUNER, _SPACE)
 
 def plan_of(values: Mapping[str, Any]) -> Plan:
     """The search of a recipe's values. RecipeError with every mistake there is, in the recipe itself as well."""
-    from engine import catalog
 
     if values.get("search") is None:
         example = '[search.space] and "optimizer.lr" = { low = 1e-4, high = 1e-1, log = true }'
@@ -191,7 +193,6 @@ def made_of(given: Any) -> Made:
 
 def problems(values: Mapping[str, Any], *, sound: bool) -> Iterator[Problem]:
     """Every mistake in [search]; what its values are for the recipe is looked at where that is sound without them."""
-    from engine.catalog import extras
 
     given = values["search"]
     if not isinstance(given, Mapping):
@@ -272,7 +273,6 @@ def _number(value: Any) -> bool:
 
 def _in_recipe(base: Mapping[str, Any], space: Mapping[str, Any], key: str, given: Any) -> Iterator[str]:
     """What is wrong with the values of one field as a part of the recipe."""
-    from engine import catalog
 
     contexts = [context for context in _contexts(base, space, key) if _field(context, key) is not None]
     if not contexts:
@@ -313,8 +313,6 @@ def _contexts(base: Mapping[str, Any], space: Mapping[str, Any], key: str) -> li
 
 def _field(values: Mapping[str, Any], key: str) -> Field | None:
     """The field of that dotted key, as long as these values have it; None where there is none."""
-    from engine import catalog
-    from engine.catalog.check import with_defaults
 
     section, _, inner = key.rpartition(".")
     values = with_defaults(without(values))
@@ -337,8 +335,6 @@ def _field(values: Mapping[str, Any], key: str) -> Field | None:
 
 
 def _unknown(base: Mapping[str, Any], key: str) -> str:
-    from engine import catalog
-    from engine.catalog.check import with_defaults
 
     if key == "name":
         return "search.space 'name' can't be searched: each trial's run is called after the recipe and its number"

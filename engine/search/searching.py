@@ -17,12 +17,15 @@ from typing import TYPE_CHECKING, Any
 from engine.distributed import refuse_several
 from engine.errors import EpochalError, RecipeError, RunError, plain
 from engine.events import EpochEnded, Event, RunEnded
-from engine.run import Run, Status, files, load_history, strict_json
+from engine.recipe import Recipe
+from engine.recipe_text import named_values
+from engine.run import Run, Status, files, load_history, manage, strict_json
 from engine.run.control_file import Inbox, deliver
 from engine.run.listing import PRUNED
 from engine.run.queue import Process
 from engine.run.status import ALIVE
 from engine.search import optunas
+from engine.search.board import said
 from engine.search.folder import Folder
 from engine.search.plan import named
 from engine.sweep import Member
@@ -31,7 +34,6 @@ from engine.sweep.sweeping import Everyone, Sweep
 if TYPE_CHECKING:
     import optuna
 
-    from engine.recipe import Recipe
     from engine.training.fitting import Fitting
 
 LISTEN_SECONDS = 0.25  # between two looks at what is asked
@@ -86,7 +88,6 @@ class Search:
 
         RecipeError, one sentence a mistake, before anything is written.
         """
-        from engine.recipe_text import named_values
 
         refuse_several("a search")
         if isinstance(recipe, str | Path):
@@ -109,7 +110,6 @@ class Search:
     @property
     def best(self) -> Recipe | None:
         """The best recipe so far, None before the first trial has come to its end."""
-        from engine.recipe import Recipe
 
         return Recipe.load(self.folder.best_path) if self.folder.best_path.exists() else None
 
@@ -339,7 +339,6 @@ class _Trials(Sweep):
 
 def _describe(run: Run, search: str, taken: Taken) -> None:
     """Put into the run's directory whose trial it is, and with which values."""
-    from engine.run import manage
 
     path = run.path / "environment.json"
     try:
@@ -363,6 +362,5 @@ def _state_of(path: Path) -> tuple[str, bool]:
 
 
 def _short(value: Any) -> str:
-    from engine.search.board import said
 
     return said(named(value))

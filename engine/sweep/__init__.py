@@ -13,6 +13,8 @@ from itertools import product
 from typing import TYPE_CHECKING, Any
 
 from engine.errors import EpochalError, Problem, RecipeError, named, plain
+from engine.recipe import Recipe, rate_field
+from engine.recipe_text import apply_settings
 
 if TYPE_CHECKING:
     from engine.recipe import Recipe
@@ -84,8 +86,6 @@ def expand(values: Mapping[str, Any], axes: Sequence[Axis | str]) -> list[Member
 
     RecipeError with every mistake there is, before anything is trained.
     """
-    from engine.recipe import Recipe, rate_field
-    from engine.recipe_text import apply_settings
 
     if not isinstance(values, Mapping):
         raise EpochalError(f"expand() takes a recipe's values as a dict, such as Recipe().to_dict(); not {named(values)}")

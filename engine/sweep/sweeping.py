@@ -14,13 +14,14 @@ from engine.control import Control
 from engine.distributed import refuse_several
 from engine.errors import EpochalError, named
 from engine.events import Event, Message
+from engine.run import Run
+from engine.run.root import refuse_unwritable
 from engine.sweep import Member, Outcome
 
 if TYPE_CHECKING:
     from engine.data.prepare import Prepared
     from engine.notify import Notifier
     from engine.parts import Parts
-    from engine.run import Run
     from engine.training.fitting import Fitting, Result
 
 
@@ -110,7 +111,6 @@ class Sweep:
         Those that differ only in the optimizer's numbers and the seed take their steps together, where that is possible
         (`engine.sweep.population`); a Message says so, or why not.
         """
-        from engine.run.root import refuse_unwritable
 
         if self._runs is not None and len(self._begun) < len(self.members):
             refuse_unwritable(self._runs)
@@ -143,7 +143,6 @@ class Sweep:
 
     def _step(self, i: int) -> int:
         """At which its last checkpoint is, -1 for a run that is new."""
-        from engine.run import Run
 
         if i not in self._begun:
             return -1
@@ -163,7 +162,6 @@ class Sweep:
 
     def _together(self, positions: list[int]) -> None:
         """Train these as one population, where that is possible. Those without an outcome are to be trained alone."""
-        from engine.run import Run
         from engine.sweep.bursts import population_of, stack_of
         from engine.sweep.stack import Misfit, share
 
@@ -237,7 +235,6 @@ class Sweep:
             return None
 
     def _created(self, member: Member) -> Run | None:
-        from engine.run import Run
 
         return None if self._runs is None else Run.of_recipe(self._runs, member.recipe)
 

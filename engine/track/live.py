@@ -20,6 +20,7 @@ from engine.events import Event, Progress, RunContinued, RunEnded, RunPaused, Ru
 from engine.notify import Notifier
 from engine.run import files, strict_json
 from engine.run.about import CONFIG
+from engine.run.choose import smaller_is_better
 from engine.run.control_file import Inbox, deliver
 from engine.track.attach import attach, refuse_missing
 from engine.track.book import Book
@@ -87,7 +88,6 @@ class Live:
         """Begin, once. RunError where another process writes the run."""
         if self._begun:
             return
-        from engine.run.choose import smaller_is_better
 
         self._begun = True
         earlier = self._plan.earlier
