@@ -311,9 +311,8 @@ def from_dict(values: Mapping[str, Any]) -> Event:
 
 # Text fields keep a text that is one of the words above: numbers are written as words in numeric fields only.
 _TEXT = {
-    "name", "path", "device", "device_name", "precision", "execution", "monitor", "mode",
-    "phase", "notes", "text", "level", "state", "reason", "field", "cause", "layers", "kinds", "strategy", "hosts",
-}  # fmt: skip
+    item.name for cls in KINDS.values() for item in dataclasses.fields(cls) if str(item.type).startswith(("str", "tuple[str"))
+}
 
 
 def _revive(value: Any, text: bool) -> Any:

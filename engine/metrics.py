@@ -28,46 +28,15 @@ class Metric(Protocol):
 Gather = Callable[[Any], list[Any]]  # what every process has given, in each
 
 
-class Accuracy:
-    """Share of targets for which the largest logit is the right one. Logits (B, C, …), targets (B, …)."""
-
-    higher_is_better = True
+class _Mean:
+    """What is summed up over the number of targets."""
 
     def __init__(self) -> None:
         self.reset()
 
     def reset(self) -> None:
-        self.right: Tensor | int = 0
+        self.total: Tensor | float = 0
         self.count = 0
-
-    def update(self, output: Tensor, targets: Tensor) -> None:
-        self.right = self.right + (output.argmax(1) == targets).sum()
-        self.count += targets.numel()
-
-    def across(self, gather: Gather) -> None:
-        """Take in what the other processes have seen."""
-        right, count = zip(*gather((int(self.right), self.count)), strict=True)
-        self.right, self.count = sum(right), sum(count)
-
-    def compute(self) -> float:
-        return float(self.right) / self.count if self.count else float("nan")
-
-
-class MAE:
-    """Mean absolute error over all numbers."""
-
-    higher_is_better = False
-
-    def __init__(self) -> None:
-        self.reset()
-
-    def reset(self) -> None:
-        self.total: Tensor | float = 0.0
-        self.count = 0
-
-    def update(self, output: Tensor, targets: Tensor) -> None:
-        self.total = self.total + (_wide(output) - _wide(targets)).abs().sum()
-        self.count += targets.numel()
 
     def across(self, gather: Gather) -> None:
         """Take in what the other processes have seen."""
@@ -76,6 +45,26 @@ class MAE:
 
     def compute(self) -> float:
         return float(self.total) / self.count if self.count else float("nan")
+
+
+class Accuracy(_Mean):
+    """Share of targets for which the largest logit is the right one. Logits (B, C, …), targets (B, …)."""
+
+    higher_is_better = True
+
+    def update(self, output: Tensor, targets: Tensor) -> None:
+        self.total = self.total + (output.argmax(1) == targets).sum()
+        self.count += targets.numel()
+
+
+class MAE(_Mean):
+    """Mean absolute error over all numbers."""
+
+    higher_is_better = False
+
+    def update(self, output: Tensor, targets: Tensor) -> None:
+        self.total = self.total + (_wide(output) - _wide(targets)).abs().sum()
+        self.count += targets.numel()
 
 
 class R2:
