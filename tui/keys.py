@@ -53,6 +53,7 @@ KEYS: tuple[Key, ...] = (
     # a run
     Key("pause", "space", "space", "Pause or resume", "holds after the step under way", ("train",), "pause", "pause"),
     Key("stop", "s", "s", "Stop and save", "after the step, with a checkpoint", ("train",), "stop", "stop+save"),
+    Key("go-on", "r", "r", "Resume the run", "once it has ended, from its last checkpoint", ("train",), "resume"),
     Key("checkpoint", "c", "c", "Checkpoint now", "writes one after the step under way",
         ("train",), "checkpoint", "checkpoint"),
     Key("validate", "v", "v", "Validate now", "after the step under way", ("train",), "validate", "validate"),
@@ -86,7 +87,7 @@ KEYS: tuple[Key, ...] = (
     Key("step", "7", "7", "A step by phase", "where its time goes", ("train",), "pane(7)"),
     Key("layers", "8", "8", "Layer health", "gradient and update of each layer", ("train",), "pane(8)"),
     Key("hide", "H", "H", "Hide the pane", "that has the keyboard; its number brings it back", ("train",), "hide_pane"),
-    Key("larger", "right_curly_bracket", "{ }", "Pane smaller, larger", "that has the keyboard", ("train",), "size_pane(1)"),
+    Key("larger", "right_curly_bracket", "} {", "Pane larger, smaller", "that has the keyboard", ("train",), "size_pane(1)"),
     Key("smaller", "left_curly_bracket", "{", "Smaller pane", "", ("train",), "size_pane(-1)", palette=False),
     Key("layout", "R", "R", "Panes as at first", "all of them, in their usual size", ("train",), "layout"),
     Key("evaluate", "E", "E", "Evaluate", "confusion matrix, classes, worst samples",
@@ -95,14 +96,14 @@ KEYS: tuple[Key, ...] = (
     Key("overlay-leave", "escape", "Esc", "Back to the list", "first takes the cursor away", ("overlay",), "leave", "back"),
     # the list of runs
     Key("open", "enter", "Enter", "Look at the run", "attaches to one at work", ("runs",), "open", "look"),
-    Key("resume", "r", "r", "Resume the run", "from its last checkpoint", ("runs",), "resume", "resume"),
+    Key("resume", "r", "r", "Resume the run", "from its last checkpoint", ("runs", "over"), "resume", "resume"),
     Key("fork", "f", "f", "Fork the run", "a new one from any checkpoint, with changes", ("runs",), "fork", "fork"),
     Key("mark", "space", "space", "Mark the run", "for the chart, the comparison, deleting", ("runs",), "mark", "mark"),
     Key("overlay", "v", "v", "Overlay on one chart", "the marked runs, else this one", ("runs",), "overlay", "chart"),
     Key("runs-filter", "slash", "/", "Filter the runs", "words of name, state, tag, recipe", ("runs",), "filter", "filter"),
     Key("sort", "s", "s S", "Sort by the next column", "S the other way round", ("runs",), "sort", "sort"),
     Key("sort-back", "S", "S", "Reverse the order", "", ("runs",), "reverse", palette=False),
-    Key("preview", "p", "p", "Preview", "the run under the cursor, below the list, on and off", ("runs",), "preview"),
+    Key("preview", "p", "p", "Preview", "what is under the cursor, below the list, on and off", ("runs", "queue"), "preview"),
     Key("runs-metric", "m", "m M", "Best of the next metric", "in its right direction", ("runs",), "metric(1)", "metric"),
     Key("runs-metric-previous", "M", "M", "Best of the previous metric", "", ("runs",), "metric(-1)", palette=False),
     Key("differences", "c", "c", "Compare recipes", "two marked runs, or this one with the default",
@@ -174,13 +175,19 @@ KEYS: tuple[Key, ...] = (
 # What a footer shows first, where that is not the table's order: the ids of keys.
 FIRST = {
     "form": ("start", "background", "queue-add", "recipes", "dry-run", "recipe-save", "find-lr", "filter", "runs"),
-    "over": ("new", "runs"),
+    "over": ("new", "resume", "runs"),
     "empty": ("new",),
     "overlay": ("overlay-leave",),
     "runs": ("open", "new", "resume", "mark", "overlay", "runs-filter", "sort", "fork"),
     "search": ("trial-open", "search-on", "search-stop", "search-best", "search-overlay", "search-next"),
     "queue": ("job-open", "queue-start", "job-stop", "job-pause", "new", "runs"),
 }
+
+# What the palette calls the first of several keys that share a label, by id: it does that alone.
+ALONE = {
+    "metric-next": "Next metric", "smooth-more": "More smoothing", "zoom-in": "Zoom in", "pan-left": "Pan left",
+    "cursor-left": "Cursor left", "larger": "Larger pane", "job-earlier": "Earlier", "search-next": "Next search",
+}  # fmt: skip
 
 
 def keys(*screens: str) -> tuple[Key, ...]:

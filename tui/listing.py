@@ -11,7 +11,7 @@ from typing import Any
 from engine.run.about import in_short
 from engine.run.choose import SORTS, fits, smaller_is_better
 from engine.run.status import ALIVE
-from tui.widgets.formats import clock, cut_middle, number
+from tui.widgets.formats import number, took
 
 SYMBOLS = {
     "starting": "◌", "running": "●", "paused": "‖", "finished": "✓", "stopped": "■", "failed": "✗", "died": "✗",
@@ -20,7 +20,6 @@ SYMBOLS = {
 COLUMNS = {"run": "run", "state": "state", "epoch": "epoch", "best": "best", "trained": "time"}  # with what each is sorted by
 ORDERS = (None, "best", "run", "state", "epoch", "time", "tag")  # None: those at work first, then the newest
 NARROW = ("run", "epoch", "best")  # the columns of a narrow list
-ROOM = 28  # cells for a name there
 Best = Mapping[Any, tuple[float, int]]  # by path: a run's best value of the metric, and its epoch
 
 
@@ -84,11 +83,11 @@ class Listing:
         flags = ("◆" if str(run.path) in marked else "") + ("b" if str(run.path) == ghost else "")
         of = f"/{run.epochs}" if run.epochs else ""
         if self.narrow:  # the symbol has the state, the line below the list all the rest
-            name, best_one = cut_middle(run.name, ROOM), self._best(run, best)
+            best_one = self._best(run, best)
             value = best_one.rpartition(" at ")[0].rpartition(" ")[2] or best_one
-            return [flags + SYMBOLS.get(run.state, "?"), name, f"{run.epoch}{of}", value, in_short(run.differs)]
+            return [flags + SYMBOLS.get(run.state, "?"), run.name, f"{run.epoch}{of}", value, in_short(run.differs)]
         cells = [flags + SYMBOLS.get(run.state, "?"), run.name, run.state, f"{run.epoch}{of}", self._best(run, best),
-                 clock(run.seconds)]  # fmt: skip
+                 took(run.seconds)]  # fmt: skip
         if any(map(elsewhere, runs)):
             cells.append(elsewhere(run))
         if any(run.tag for run in runs):
@@ -117,7 +116,7 @@ def told(run: Any) -> tuple[str, str]:
         f"fork of {run.parent} at step {run.parent_step:,}" if run.parent else "",
         run.tag and f"tag {run.tag}",
         run.reason,
-        f"{clock(run.seconds)} trained" if run.seconds else "",
+        f"{took(run.seconds)} trained" if run.seconds else "",
         elsewhere(run) and f"on {run.host}",
     ]
     return " · ".join(filter(None, parts)) or run.name, in_short(run.differs) or (

@@ -8,7 +8,7 @@ from typing import Any
 from textual.command import DiscoveryHit, Hit, Hits, Provider
 from textual.content import Content
 
-from tui.keys import actions
+from tui.keys import ALONE, Key, actions
 from tui.screens.base import Base
 from tui.themes import THEMES
 
@@ -18,6 +18,10 @@ LABEL = 34  # cells
 def _line(label: Content, help: str) -> Content:
     """A command and what it does: many of them are on the screen at once."""
     return Content.assemble(label, " " * max(2, LABEL - label.cell_length), (help, "$text-muted"))
+
+
+def _called(key: Key) -> str:
+    return f"{ALONE[key.id]} ({key.shown.split()[0]})" if key.id in ALONE else f"{key.label} ({key.shown})"
 
 
 class KeyCommands(Provider):
@@ -36,10 +40,7 @@ class KeyCommands(Provider):
     def _commands(self) -> list[tuple[str, str, Any]]:
         screen = self.screen
         of = screen.NAME if isinstance(screen, Base) else ""
-        return [
-            (f"{key.label} ({key.shown})", key.help, partial(self.app.run_action, key.action, screen))
-            for key in actions(of, "app")
-        ] + [
+        return [(_called(key), key.help, partial(self.app.run_action, key.action, screen)) for key in actions(of, "app")] + [
             (f"Colours: {name}", words, partial(self.app.run_action, f"app.colours('{name}')", screen))
             for name, (_, words) in THEMES.items()
         ]

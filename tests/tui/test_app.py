@@ -11,6 +11,7 @@ from textual.widgets import Input, Static
 from engine.errors import Problem
 from tests.tui import scripted
 from tests.tui.conftest import SMALL, WIDE, ScriptedEngine, cells, drawn, ready, until
+from tests.tui.scripted import screen_text
 from tui.app import Console
 from tui.screens.base import KeyLine
 from tui.screens.quit import AskEpochs, QuitScreen
@@ -284,6 +285,18 @@ async def test_an_empty_list_says_how_to_begin(console: Console):
     async with console.run_test(size=SMALL) as pilot:
         await pilot.press("a")
         assert "n opens the form" in str(console.screen.query_one("#empty", Static).render())
+
+
+async def test_a_run_that_is_looked_at_is_resumed_there(console: Console, with_runs: ScriptedEngine):
+    async with console.run_test(size=SMALL) as pilot:
+        await pilot.press("a", "enter")
+        await drawn(console)
+        assert "r resume" in screen_text(console)
+        await pilot.press("r", *["backspace"] * 2, "9", "enter")
+        await until(lambda: with_runs.resumed == [(Path("runs/20261122-140312-digits-mlp"), 9)])
+        await drawn(console)
+        await pilot.press("r")
+        assert len(with_runs.resumed) == 1, "it trains"
 
 
 async def test_several_processes_are_resumed_in_the_background(console: Console, with_runs: ScriptedEngine, monkeypatch):

@@ -253,7 +253,7 @@ async def test_changes_and_rewinds_are_noted_in_their_epoch_and_marked(attached:
         log = attached.screen.query_one(EpochLog)
         await until(lambda: len(log._rows) == 4)
         rows = [log.render_line(y).text.rstrip() for y in range(4)]
-        assert rows[2].endswith("best · lr x0.5 · patience 3") and not rows[1].endswith("0.5")
+        assert rows[2].endswith("lr x0.5 · patience 3 · best") and not rows[1].endswith("0.5")
         assert rows[3].endswith("· lr 3.0e-4 · rewound to 820")
         chart = attached.screen.query_one(Chart)
         lines = [chart.render_line(y).text for y in range(chart.size.height)]

@@ -108,6 +108,12 @@ def first_offer(console: Console) -> str:
     return str(offered.get_option_at_index(0).prompt) if offered.option_count and offered.highlighted == 0 else ""
 
 
+def test_the_palette_calls_what_has_several_keys_by_what_the_first_does():
+    named = {key.id: (key.shown, key.action) for key in table.KEYS}
+    assert all(len(named[id][0].split()) > 1 for id in table.ALONE)
+    assert ("(1)" in named["larger"][1]) and named["larger"][0].startswith("}")
+
+
 async def test_the_palette_has_the_actions_of_the_screen(console: Console, engine: ScriptedEngine):
     async with console.run_test(size=SMALL) as pilot:
         await ready(console)

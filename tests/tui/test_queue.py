@@ -10,9 +10,11 @@ from types import SimpleNamespace
 import pytest
 from textual.widgets import DataTable, Static
 
+from engine.events import EpochEnded
 from engine.run.queue import Job, Part, Process, Queue
 from engine.search.board import Board
-from tests.tui.conftest import ScriptedEngine, cells, ready, run_summary, until
+from tests.tui import scripted
+from tests.tui.conftest import ScriptedEngine, ScriptedFollower, cells, ready, run_summary, until
 from tests.tui.scripted import line_with, screen_text
 from tui.app import Console
 from tui.screens.overlay import OverlayScreen
@@ -132,6 +134,34 @@ async def test_a_sweep_unfolds_and_is_steered(console: Console, engine: Scripted
         await until(lambda: isinstance(console.screen, QueueScreen))
         await pilot.press("down", "down", "enter")
         await until(lambda: isinstance(console.screen, TrainScreen) and console.screen.shown.path == root / "r2")
+
+
+async def test_what_is_under_the_cursor_is_drawn_below(console: Console, engine: ScriptedEngine, queue: Queue):
+    root = queue.root
+    parts = tuple(Part(label=f"lr={i}", state="finished", run=str(root / f"r{i}")) for i in (1, 2))
+    recipe = 'name = "wine"\n[data]\nname = "wine"\nbatch_size = 48\n'
+    queue.add(
+        [Job(name="s", axes=("optimizer.lr=1,2",), parts=parts), Job(name="wine", recipe=recipe), Job(name="x", recipe="?")]
+    )
+    engine.runs_there = [
+        run_summary(f"r{i}", "finished", path=root / f"r{i}", best={"epoch": 1, "val/loss": 0.5 / i}) for i in (1, 2)
+    ]
+    for i in (1, 2):
+        of_epoch = EpochEnded(
+            epoch=1, step=390, metrics={"train/loss": 1.0, "val/loss": 0.5 / i}, lr=0.1, seconds=1.0, best=True
+        )
+        engine.followers[f"r{i}"] = ScriptedFollower(scripted.started(1), of_epoch, scripted.finished_history().ended)
+    async with console.run_test(size=(120, 40)) as pilot:
+        await opened(console, pilot, 3)
+        await until(lambda: "val lr=2 0.2500" in screen_text(console) and "val lr=1 0.5000" in screen_text(console))
+        assert "2 runs" in line_with(console, "Chart ──")
+        await pilot.press("down")
+        await until(lambda: "wine ── has not begun" in screen_text(console) and "48" in line_with(console, "batch_size"))
+        assert "Chart ──" not in screen_text(console)
+        await pilot.press("down")
+        await until(lambda: "batch_size" not in screen_text(console)), "nobody can read it"
+        await pilot.press("up", "up", "p")
+        await until(lambda: "val lr=2" not in screen_text(console))
 
 
 async def test_no_column_is_cut_at_80_columns(console: Console, engine: ScriptedEngine, queue: Queue):

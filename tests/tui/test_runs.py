@@ -19,9 +19,11 @@ from tui.screens.differences import DifferencesScreen, rows
 from tui.screens.form import FormScreen
 from tui.screens.overlay import OverlayScreen
 from tui.screens.runs import RunsScreen, settings
+from tui.screens.table import fit_columns
 from tui.screens.train import TrainScreen
 from tui.widgets.chart import Chart
 from tui.widgets.epochs import EpochLog
+from tui.widgets.formats import cut, cut_middle
 
 A, B, C = "20261122-140312-wide", "20261121-140312-iris", "20261120-140312-deep"
 
@@ -58,6 +60,15 @@ async def listed(console: Console, pilot) -> RunsScreen:
     await pilot.pause()
     assert isinstance(console.screen, RunsScreen)
     return console.screen
+
+
+def test_columns_are_shortened_in_turn_until_they_fit():
+    given = {"a": ["x", "n" * 40, "d" * 30], "b": ["x", "n", "d"]}
+    cuts = [(2, 10, cut), (1, 20, cut_middle), (2, 0, cut)]
+    for width, sizes in ((90, (40, 30)), (70, (40, 22)), (50, (32, 10)), (30, (20, 2))):
+        shown = {key: list(row) for key, row in given.items()}
+        fit_columns(["", "n", "d"], shown, width, cuts)
+        assert [len(cell) for cell in shown["a"]] == [1, *sizes] and shown["b"] == given["b"]
 
 
 async def test_what_differs_and_where_it_comes_from_is_shown(console: Console, three: ScriptedEngine):

@@ -159,11 +159,23 @@ async def queued(console: Console) -> None:
     """Work for the queue: a sweep under way, one that failed, two that wait."""
     engine: Any = console.engine
     parts = (
-        Part(label="lr=0.001", state="finished", run=str(engine.root / NAME), how="population of 2"),
-        Part(label="lr=0.01", state="training", run=str(engine.root / "20261122-151500-digits-mlp"), how="population of 2"),
+        Part(label="lr=0.001", state="finished", run=str((engine.root / NAME).absolute()), how="population of 2"),
+        Part(
+            label="lr=0.01",
+            state="training",
+            run=str((engine.root / "20261122-151500-digits-mlp").absolute()),
+            how="population of 2",
+        ),
     )
     queue = engine.queue
-    queue.add([Job(name="iris"), Job(name="digits-mlp", axes=("optimizer.lr=0.001,0.01",)), Job(name="wine"), Job(name="cnn")])
+    queue.add(
+        [
+            Job(name="iris"),
+            Job(name="digits-mlp", axes=("optimizer.lr=0.001,0.01",)),
+            Job(name="wine", recipe=WINE),
+            Job(name="cnn"),
+        ]
+    )
     queue.claim(1)
     queue.conclude(1, "failed", "data.path is missing")
     queue.claim(2)
@@ -175,6 +187,7 @@ async def queued(console: Console) -> None:
     await until(lambda: isinstance(console.screen, QueueScreen) and len(console.screen._drawn[1]) >= 4)
 
 
+WINE = 'name = "wine"\n[data]\nname = "wine"\nbatch_size = 48\n[training]\nepochs = 30\n'
 WAITING = ("nothing to draw yet", "of its own …", "growing rate …", "know their shapes …")  # for what comes in a moment
 RECIPES = {
     NAME: {"optimizer": {"name": "Adam", "lr": 3e-4}, "training": {"epochs": 20}},
@@ -207,7 +220,7 @@ STORIES: dict[str, tuple[Opening, Steps]] = {
         ),
     ),
     "training": (training, (("quit", ("q",)), ("tour", ("escape", "i")), ("copy", ("escape", "escape", "escape", "k")))),
-    "queue": (queued, (("queue", ()), ("queue-help", ("question_mark",)))),
+    "queue": (queued, (("queue", ("down",)), ("queue-waits", ("down",)), ("queue-help", ("question_mark",)))),
     "running": (
         run(RUNNING, alive=True),
         (

@@ -35,8 +35,19 @@ class TestEpochLog:
             rows = [line for line in screen_lines(app) if "0:09" in line]
             assert [int(row.strip("│ ").split()[0]) for row in rows] == [1, 2, 3, 4, 5, 6, 7]
             assert [row for row in rows if "★" in row] == [rows[5]]
-            assert "best · lr x0.5" in rows[5]
+            assert "lr x0.5 · best" in rows[5]
             assert rows[6].split()[1:6] == ["7", "0.3706", "0.4224", "0.9135", "3.0e-4"]
+
+    async def test_a_note_that_has_no_room_ends_in_dots(self):
+        app = self.app()
+        async with app.run_test(size=(52, 24)) as pilot:
+            log = app.query_one(EpochLog)
+            log.show(scripted.finished_history())
+            await pilot.pause()
+            assert "lr x0…" in line_with(app, "★") and not log.show_horizontal_scrollbar
+            await pilot.resize_terminal(80, 24)
+            await pilot.pause()
+            assert "lr x0.5 · best" in line_with(app, "★")
 
     async def test_columns_are_aligned(self):
         app = self.app()
@@ -154,7 +165,7 @@ class TestEpochLog:
             epoch = EpochEnded(epoch=1, step=390, metrics=metrics, lr=6e-4, seconds=9.0, best=True, notes=notes)
             app.query_one(EpochLog).show(scripted.history_of(scripted.started(), epoch))
             await pilot.pause()
-            assert "best · 3 steps left out" in screen_text(app)
+            assert "3 steps left out · best" in screen_text(app)
 
     async def test_wide_heads_stand_over_their_columns(self):
         app = self.app()

@@ -13,7 +13,7 @@ from textual.app import App, ComposeResult
 
 from tests.tui import scripted
 from tests.tui.conftest import until
-from tests.tui.scripted import screen_lines, screen_text
+from tests.tui.scripted import line_with, screen_lines, screen_text
 from tui.widgets.device import DevicePane, device_rows
 from tui.widgets.device_reader import DeviceReader, DeviceReading
 from tui.widgets.output import OutputPane
@@ -258,6 +258,18 @@ def test_each_gpu_and_whose_memory_it_is(monkeypatch):
     ):
         assert said in text, text
     assert all(length(row) <= 34 for row in device_rows(reading, 34))
+
+
+async def test_a_long_value_ends_before_the_scrollbar():
+    class One(App[None]):
+        def compose(self) -> ComposeResult:
+            yield RecipePane()
+
+    app = One()
+    async with app.run_test(size=(30, 6)) as pilot:
+        app.query_one(RecipePane).show_recipe({"model": {"name": "mlp", "hidden": [1024] * 5, **dict.fromkeys("abcdef", 1)}})
+        await pilot.pause()
+        assert "1024… " in line_with(app, "hidden")
 
 
 def test_a_run_without_a_recipe_says_so():

@@ -262,6 +262,17 @@ def test_the_best_is_whole_on_a_narrow_screen(width: int, history: History):
     assert length(row) <= width and row[-1][0] == "★"
 
 
+@pytest.mark.parametrize("width", [80, 100, 120])
+def test_the_bars_keep_their_length_while_the_numbers_beside_them_grow(width: int):
+    def cells(rate: float, left: float) -> set[int]:
+        history = scripted.running_history()
+        now = replace(scripted.progress(7, 9), steps_per_second=rate, samples_per_second=32 * rate, left=left)
+        history.apply(now)
+        return {length(row[1:3]) for row in progress_rows(history, width)}
+
+    assert len(set.union(*(cells(rate, 59.0) for rate in (8, 47.5, 950, 12_000)), cells(8, 599.0))) == 1
+
+
 def test_saving_after_an_epoch_has_no_share_of_one():
     history = scripted.running_history()
     history.apply(replace(scripted.progress(7, 0), phase="save"))

@@ -103,6 +103,11 @@ def editor_of(field: Field, value: Any) -> type[Widget]:
     return Choice if choices and (value is None or value is REQUIRED or value in choices) else Input
 
 
+def placeholder(field: Field) -> str:
+    """What an empty text stands for."""
+    return "must be given" if field.default is REQUIRED else field.derived or (ABSENT if field.optional else "")
+
+
 class Row(Line):
     """A field."""
 
@@ -169,7 +174,7 @@ class Row(Line):
             if field.optional or empty:
                 choices.insert(0, (field.derived or (ABSENT if field.optional else "choose"), None))
             return Choice(choices, None if empty else value)
-        hint = "must be given" if field.default is REQUIRED else field.derived
+        hint = placeholder(field)
         return compact(Input(self.model.text(self.section, field), placeholder=hint, validate_on=[], classes="editor"))
 
     def on_input_changed(self, event: Input.Changed) -> None:

@@ -10,7 +10,7 @@ from textual.widget import Widget
 from engine.catalog.fields import REQUIRED, Field, Section
 from tui.form.editors import Choice, Toggle, closed
 from tui.form.model import NAMED, FormModel
-from tui.form.rows import ABSENT, EDITOR, KEY, OWN, editor_of
+from tui.form.rows import ABSENT, EDITOR, KEY, OWN, editor_of, placeholder
 from tui.screens.base import SMALL
 
 
@@ -53,8 +53,7 @@ class Sketch(Widget):
             absent = field.derived or (ABSENT if field.optional else "choose")
             shown = closed(absent if empty else field.show(value))
         else:
-            hint = "must be given" if field.default is REQUIRED else field.derived
-            shown = self._model.text(group.key, field) or hint
+            shown = self._model.text(group.key, field) or placeholder(field)
         key = ("• " if self._model.differs(group.key, field) else "  ") + field.key
         note = "  " + field.help if notes else ""
         return Content.assemble((key.ljust(KEY), "$text-muted"), shown[:EDITOR].ljust(EDITOR), (note, "$text-muted"))

@@ -10,12 +10,14 @@ from tui.widgets.device import DevicePane
 from tui.widgets.epochs import EpochLog
 from tui.widgets.output import OutputPane
 from tui.widgets.recipe_pane import RecipePane
+from tui.widgets.step import StepPane
 
 HIDEABLE: dict[str, type[Widget]] = dict(zip(PANES, (RecipePane, EpochLog, DevicePane, OutputPane), strict=True))
 STEPS = {"layout.right": 4, "layout.epochs": 2, "layout.output": 1}  # cells or lines at a time
 LAST = 6  # the summary, which is there once the run has ended
 BESIDE = (LAST, 7, 8)  # one of them is beside the epochs
 ENDED, LOW_ENDED = 14, 12  # lines that the summary needs beside the epochs
+WIDE, WIDER = 160, 48  # cells of a screen from which what is right of the chart has more of them, and how many
 LOWER = {"layout.epochs": 8, "layout.output": 3}  # on a screen of few rows
 
 
@@ -42,7 +44,12 @@ class Arranging(Base):
         ended = self.has_class("-ended")
         right.set_class({"recipe", "device"} <= hidden, "-hidden")
         middle.set_class("epochs" in hidden and not ended and self._beside is None, "-hidden")
-        right.styles.width = None if small else kept["layout.right"]
+        width = (
+            WIDER
+            if self.size.width >= WIDE and kept["layout.right"] == SETTINGS["layout.right"].default
+            else kept["layout.right"]
+        )
+        right.styles.width = self.query_one(StepPane).styles.width = None if small else width
         summary = (LOW_ENDED if self.has_class("-low") else ENDED) if ended else 0
         middle.styles.height = None if small else max(self._height("layout.epochs"), summary)
         output.styles.height = None if small else self._height("layout.output")

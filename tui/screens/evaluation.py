@@ -111,7 +111,7 @@ class EvaluationScreen(Base):
             self._fill("classes", "2 Errors ── output - target", ("", *found.residuals[0]), residual_rows(found))
         if self._page not in self._panes:
             self.action_pane(2)
-        self._fill("worst", "3 Worst ── by loss; the index counts from 0", WORST, worst_rows(found))
+        self._fill("worst", "3 Worst ── by loss; samples count from 0", ("sample", *WORST[1:]), worst_rows(found))
         self._entitle()
 
     def _fill(self, id: str, title: str, heads: tuple[str, ...], rows: list[tuple[str, ...]]) -> None:

@@ -12,10 +12,10 @@ from typing import Any
 from engine.errors import EpochalError
 from engine.run.status import ALIVE
 from tui.screens.ask import AskText, Confirm
-from tui.screens.table import TableScreen
+from tui.screens.previewing import Previewing
 
 
-class Ordering(TableScreen):
+class Ordering(Previewing):
     """Its actions are for the run under the cursor, or for those that are marked."""
 
     def __init__(self) -> None:

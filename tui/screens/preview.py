@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import threading
-from collections.abc import Collection, Mapping
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 from textwrap import wrap
@@ -29,6 +29,7 @@ LOOK = 0.1  # between two looks at what was read
 SLOW = 5  # looks after which a run that is not read yet takes the other one's place
 SECONDS = 1.0  # between two readings of a run at work
 REASON = 3  # lines of it
+Beside = Sequence[tuple[str, Path]]  # more runs on the same chart, with what each is called there
 ALWAYS = {"data.batch_size", "optimizer.lr", "training.epochs"}  # also where they are the default's
 
 
@@ -40,6 +41,8 @@ class Preview(Horizontal):
         self._engine, self._view = engine, view
         self._run: Any = None
         self._metric: str | None = None  # None: the loss
+        self._label = ""  # what the run is called where others are drawn with it
+        self._beside: Beside = ()
         self._reader: _Reader | None = None
         self._drawn: tuple[object, ...] = ()
 
@@ -68,16 +71,23 @@ class Preview(Horizontal):
         """Whether what is drawn is the run under the cursor, as far as it will be read."""
         return self._run is None or (self._reader is not None and self._reader.over and self._drawn[:1] == (self._reader,))
 
-    def of(self, run: Any, metric: str | None) -> None:
-        """Show this run, with this metric, when the cursor has rested on it."""
-        before, self._run = self._run, run
-        self._metric = metric
-        if run is not None and before is not None and _sight(before) == _sight(run) and self._reader is not None:
+    def of(self, run: Any, metric: str | None, label: str = "", beside: Beside = ()) -> None:
+        """Show this run, with this metric, when the cursor has rested on it; its chart has those `beside` it as well."""
+        before, drawn_with = self._run, self._beside
+        self._run, self._metric, self._label, self._beside = run, metric, label, beside
+        same = run is not None and before is not None and _sight(before) == _sight(run) and drawn_with == beside
+        if same and self._reader is not None:
             self._looking.resume()  # for the metric
             return
         self.close()
         if run is not None:
             self._rest = self.set_timer(REST, self._read)
+
+    def plan(self, title: str, values: Mapping[str, Any]) -> None:
+        """Show the recipe of what has not begun."""
+        self.of(None, None)
+        self.set_class(True, "-plan")
+        self.query_one(Facts).guarded(self.query_one(Facts).tell_plan, title, values)
 
     def close(self) -> None:
         """Read no more; what is drawn stays."""
@@ -90,7 +100,7 @@ class Preview(Horizontal):
     def _read(self) -> None:
         if self._run is None or self._reader is not None:  # a timer that was stopped too late
             return
-        self._reader, self._looks = _Reader(self._engine, self._run.path), 0
+        self._reader, self._looks = _Reader(self._engine, self._run.path, self._beside), 0
         self._looking.resume()
 
     def _look(self) -> None:
@@ -103,15 +113,19 @@ class Preview(Horizontal):
             self._looking.pause()
         if not (reader.read or over or self._looks >= SLOW or not self._drawn):
             return
-        seen = reader, id(history), history.version, reader.read, over, self._metric, self._run.reason
+        versions = [(id(one), one.version) for one in (history, *(other for _, other in reader.others))]
+        seen = reader, versions, reader.read, over, self._metric, self._run.reason
         if seen == self._drawn:
             return
         self._drawn = seen
+        self.set_class(False, "-plan")
         chart, facts = self.query_one(Chart), self.query_one(Facts)
         metric = group(self._metric) if self._metric else "loss"
         chart.view = replace(self._view, metric=metric, recent=False)
+        chart.run, chart.others = self._label, reader.others
         chart.guarded(chart.show, history)
-        facts.guarded(facts.tell, self._run, history, reader.values, reader.failure or ("" if reader.read else "reading …"))
+        trouble = reader.failure or ("" if reader.read else "reading …")
+        facts.guarded(facts.tell, self._run, self._label, history, reader.values, trouble)
 
 
 class Facts(Pane):
@@ -122,10 +136,20 @@ class Facts(Pane):
     """
     BORDER_TITLE: ClassVar[str] = "Run"
 
-    def tell(self, run: Any, history: History, values: Mapping[str, Any], trouble: str) -> None:
+    def __init__(self) -> None:
+        super().__init__()
+        self._planned: tuple[str, Mapping[str, Any]] | None = None
+
+    def on_resize(self) -> None:
+        super().on_resize()
+        if self._planned is not None:
+            self.tell_plan(*self._planned)
+
+    def tell(self, run: Any, label: str, history: History, values: Mapping[str, Any], trouble: str) -> None:
         """What is known of a run; `trouble` where that is not all."""
+        self._planned = None
         width = self.size.width or 40
-        self.set_title(cut(run.name, width - 2))
+        self.set_title(cut(label or run.name, width - 2))
         rows: list[Row] = [[(f" {line}", "warn")] for line in wrap(trouble, width - 2)]
         if run.state not in (*ALIVE, "finished"):
             rows += [
@@ -135,33 +159,47 @@ class Facts(Pane):
             rows += [*([[]] if rows else []), *measured]
         if values:
             points = main_points(values, run.differs) if run.recipe else values
-            rows += [*([[]] if rows else []), *([(" ", ""), *row[1:]] for row in recipe_rows(points, {}, width))]
+            rows += [*([[]] if rows else []), *_recipe(points, width)]
         self.set_rows(rows)
+
+    def tell_plan(self, title: str, values: Mapping[str, Any]) -> None:
+        """What is to be trained."""
+        self._planned = title, values
+        width = self.size.width or 40
+        self.set_title(cut(title, width - 2))
+        self.set_rows(_recipe(main_points(values, ()), width))
+
+
+def _recipe(values: Mapping[str, Any], width: int) -> list[Row]:
+    return [[(" ", ""), *row[1:]] for row in recipe_rows(values, {}, width)]
 
 
 class _Reader:
-    """One run, read by a thread, again and again while it is at work and looked at."""
+    """One run, and those beside it, read by a thread, again and again while they are at work and looked at."""
 
-    def __init__(self, engine: Engine, path: Path) -> None:
+    def __init__(self, engine: Engine, path: Path, beside: Beside) -> None:
         self.closed = threading.Event()
         self.history = History()
+        self.others: tuple[tuple[str, History], ...] = ()
         self.values: Mapping[str, Any] = {}
         self.failure = ""
         self.read = False  # once at least
         self.over = False  # nothing more will come
-        threading.Thread(target=self._work, args=(engine, path), name="epochal-preview", daemon=True).start()
+        threading.Thread(target=self._work, args=(engine, path, beside), name="epochal-preview", daemon=True).start()
 
-    def _work(self, engine: Engine, path: Path) -> None:
+    def _work(self, engine: Engine, path: Path, beside: Beside) -> None:
         try:
             self.values = engine.recipe_of(path) or engine.config_of(path)
         except (EpochalError, OSError, ValueError) as error:  # its curves may be whole
             self.failure = f"its recipe can't be read: {error}"
         try:
-            follower = engine.follower(path)
+            follower, others = engine.follower(path), [(name, engine.follower(other)) for name, other in beside]
             while not self.closed.is_set():
-                follower.poll()
+                for one in (follower, *(other for _, other in others)):
+                    one.poll()
+                self.others = tuple((name, other.history) for name, other in others)
                 self.history, self.read = follower.history, True
-                if not follower.alive:
+                if not (follower.alive or any(other.alive for _, other in others)):
                     break
                 self.closed.wait(SECONDS)
         except Exception as error:  # whatever is wrong with its files: the list goes on

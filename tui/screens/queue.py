@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import math
+import tomllib
 from collections.abc import Mapping
 from functools import partial
 from pathlib import Path
 from typing import Any, ClassVar
 
-from rich.cells import cell_len, set_cell_size
 from textual import events
 from textual.app import ComposeResult
 from textual.binding import BindingType
@@ -22,16 +23,19 @@ from tui.keys import bindings
 from tui.listing import SYMBOLS
 from tui.screens.ask import Confirm
 from tui.screens.base import KeyLine
-from tui.screens.table import Table, TableScreen
-from tui.widgets.formats import clock, number
+from tui.screens.preview import Preview
+from tui.screens.previewing import Previewing
+from tui.screens.table import Table, fit_columns
+from tui.widgets.formats import cut, number, took
 
 HEADS = ["", "job", "state", "what", "epoch", "best", "trained", "how"]
 WHAT, LEAST = 3, 20  # the column that is cut, and what it keeps
+FEW = 5  # runs of a sweep on the chart below, the best
 SIGNS = {**SYMBOLS, "waiting": "·", "training": "●"}
 Row = tuple[str, list[str]]  # its key: "3", or "3/0" for the first run of a sweep; and its cells
 
 
-class QueueScreen(TableScreen):
+class QueueScreen(Previewing):
     """Jobs in their order; a sweep unfolds into its runs, a search has a screen of its own."""
 
     NAME = "queue"
@@ -52,6 +56,7 @@ class QueueScreen(TableScreen):
             id="empty",
             markup=False,
         )
+        yield Preview(self.console_app.engine, self.console_app.view)
         yield Static("", id="about", markup=False)
         yield KeyLine("queue")
 
@@ -83,13 +88,7 @@ class QueueScreen(TableScreen):
         """What has no room is said below the table: how it is trained, on a small screen, and the end of a long name."""
         heads = HEADS[:-1] if self.has_class("-small") else HEADS
         shown = {key: cells[: len(heads)] for key, cells in rows.items()}
-        others = sum(
-            max(map(cell_len, column)) for i, column in enumerate(zip(heads, *shown.values(), strict=True)) if i != WHAT
-        )
-        room = max(LEAST, self.size.width - 1 - others - 2 * len(heads))  # a scrollbar, and a blank on each side of a column
-        for cells in shown.values():
-            if cell_len(cells[WHAT]) > room:
-                cells[WHAT] = set_cell_size(cells[WHAT], room - 1).rstrip() + "…"
+        fit_columns(heads, shown, self.size.width, [(WHAT, LEAST, cut)])
         return heads, shown
 
     def _rows(self, job: Job) -> list[Row]:
@@ -115,16 +114,33 @@ class QueueScreen(TableScreen):
         state = run.state if part.state == "training" and run is not None else part.state
         return [SIGNS.get(state, "?"), "", state, f"    {part.label}", *_reached(run), part.how]
 
+    def _ranked(self, job: Job) -> list[tuple[str, Any]]:
+        """The runs of a sweep that have begun, each with its label, the best first."""
+        found = [(part.label, run) for part in job.parts if (run := self._runs.get(part.run)) is not None]
+        return sorted(found, key=lambda labelled: _worth(labelled[1]))
+
     def _best_of(self, job: Job) -> str:
-        runs = [
-            run for part in job.parts if (run := self._runs.get(part.run)) is not None and run.best.get(run.monitor) is not None
-        ]
-        if not runs:
-            return ""
-        sign = -1 if runs[0].mode == "max" else 1
-        run = min(runs, key=lambda run: sign * run.best[run.monitor])
-        label = next(part.label for part in job.parts if self._runs.get(part.run) is run)
-        return f"{number(run.best[run.monitor])} {label}"
+        label, run = next(iter(self._ranked(job)), ("", None))
+        value = run.best.get(run.monitor) if run is not None else None
+        return "" if value is None else f"{number(value)} {label}"
+
+    def _draw_below(self, preview: Preview) -> bool:
+        """The run; of a sweep the best ones on one chart; of what has not begun its recipe."""
+        job, part, metric = self._job(), self._member(), self.console_app.listing.metric
+        if job is None:
+            return False
+        run = self._runs.get(part.run if part is not None and part.run else job.run)
+        ranked = self._ranked(job)[:FEW] if run is None else []
+        if run is not None:
+            preview.of(run, metric)
+        elif ranked:
+            (label, best), *others = ranked
+            preview.of(best, metric, label, [(label, Path(run.path)) for label, run in others])
+        else:
+            stage = "has not begun" if job.state == "waiting" else job.state
+            preview.plan(f"{job.name} ── {stage}", planned := _planned(job))
+            return bool(planned)
+        return True
 
     def _entitle(self) -> None:
         contents = self._contents
@@ -210,8 +226,6 @@ class QueueScreen(TableScreen):
 
     async def action_recipe(self) -> None:
         """Open the form with its recipe."""
-        import tomllib
-
         job = self._meant(self._job())
         if job is None:
             return
@@ -309,10 +323,24 @@ def _short(job: Job) -> str:
     return f"{job.name}  {' '.join(f'{name}={text}' for name, text in zip(shortened(values), values.values(), strict=True))}"
 
 
+def _planned(job: Job) -> dict[str, Any]:
+    """The recipe that it was queued with; empty where there is none, or nobody can read it: what begins it will say so."""
+    try:
+        return tomllib.loads(job.recipe)
+    except tomllib.TOMLDecodeError:
+        return {}
+
+
+def _worth(run: Any) -> float:
+    """The smaller the better."""
+    value = run.best.get(run.monitor)
+    return math.inf if value is None else -value if run.mode == "max" else value
+
+
 def _reached(run: Any) -> list[str]:
     """How far a run is, its best and its time."""
     if run is None:
         return ["", "", ""]
     value = run.best.get(run.monitor)
     best = f"{run.monitor.replace('/', ' ')} {number(value)}" if value is not None else ""
-    return [f"{run.epoch}{f'/{run.epochs}' if run.epochs else ''}", best, clock(run.seconds)]
+    return [f"{run.epoch}{f'/{run.epochs}' if run.epochs else ''}", best, took(run.seconds)]

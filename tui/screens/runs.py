@@ -18,7 +18,6 @@ from textual.widgets import DataTable, Input, Static
 from engine.errors import EpochalError, RunError
 from engine.run.about import in_short
 from engine.run.status import ALIVE
-from tui.background import Starting
 from tui.keys import bindings
 from tui.listing import elsewhere, told
 from tui.screens.after import AfterKeys
@@ -26,11 +25,11 @@ from tui.screens.ask import AskFork
 from tui.screens.base import SMALL, KeyLine
 from tui.screens.ordering import Ordering
 from tui.screens.preview import Preview
-from tui.screens.quit import AskEpochs
-from tui.screens.table import Table
+from tui.screens.table import Cut, Table, fit_columns
+from tui.widgets.formats import cut, cut_middle
 
 Found = tuple[Sequence[Any], Mapping[Any, tuple[float, int]], str | None]  # runs, their best by path, of this metric
-SPARE = 18  # rows besides those of the runs, from which a screen that is not tall has room for the preview as well
+NAME = 1  # the column of the names
 _AGAIN = "torch is being loaded: once more in a moment"
 
 
@@ -58,7 +57,6 @@ class RunsScreen(AfterKeys, Ordering):
         self._all: Sequence[Any] = ()
         self._best: Mapping[Any, tuple[float, int]] = {}
         self._runs: dict[str, Any] = {}  # those in the table
-        self._starting: Starting | None = None  # a run that goes on in processes of its own
         self.query_one("#filter").display = bool(self.console_app.listing.text)
 
     def on_screen_resume(self) -> None:
@@ -92,15 +90,6 @@ class RunsScreen(AfterKeys, Ordering):
         best = {run.path: self.engine.scores.best(run.path, metric, smaller=smaller) for run in runs} if metric else {}
         return runs, {path: value for path, value in best.items() if value is not None}, metric
 
-    def _look(self) -> None:
-        if self.is_current and self._starting is not None and (begun := self._starting.poll()) is not None:
-            self._starting = None
-            if begun.path is None:
-                self.notify(begun.failure, severity="error", markup=False)
-            else:
-                self.console_app.follow(begun.path)
-        super()._look()
-
     def _take(self, found: Found) -> None:
         self._all, best, metric = found
         if metric == self._listing.metric:
@@ -118,7 +107,11 @@ class RunsScreen(AfterKeys, Ordering):
         self._marked &= {str(run.path) for run in self._all}
         ghost = str(self.console_app.ghost.paths[0]) if self.console_app.ghost is not None else ""
         rows = {str(run.path): listing.cells(run, chosen, self._best, self._marked, ghost) for run in chosen}
-        self._draw(listing.heads(chosen), rows)
+        heads = listing.heads(chosen)
+        tag, last = next((i for i, head in enumerate(heads) if head.startswith("tag")), 0), len(heads) - 1
+        cuts: list[Cut] = [(last, 18, cut), *([(tag, 12, cut)] if tag else []), (NAME, 28, cut_middle), (last, 0, cut)]
+        fit_columns(heads, rows, self.size.width, cuts)
+        self._draw(heads, rows)
         self._entitle()
         self._tell()
 
@@ -144,17 +137,9 @@ class RunsScreen(AfterKeys, Ordering):
             "No run fits the filter: Esc takes it away." if self._all else "No run yet. n opens the form, r there starts one."
         )
 
-    def _tell(self) -> None:
-        super()._tell()
-        preview, run = self.query_one(Preview), self._run
-        room = self.size.height >= SMALL[1] or self.size.height - len(self._runs) >= SPARE
-        preview.display = run is not None and self._listing.preview and room
-        self.set_class(preview.display, "-preview")
-        preview.of(run if preview.display else None, self._listing.metric)
-
-    def on_screen_suspend(self) -> None:
-        if not self.app.screen.is_modal:  # under a dialog it stays in sight
-            self.query_one(Preview).close()
+    def _draw_below(self, preview: Preview) -> bool:
+        preview.of(self._run, self._listing.metric)
+        return self._run is not None
 
     def _about(self) -> tuple[str, str]:
         return told(self._run) if self._run is not None else ("", "")
@@ -224,13 +209,6 @@ class RunsScreen(AfterKeys, Ordering):
         self.query_one(DataTable).focus()
         self._show()
 
-    def action_preview(self) -> None:
-        """Draw the run under the cursor below the list, or give that the room."""
-        self._listing.preview = not self._listing.preview
-        self._tell()
-        if self._run is not None and self._listing.preview != self.has_class("-preview"):
-            self.notify(f"there is no room for it below the list; {SMALL[1]} rows are enough")
-
     def action_sort(self) -> None:
         """Sort by the next column."""
         self._listing.next_order()
@@ -281,7 +259,9 @@ class RunsScreen(AfterKeys, Ordering):
             runs.append(self._run)
         config_of = self.engine.config_of
         alone = len(runs) == 1
-        recipes = [(run.name, values) for run in runs if (values := (not alone and config_of(run.path)) or self._recipe(run))]
+        recipes = [
+            (run.name, values) for run in runs if (values := (not alone and config_of(run.path)) or self._values_of(run.path))
+        ]
         if len(recipes) < len(runs) or not runs:
             return
         if len(runs) == 1:
@@ -312,27 +292,13 @@ class RunsScreen(AfterKeys, Ordering):
             where = f" on {run.host}" if elsewhere(run) else ""
             said = f"{run.name} is being trained by process {run.pid}{where}: Enter attaches to it"
             self.notify(said, severity="warning", markup=False)
-        elif run.state == "finished":
-            self.app.push_screen(AskEpochs(run.epoch), lambda epochs: self._resume(run, epochs) if epochs else None)
         else:
-            self._resume(run, None)
-
-    def _resume(self, run: Any, epochs: int | None) -> None:
-        if (values := self._recipe(run)) is None:
-            return
-        if epochs is not None:
-            values.setdefault("training", {})["epochs"] = epochs
-        if values.get("training", {}).get("processes", 1) > 1:  # begun by a process of their own, and attached to
-            if self._starting is None:
-                self._starting = self.engine.resume_in_background(run.path, epochs)
-                self.notify(f"{run.name} goes on …", markup=False)
-            return
-        self.console_app.resume_run(run.path, epochs, values)
+            self._go_on(run.path, run.epoch if run.state == "finished" else None)
 
     def action_fork(self) -> None:
         """Begin a new run at one of its checkpoints."""
         run = self._meant(self._run)
-        if run is None or self._busy() or (values := self._recipe(run)) is None or not self._loaded():
+        if run is None or self._busy() or (values := self._values_of(run.path)) is None or not self._loaded():
             return
         steps = self.engine.checkpoints(run.path)
         if not steps:
@@ -360,13 +326,8 @@ class RunsScreen(AfterKeys, Ordering):
 
     async def action_recipe(self) -> None:
         """Open the form with its recipe."""
-        if (run := self._meant(self._run)) is not None and (values := self._recipe(run)) is not None:
+        if (run := self._meant(self._run)) is not None and (values := self._values_of(run.path)) is not None:
             await self.console_app.propose(values, f"as in {run.name}")
-
-    def _busy(self) -> bool:
-        if self.console_app.training:
-            self.notify("a run is training: t goes back to it, s there stops it", severity="warning")
-        return self.console_app.training
 
     def _loaded(self) -> bool:
         """Whether torch is there; else it is being loaded from now on, and the person is told."""
@@ -375,19 +336,6 @@ class RunsScreen(AfterKeys, Ordering):
         if not preload.ready.is_set():
             self.notify(_AGAIN)
         return preload.ready.is_set()
-
-    def _recipe(self, run: Any) -> dict[str, Any] | None:
-        """Its recipe's values; None, and the person is told, where there is none."""
-        try:
-            values = self.engine.recipe_of(run.path)
-        except (EpochalError, OSError, ValueError) as error:
-            self.notify(f"{run.name} can't be read: {error}", severity="error", markup=False)
-            return None
-        if not values:
-            self.notify(
-                f"{run.name} has no recipe: it was made by a program, and only that can go on with it", severity="warning"
-            )
-        return values or None
 
 
 def settings(text: str) -> list[str]:

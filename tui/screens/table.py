@@ -6,9 +6,10 @@ import itertools
 import threading
 from abc import abstractmethod
 from collections import deque
-from collections.abc import Callable
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any, ClassVar, TypeVar
 
+from rich.cells import cell_len
 from rich.text import Text
 from textual import on
 from textual.binding import Binding, BindingType
@@ -20,6 +21,20 @@ from engine.errors import EpochalError
 from tui.screens.base import Base, KeyLine
 
 Found = TypeVar("Found")
+Cut = tuple[int, int, Callable[[str, int], str]]  # a column, the cells that it keeps, and how its cells are shortened
+
+
+def fit_columns(heads: Sequence[str], rows: Mapping[str, list[str]], width: int, cuts: Sequence[Cut]) -> None:
+    """Shorten cells until all columns fit, those of the first of `cuts` first."""
+    wide = [max(map(cell_len, column)) for column in zip(heads, *rows.values(), strict=True)]
+    over = 1 + sum(wide) + 2 * len(wide) - width  # a scrollbar, and a blank on each side of a column
+    for i, least, shortened in cuts:
+        less = min(over, wide[i] - max(least, cell_len(heads[i])))
+        if less > 0:
+            for cells in rows.values():
+                cells[i] = shortened(cells[i], wide[i] - less)
+            wide[i] -= less
+            over -= less
 
 
 class Table(DataTable[Text]):

@@ -286,6 +286,14 @@ class TrainScreen(AfterKeys, ChartKeys, Arranging, Steering):
             self.notify("this run has no directory: nothing of it is kept")
         return self.shown.path
 
+    def action_resume(self) -> None:
+        """Go on with the run, once it has ended."""
+        ended = self.shown.history.ended
+        if ended is None:
+            self.notify("it has not ended: space pauses it, s stops it")
+        elif (path := self.run_path) is not None and not self._busy():
+            self._go_on(path, ended.epoch if ended.state == "finished" else None)
+
     def action_script(self) -> None:
         """Show the plain script of this run, and the command that repeats it."""
         if not self.shown.values:

@@ -8,10 +8,11 @@ from typing import ClassVar
 
 from engine.events import EpochEnded
 from engine.history import History
-from tui.widgets.formats import cell_len, number, rate, right, took
+from tui.widgets.formats import cell_len, cut, number, rate, right, took
 from tui.widgets.notes import notes_between
-from tui.widgets.rows import Pane, Row
+from tui.widgets.rows import Pane, Row, length
 
+SHORTEST = 4  # cells of a note; where there is less room, it is scrolled to
 _BUSY = {"validate": "validating", "save": "saving", "paused": "paused"}
 
 
@@ -39,6 +40,7 @@ class EpochLog(Pane):
         self._best: int | None = None  # index of the best of them
         self._live: list[str] | None = None
         self._tight = False  # narrow gaps between the columns
+        self._width = 0  # of the pane
 
     def show(self, history: History) -> None:
         """Draw what is new in `history`."""
@@ -64,22 +66,20 @@ class EpochLog(Pane):
         self._best = max((i for i in range(shown, len(self._done)) if self._done[i].best), default=before)
         names = _metrics([dict.fromkeys(self._names, 0.0), *(row.metrics for row in self._done[shown:])])
         live = _live(self._history, len(names) + bool(self._ghost))
-        tight = 1 + sum(self._widths) + 3 * (len(self._widths) - 1) > self.scrollable_content_region.width > 0
-        if names == self._names and live == self._live and shown == len(self._done) and tight == self._tight:
+        width = self.scrollable_content_region.width
+        if (names, live, len(self._done), width) == (self._names, self._live, shown, self._width):
             return
         self._live = live
         fresh = self._cells(names, shown) + ([live] if live else [])
         heads = self._heads(names)
         widths = [max(map(cell_len, column)) for column in zip(heads, *fresh, strict=True)]
-        if (
-            names != self._names
-            or tight != self._tight
-            or any(new > old for new, old in zip(widths, self._widths, strict=True))
-        ):
+        grown = any(new > old for new, old in zip(widths, self._widths, strict=False))
+        if names != self._names or width != self._width or grown:
             known = self._widths if names == self._names else [0] * len(widths)
             fresh = self._cells(names) + ([live] if live else [])
             self._widths = [max(known[i], *map(cell_len, column)) for i, column in enumerate(zip(heads, *fresh, strict=True))]
-            self._names, self._tight = names, tight
+            self._names, self._width = names, width
+            self._tight = 1 + sum(self._widths) + 3 * (len(self._widths) - 1) > width > 0
             self.set_rows([self._heading(), *(self._row(i, cells) for i, cells in enumerate(fresh))])
             return
         if before != self._best and before is not None:
@@ -127,7 +127,7 @@ class EpochLog(Pane):
         values = 1 + len(self._names) + bool(self._ghost)
         roles = [role or "label", *[role] * values, "label", "label", "label"]
         if best:
-            cells = [*cells[:-1], " · ".join(filter(None, ["best", cells[-1]]))]
+            cells = [*cells[:-1], " · ".join(filter(None, [cells[-1], "best"]))]
         return self._aligned(cells, roles, " ★ " if best else "   ")
 
     def _starred(self) -> int:
@@ -140,7 +140,8 @@ class EpochLog(Pane):
         starred = self._starred()
         for i, cell in enumerate(cells[:-1]):
             row += [(right(cell, self._widths[i]), roles[i]), (star if i == starred else " " if self._tight else "   ", "mark")]
-        return [*row, (cells[-1], roles[-1])]
+        room = self._width - length(row)
+        return [*row, (cut(cells[-1], room) if room >= SHORTEST else cells[-1], roles[-1])]
 
 
 def _heads(names: Sequence[str]) -> list[str]:

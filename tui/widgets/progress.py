@@ -26,6 +26,7 @@ STATES = {
 _EIGHTHS = " ▏▎▍▌▋▊▉"
 BAR, SHORTEST = 32, 12  # cells of a bar at most, and what pieces beside it must leave
 NARROW = 72  # cells of a terminal; below, bars may be half as short, and of the best its value alone is said
+RATE = 5  # cells of a rate: what stands after it keeps its place
 HEAD = 16  # cells of the name before a bar and the percentage after it
 
 
@@ -113,9 +114,9 @@ def _epoch_pieces(history: History, *, short_of_room: bool) -> list[tuple[int, R
     now, over = history.progress, history.ended is not None
     pieces: list[tuple[int, Row]] = []
     if now and now.steps_per_second is not None and not over:
-        pieces.append((2, [(short(now.steps_per_second), "strong"), (" steps/s", "label")]))
+        pieces.append((2, [(f"{short(now.steps_per_second):>{RATE}}", "strong"), (" steps/s", "label")]))
         if now.samples_per_second is not None:
-            pieces.append((4, [(short(now.samples_per_second), "strong"), (" samples/s", "label")]))
+            pieces.append((4, [(f"{short(now.samples_per_second):>{RATE}}", "strong"), (" samples/s", "label")]))
     best = history.best
     if best is not None:
         monitor = history.started.monitor if history.started else ""
@@ -131,7 +132,8 @@ def _bar_cells(pieces: list[tuple[int, Row]], width: int) -> int:
     """What is left for the bar beside as many of the pieces as leave it a readable length."""
     room = [width - HEAD - length(fit(10**6, [piece for piece in pieces if piece[0] <= keep])) for keep in range(6)]
     least = SHORTEST if width >= NARROW else SHORTEST // 2
-    return max(0, min(BAR, next((cells for cells in reversed(room) if cells >= least), room[0])))
+    cells = max(0, min(BAR, next((cells for cells in reversed(room) if cells >= least), room[0])))
+    return cells if cells <= least else max(least, cells - cells % 4)  # the same, where a number gets a digit more
 
 
 def _line(name: str, share: float | None, counted: str, pieces: list[tuple[int, Row]], cells: int, width: int) -> Row:

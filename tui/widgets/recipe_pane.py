@@ -34,7 +34,11 @@ class RecipePane(Pane):
 
     def _draw(self) -> None:
         if self.is_mounted and self.size.width:
-            self.set_rows(recipe_rows(self._values, self._default, self.size.width))
+            width, height = self.size
+            rows = recipe_rows(self._values, self._default, width)
+            if len(rows) > height:  # beside a scrollbar
+                rows = recipe_rows(self._values, self._default, width - 1)
+            self.set_rows(rows)
 
 
 def recipe_rows(values: Mapping[str, Any], default: Mapping[str, Any], width: int) -> list[Row]:
