@@ -18,6 +18,7 @@ Back = Callable[[Tensor], Tensor]  # from the gradient of the output to that of 
 Link = Callable[[Tensor], tuple[Tensor, Back]]
 Criterion = Callable[[Any, Tensor, Tensor], tuple[Tensor, Back]]
 MEAN = 1  # torch's number for that reduction
+LANES = 4  # channels from which the CPU finds maxima sooner where they lie together: it compares them at once, without a guess
 aten = torch.ops.aten
 
 
@@ -175,7 +176,11 @@ def _max_pool2d(layer: Any, inner: bool) -> Link:
     options = [*([side, side] if isinstance(side, int) else list(side) for side in sides), layer.ceil_mode]
 
     def link(inputs: Tensor) -> tuple[Tensor, Back]:
-        output, indices = aten.max_pool2d_with_indices.default(inputs, *options)
+        seen = inputs
+        if not inputs.is_cuda and inputs.dim() == 4 and inputs.shape[1] >= LANES and inputs.is_contiguous():
+            seen = inputs.contiguous(memory_format=torch.channels_last)
+        output, indices = aten.max_pool2d_with_indices.default(seen, *options)
+        output = output if seen is inputs else output.contiguous()
         return output, lambda gradient: aten.max_pool2d_with_indices_backward.default(gradient, inputs, *options, indices)
 
     return link

@@ -40,6 +40,20 @@ def test_loss_and_gradients_are_autograds_bits(name: str, loss: nn.Module) -> No
     assert all(used(loop, *each) for each in batches)
 
 
+@pytest.mark.parametrize("pool", [nn.MaxPool2d(2), nn.MaxPool2d(3, 2, 1), nn.MaxPool2d(3, 1, 1, 2, ceil_mode=True)], ids=repr)
+@pytest.mark.parametrize("channels", [3, 8])
+def test_of_equal_numbers_the_same_one_is_the_largest(channels: int, pool: nn.Module) -> None:
+    torch.manual_seed(0)
+    model, loss = nn.Sequential(nn.Conv2d(2, channels, 3), pool, nn.Flatten(), nn.LazyLinear(3)), nn.MSELoss()
+    inputs, targets = batch(model, (2, 11, 10), loss, 6)
+    loop = loop_of(model, loss)
+    loop.hands.derive(loop, inputs, targets)  # shows its bits where no two are equal
+    with torch.no_grad():
+        model[0].weight.copy_(torch.randint(-1, 2, model[0].weight.shape))
+    inputs = torch.randint(0, 2, inputs.shape).float()
+    assert compare(loop, inputs, targets) and used(loop, inputs, targets)
+
+
 def test_dropout_draws_what_torchs_does() -> None:
     model, loss = MLP((5,), 3, hidden=(40, 20), dropout=0.3), nn.MSELoss()
     loop = loop_of(model, loss)
