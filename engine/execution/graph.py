@@ -89,6 +89,7 @@ def trace(
     from torch.utils import _pytree as pytree
 
     flat, form = pytree.tree_flatten((*tensors.tree(), list(given)))
+    on_gpu = flat[0].device.type == "cuda"
     mode = FakeTensorMode(allow_non_fake_inputs=True)
     stand_ins = [mode.from_tensor(value, static_shapes=True) for value in flat]
     decided: list[tuple[Callable[[], bool], bool]] = []
@@ -101,6 +102,8 @@ def trace(
             leaves = {name: weight.detach().requires_grad_() for name, weight in weights.items()}
 
             def call(inputs: Any) -> Any:
+                if not on_gpu:
+                    inputs = _channels_together(inputs)
                 return torch.func.functional_call(module, {**leaves, **frozen, **buffers}, (inputs,))
 
             for loss in losses(call, *given):
@@ -128,9 +131,10 @@ def trace(
     from torch._inductor.decomposition import select_decomp_table
 
     table = dict(select_decomp_table())
-    on_gpu = flat[0].device.type == "cuda"
     if on_gpu:
         table.pop(torch.ops.aten.native_dropout.default, None)  # which draws as only it does
+    else:
+        table[torch.ops.aten.convolution_backward.default] = _convolution_backward
     table.update(_small_products(SMALL if on_gpu else TINY))
     with mode, _as_if_compiling():
         first = make_fx(step)(*stand_ins)
@@ -235,6 +239,26 @@ def _small_products(most: int) -> dict[Any, Callable[..., Any]]:
         return product if product is NotImplemented else product + added
 
     return {torch.ops.aten.mm.default: mm, torch.ops.aten.addmm.default: addmm}
+
+
+def _channels_together(x: Tensor) -> Tensor:
+    """An image of one channel, which lies as torch's convolutions like it and need only be said to.
+
+    Else the channels that a convolution makes of it lie apart, and what follows can't take several of them at once.
+    """
+    if x.dim() != 4 or x.shape[1] != 1 or not x.is_contiguous():
+        return x
+    _, _, height, width = x.shape
+    return x.as_strided(x.shape, (height * width, 1, width, 1))
+
+
+def _convolution_backward(gradient: Tensor, *given: Any) -> Any:
+    """A convolution's gradients, that of the bias as a sum: it is fused with what computes `gradient`."""
+    *others, (of_inputs, of_weight, of_bias) = given
+    if not of_bias:
+        return NotImplemented
+    inputs, weight, _ = torch.ops.aten.convolution_backward.default(gradient, *others, [of_inputs, of_weight, False])
+    return inputs, weight, gradient.sum([0, *range(2, gradient.dim())])
 
 
 def _simplify(graph: torch.fx.Graph, hold: bool) -> None:
