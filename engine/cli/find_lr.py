@@ -31,7 +31,7 @@ def find_lr(arguments: argparse.Namespace, out: Stream, err: Stream) -> int:
 
     def each(point: Point) -> None:
         if out.live.due:
-            out.live.draw(lambda _: f"learning rate {point.lr:.1e}  loss {point.smoothed:.4f}")
+            out.live.draw(lambda _: f"learning rate {format.lr(point.lr)}  loss {format.value(point.smoothed)}")
 
     try:
         found = finder.find_lr(recipe, **_span(arguments), each=each)

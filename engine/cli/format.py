@@ -36,9 +36,9 @@ def clock(seconds: float | None) -> str:
 
 
 def duration(seconds: float | None) -> str:
-    """How long something took: 84 ms, 0:09, 1:02:03."""
-    if seconds is not None and round(seconds * 1000) < 1000:
-        return f"{seconds * 1000:.0f} ms"
+    """How long something took: 84 ms, 1.38 s, 1:02:03."""
+    if seconds is not None and round(seconds, 1) < 60:
+        return f"{seconds * 1000:.0f} ms" if round(seconds, 3) < 1 else f"{seconds:#.3g} s"
     return clock(seconds)
 
 

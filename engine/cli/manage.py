@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import sys
 
 from engine.cli import format
 from engine.cli.output import Stream
@@ -41,8 +42,9 @@ def delete(arguments: argparse.Namespace, out: Stream, err: Stream) -> int:
     for run in runs:
         run.refuse_if_training()
     if not arguments.yes:
-        for run in runs:
-            out.line(plain(str(run.path)))
+        if not sys.stdin.isatty():
+            raise EpochalError("delete asks, and nobody is there to answer: --yes deletes without a question")
+        out.lines(plain(str(run.path)) for run in runs)
         which = "this run" if len(runs) == 1 else f"these {len(runs)} runs"
         if not _sure(f"Delete {which}, checkpoints and all? [y/N] "):
             out.line("nothing is deleted")
@@ -54,10 +56,6 @@ def delete(arguments: argparse.Namespace, out: Stream, err: Stream) -> int:
 
 
 def _sure(question: str) -> bool:
-    import sys
-
-    if not sys.stdin.isatty():
-        raise EpochalError("delete asks, and nobody is there to answer: --yes deletes without a question")
     try:
         return input(question).strip().lower() in ("y", "yes")
     except EOFError:

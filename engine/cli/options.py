@@ -52,9 +52,10 @@ class Parser(argparse.ArgumentParser):
             self.error(f"{self.prog} has no option {option}{meant}")
 
     def _check_value(self, action: argparse.Action, value: Any) -> None:
-        names = list(action.choices or ())
-        if action.choices is None or value in names:
+        if action.choices is None or value in action.choices:
             return
+        listed = getattr(action, "_choices_actions", ())  # of commands, those that are not for persons are left out
+        names = [choice.dest for choice in listed] or list(action.choices)
         what = (action.metavar if isinstance(action.metavar, str) else action.dest).lower()
         if what == "command":
             names += CONSOLE if self.prog == "epochal" else ()

@@ -254,7 +254,8 @@ def _others(command: Command) -> None:
 
 def _queue(parser: argparse.ArgumentParser) -> None:
     runs_option(parser)
-    parser.set_defaults(action="list", json=False)
+    parser.add_argument("--json", action="store_true", help=_QUEUE_JSON)
+    parser.set_defaults(action="list")
     actions = parser.add_subparsers(title="actions", metavar="ACTION", dest="action", parser_class=Parser)
 
     def action(name: str, help: str | None, description: str = "") -> argparse.ArgumentParser:
@@ -275,7 +276,8 @@ def _queue(parser: argparse.ArgumentParser) -> None:
     add.add_argument("--first", action="store_true", help="before all that wait")
     add.add_argument("--hold", action="store_true", help="only add: begin nothing where nobody works on the queue")
     recipe_options(add)
-    action("list", "list the queue: also what `queue` alone does").add_argument("--json", action="store_true", help="as JSON")
+    listing = action("list", "list the queue: also what `queue` alone does")
+    listing.add_argument("--json", action="store_true", default=argparse.SUPPRESS, help=_QUEUE_JSON)
     for name, help in (("remove", "take jobs out that are not under way"), ("retry", "have stopped or failed jobs wait again")):
         action(name, help).add_argument("jobs", metavar="JOB", nargs="+", type=count, help="its number")
     move = action("move", "begin a job earlier or later")
@@ -311,6 +313,7 @@ is started."""
 _QUEUE_ADD = """Put recipes into the queue, each a job; with FIELD=VALUES each recipe becomes one sweep; one
 with a [search] is a search. A worker begins at once unless one is there, or the queue is held. Own code that a recipe names
 is read when its job begins, in this directory."""
+_QUEUE_JSON = "as one JSON object"
 _QUEUED = "recipes (left out: an MLP on the digits); fields with values, as for sweep, make a sweep of each"
 _AXES = """the recipe (left out: an MLP on the digits), then fields with their values: optimizer.lr=1e-4,1e-3, seed=0..7, or
 optimizer.lr=1e-4..1e-1x16 for 16 values on a logarithmic scale"""

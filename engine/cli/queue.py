@@ -27,7 +27,10 @@ if TYPE_CHECKING:
 
 def queue(arguments: argparse.Namespace, out: Stream, err: Stream) -> int:
     """One of the actions on the queue; the list where none is named."""
-    act: Callable[[Queue, argparse.Namespace, Stream, Stream], int] = _ACTIONS[arguments.action or "list"]
+    action = arguments.action or "list"
+    if arguments.json and action != "list":
+        raise EpochalError(f"--json is for the list of the queue, and {action} prints none")
+    act: Callable[[Queue, argparse.Namespace, Stream, Stream], int] = _ACTIONS[action]
     return act(Queue(runs_root(arguments.runs)), arguments, out, err)
 
 
@@ -103,20 +106,21 @@ def _list(queue: Queue, arguments: argparse.Namespace, out: Stream, err: Stream)
         return 0
     summaries = {str(run.path.absolute()): run for run in Run.list(queue.root)} if jobs else {}
     rows = [("job", "state", "name", "progress", "best", "run"), *(_row(job, summaries) for job in jobs)]
-    out.lines(format.table(rows) if jobs else [f"nothing is queued in {queue.root}"])
+    out.lines(format.table(rows) if jobs else [f"nothing is queued in {runs_root(arguments.runs)}"])
     for job in jobs:
         for note in (*job.notes, *([f"{job.state}: {job.reason}"] if job.reason and job.state != "finished" else [])):
             out.line(f"job {job.id}: {note}")
-    out.line(standing(contents.held, contents.working, jobs))
+    if jobs or contents.held or contents.working:
+        out.line(_standing(contents.held, contents.working, jobs))
     return 0
 
 
-def standing(held: bool, working: bool, jobs: list[Job]) -> str:
+def _standing(held: bool, working: bool, jobs: list[Job]) -> str:
     """What the queue does, in one sentence."""
     waiting = sum(job.state in ("waiting", "died") and not job.direct for job in jobs)
     if working:
         return f"at work{', and begins nothing else: it is held' if held else ''}"
-    if held and waiting:
+    if held:
         return "held: epochal queue start lets it go on"
     return "nobody works on it: epochal queue start" if waiting else "nothing waits"
 
@@ -156,7 +160,7 @@ def _clear(queue: Queue, arguments: argparse.Namespace, out: Stream, err: Stream
 
 def _move(queue: Queue, arguments: argparse.Namespace, out: Stream, err: Stream) -> int:
     queue.move(arguments.job, arguments.step)
-    return _list(queue, argparse.Namespace(json=False), out, err)
+    return _list(queue, arguments, out, err)
 
 
 def _retry(queue: Queue, arguments: argparse.Namespace, out: Stream, err: Stream) -> int:

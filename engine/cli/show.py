@@ -67,7 +67,7 @@ def _process(summary: RunSummary) -> str:
 
 
 def _run_row(summary: RunSummary) -> tuple[str, ...]:
-    epochs = "?" if summary.epochs is None else str(summary.epochs or "–")
+    epochs = "?" if summary.epochs is None else f"{summary.epochs:,}" if summary.epochs else "–"
     best = summary.best.get(summary.monitor)
     note = summary.reason if summary.state in ("unreadable", "failed", "died", "pruned") else ""
     if best is not None:
@@ -77,7 +77,7 @@ def _run_row(summary: RunSummary) -> tuple[str, ...]:
     return (
         summary.name,
         summary.state,
-        f"{summary.epoch}/{epochs}",
+        f"{summary.epoch:,}/{epochs}",
         f"{summary.step:,}",
         format.duration(summary.seconds),
         note,

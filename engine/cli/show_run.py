@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import argparse
 import dataclasses
-import math
 from pathlib import Path
 from typing import Any
 
@@ -32,14 +31,16 @@ def show(arguments: argparse.Namespace, out: Stream, err: Stream) -> int:
     history = follower.history
     found = verdict(history)
     if arguments.json:
-        values: dict[str, Any] = {"run": run.name, "state": history.state, "epoch": len(history.epochs), "best": {}}
-        values["best"] = dict(history.best.metrics) if history.best else {}
+        values: dict[str, Any] = {"run": run.name, "path": str(run.path), "state": history.state}
+        values |= {"epoch": len(history.epochs), "best": dict(history.best.metrics) if history.best else {}}
         values["verdict"] = None if found is None else dataclasses.asdict(found)
         values["ranks"] = to_dict(history.ranks) if history.ranks else None
         values["sampled"] = to_dict(history.samples[-1]) if history.samples else None
         print_json(out, values)
         return 0
-    out.lines(format.table([(run.name, history.state), *_facts(history), *([("verdict", found.text)] if found else [])]))
+    ended = f"{history.state}: {history.ended.reason}" if history.ended else history.state
+    rows = [("run", str(run.path)), ("state", ended), *_facts(history), *([("verdict", found.text)] if found else [])]
+    out.lines(format.table(rows))
     if history.ranks is not None:
         _print_ranks(history.ranks, out)
     if history.samples:
@@ -75,7 +76,7 @@ def _facts(history: History) -> list[tuple[str, str]]:
     if history.best is not None:
         best = history.best
         facts.append(("best", f"{best_place({'epoch': best.epoch, 'step': best.step})}: {metric_values(best.metrics)}"))
-    return facts if ended is None else [*facts, ("end", ended.reason)]
+    return facts
 
 
 def _print_phases(history: History, out: Stream) -> None:
@@ -91,7 +92,7 @@ def _print_layers(sample: Sampled, out: Stream) -> None:
     out.line("")
     rows: list[tuple[str, ...]] = [("layer", "kind", "parameters", "gradient", "update/weights", f"at step {sample.step:,}")]
     for i, name in enumerate(sample.layers):
-        measured = [_measured(column[i]) for column in (sample.gradient, sample.ratio)]
+        measured = [format.lr(column[i]) for column in (sample.gradient, sample.ratio)]
         rows.append((name, sample.kinds[i], f"{sample.sizes[i]:,}", *measured, words(sample, i)))
     out.lines(format.table(rows, "parameters,gradient,update/weights"))
 
@@ -105,7 +106,3 @@ def _print_ranks(measured: RanksMeasured, out: Stream) -> None:
         memory = f"{measured.memories[rank] / 2**30:.2f} GiB"
         rows.append((str(rank), measured.hosts[rank], ranks_rate(measured, rank), f"{wait:.0%}", memory, said))
     out.lines(format.table(rows, "rank,steps/s alone,waits,memory"))
-
-
-def _measured(value: float) -> str:
-    return "–" if math.isnan(value) else f"{value:.1e}"

@@ -225,7 +225,7 @@ def _checked(model: nn.Module, batch: Any, call: Callable[[Any], Any], by: str) 
                     f"the exported model's outputs are off by {share:.1e} in {by}, more than {CLOSE:.0e}: it is not kept"
                 )
             worst = max(worst, share)
-    return f"{count} samples by {by}, off by {worst:.1e} at most"
+    return f"{count} samples by {by}, {f'off by {worst:.1e} at most' if worst else 'the same to the last bit'}"
 
 
 @contextlib.contextmanager

@@ -104,7 +104,7 @@ def _refuse_without_an_end(recipe: Recipe, parts: Parts, saved: Saved) -> None:
         field = "training.epochs" if recipe.training.max_steps is None else "training.max_steps"
         value = recipe.training.epochs if recipe.training.max_steps is None else recipe.training.max_steps
         raise RecipeError(
-            [Problem(field, f"{field} is {value}, and the checkpoint of step {saved.step} is there already: more")]
+            [Problem(field, f"{field} is {value} and must be more: the checkpoint of step {saved.step} is there already")]
         )
 
 

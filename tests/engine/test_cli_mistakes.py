@@ -49,6 +49,8 @@ pytestmark = pytest.mark.usefixtures("in_a_shell")
         (["completion", "bsh"], ["'bsh'", "bash, zsh, fish", "'bash'"]),
         (["check", "--trace", "recipe.toml"], ["recipe.toml must end in .json"]),
         (["check", "--trace", "none/trace.json"], ["there is no folder none"]),
+        (["queue", "trian"], ["no action 'trian'; there are add, list,"]),
+        (["queue", "--json", "clear"], ["--json is for the list of the queue"]),
         (["queue", "ad"], ["no action 'ad'", "'add'"]),
         (["train", "one.toml", "two.toml"], ["'two.toml'", "epochal train --help"]),
         (["train", "tests"], ["is a directory", "tests/recipe.toml"]),

@@ -131,7 +131,7 @@ def test_from_any_checkpoint(tmp_path: Path) -> None:
 def test_what_is_not_possible_is_said_before_anything_is_written(parent: Trainer, tmp_path: Path) -> None:
     with pytest.raises(CheckpointError, match=r"has no checkpoint of step 5: there are those of steps .*17"):
         Trainer.fork(parent.run.path, step=5, runs=tmp_path)
-    with pytest.raises(RecipeError, match=r"training.epochs is 1, and the checkpoint of step 17 is there already"):
+    with pytest.raises(RecipeError, match=r"training.epochs is 1 and must be more: the checkpoint of step 17 is there already"):
         Trainer.fork(parent.run.path, runs=tmp_path, **{"training.epochs": 1})
     with pytest.raises(RecipeError, match="does not fit the model"):
         Trainer.fork(parent.run.path, runs=tmp_path, **{"model.hidden": [9]})

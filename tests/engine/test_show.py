@@ -27,13 +27,13 @@ def test_phases_layers_and_verdict_of_a_run(tmp_path: Path, capsys: pytest.Captu
         "the gradients of all weights",
         f"at step {sample.step}",
         "layers.3",
-        f"{sample.gradient[1]:.1e}",
+        f"{sample.gradient[1]:.1e}".replace("e-0", "e-"),
     ):
         assert said in text, said
 
     assert main(["show", trainer.run.name, "--json", "--runs", str(tmp_path)]) == 0
     values = json.loads(capsys.readouterr().out)
-    assert values["state"] == "finished" and values["epoch"] == 2
+    assert values["path"] == str(trainer.run.path) and values["state"] == "finished" and values["epoch"] == 2
     assert from_dict(values["sampled"]) == sample
 
 
