@@ -207,8 +207,8 @@ class _Writer:
         entry = catalog.find("scheduler", component.name)
         arguments = {key: value for key, value in component.arguments.items() if value is not None}
         if entry.name == "chain" or arguments.get("warmup"):
-            field = "scheduler.name" if entry.name == "chain" else "scheduler.warmup"
-            raise unsaid(field, component.arguments.get("warmup", entry.name), "each of several schedulers has its own length")
+            field, value = ("name", "chain") if entry.name == "chain" else ("warmup", arguments["warmup"])
+            raise unsaid(f"scheduler.{field}", value, "each of several schedulers has its own length")
         if entry.name == "constant":
             return
         planned = plan.length(self.parts.train.length)
