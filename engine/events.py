@@ -158,6 +158,11 @@ class Validated(Event):
     metrics: Mapping[str, float]
     best: bool = False
 
+    @property
+    def place(self) -> str:
+        """In words."""
+        return f"step {self.step}"
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class EpochEnded(Event):
@@ -170,6 +175,11 @@ class EpochEnded(Event):
     seconds: float  # training and validation
     best: bool  # the best so far by the monitored metric
     notes: tuple[str, ...] = ()
+
+    @property
+    def place(self) -> str:
+        """In words."""
+        return f"epoch {self.epoch}"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -223,10 +223,8 @@ def _best(history: History) -> str:
     if best is None or monitor not in best.metrics:
         return ""
     from engine.cli.format import value
-    from engine.events import EpochEnded
 
-    place = f"epoch {best.epoch}" if isinstance(best, EpochEnded) else f"step {best.step}"
-    return f"; best {monitor} {value(best.metrics[monitor])} at {place}"
+    return f"; best {monitor} {value(best.metrics[monitor])} at {best.place}"
 
 
 def _post(url: str, call: Call) -> None:

@@ -11,7 +11,6 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from textual.app import App, ComposeResult
 
-from tests.tui import scripted
 from tests.tui.conftest import until
 from tests.tui.scripted import line_with, screen_lines, screen_text
 from tui.widgets.device import DevicePane, device_rows
@@ -200,10 +199,6 @@ class TestRecipe:
             assert "0.9, 0.999" in lines["betas"]
             assert "3.0e-4" in lines["lr"]
             assert {key for key, line in lines.items() if "•" in line} == {"batch_size", "optimizer"}
-
-
-def test_the_scripted_device_is_a_run_like_any_other():
-    assert scripted.started(device="cuda:0", device_name="NVIDIA H100 80GB HBM3").device == "cuda:0"
 
 
 class Machine:

@@ -10,7 +10,7 @@ from dataclasses import dataclass, field
 from engine.events import EpochEnded, RunPaused, Validated
 from engine.history import History
 from tui.widgets.curves import Columns, View, at_edges, decimate, inliers
-from tui.widgets.formats import moment, number, place, rate
+from tui.widgets.formats import moment, number, rate
 from tui.widgets.notes import befell
 from tui.widgets.plot import Axis, Curve, Mark, axes, columns, draw
 from tui.widgets.rows import Row, fit, length
@@ -130,7 +130,7 @@ class Figure:
         best = self.best(self.history)
         if best is not None:
             found, value = best
-            pieces.append((1, [("★ ", "mark"), ("best ", "label"), (write(value), "strong"), (f" at {place(found)}", "label")]))
+            pieces.append((1, [("★ ", "mark"), ("best ", "label"), (write(value), "strong"), (f" at {found.place}", "label")]))
         for symbol, role, words in (("‖", "mark", "paused"), ("▸", "mark", "went on"), ("◆", "faint", "checkpoint")):
             if words in self.marked:
                 pieces.append((6, [(f"{symbol} ", role), (words, "label")]))

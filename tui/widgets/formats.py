@@ -6,12 +6,8 @@ import math
 import os
 import re
 import sys
-from typing import TYPE_CHECKING
 
 import rich.cells
-
-if TYPE_CHECKING:
-    from engine.events import EpochEnded, Validated
 
 
 def number(value: float | None) -> str:
@@ -124,10 +120,3 @@ def plain_terminal() -> bool:
 def plain(text: str) -> str:
     """`text` in ASCII, cell by cell."""
     return text.translate(_PLAIN).encode("ascii", "replace").decode()
-
-
-def place(best: EpochEnded | Validated) -> str:
-    """Where a run was best: `epoch 6`, or `step 1200` in the middle of one."""
-    from engine.events import EpochEnded
-
-    return f"epoch {best.epoch}" if isinstance(best, EpochEnded) else f"step {best.step}"

@@ -8,7 +8,7 @@ from functools import partial
 from textwrap import wrap
 
 from engine.history import History
-from tui.widgets.formats import clock, cut, number, place, short, took
+from tui.widgets.formats import clock, cut, number, short, took
 from tui.widgets.rows import Row, Rows, fit, length
 
 STATES = {
@@ -122,7 +122,7 @@ def _epoch_pieces(history: History, *, short_of_room: bool) -> list[tuple[int, R
         monitor = history.started.monitor if history.started else ""
         name = monitor if monitor in best.metrics else "train/loss"
         said = [("" if over or short_of_room else "best ", "label"), (f"{name.replace('/', ' ')} ", "label")]
-        at = " " if short_of_room else f" at {place(best)} "  # the star says which it is
+        at = " " if short_of_room else f" at {best.place} "  # the star says which it is
         value = [(number(best.metrics.get(name)), "strong"), (at, "label"), ("★", "mark")]
         pieces.append((1, said + value))
     return pieces
