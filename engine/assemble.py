@@ -13,6 +13,7 @@ from torch.utils.flop_counter import FlopCounterMode, _FlopCounterMode
 
 from engine import catalog, execution, metrics
 from engine.data.batches import Batch, Batches, make_batches
+from engine.data.nested import mapped
 from engine.data.prepare import Prepared, prepare
 from engine.data.preprocessing import Preprocessing
 from engine.data.share import Share
@@ -211,10 +212,4 @@ class Cast:
 
 def cast(value: Any, dtype: torch.dtype) -> Any:
     """The value with its floating-point tensors in another type; tuples, lists and dicts are gone into."""
-    if isinstance(value, Tensor):
-        return value.to(dtype) if value.is_floating_point() else value
-    if isinstance(value, Mapping):
-        return {key: cast(item, dtype) for key, item in value.items()}
-    if isinstance(value, tuple | list):
-        return type(value)(cast(item, dtype) for item in value)
-    return value
+    return mapped(value, lambda leaf: leaf.to(dtype) if isinstance(leaf, Tensor) and leaf.is_floating_point() else leaf)

@@ -8,6 +8,8 @@ from typing import Any, Protocol, TypeVar
 import torch
 from torch import Tensor
 
+from engine.data.nested import leaves, mapped
+
 Sent = TypeVar("Sent")
 
 
@@ -48,28 +50,13 @@ class SideStream:
         batch, copied = sent
         training = torch.cuda.current_stream(self._device)
         training.wait_event(copied)  # the device waits, the host does not
-        for tensor in tensors_in(batch):
-            tensor.record_stream(training)  # or its memory could be given to the next copy while it is still read here
+        for leaf in leaves(batch):
+            if isinstance(leaf, Tensor):
+                leaf.record_stream(training)  # or its memory could be given to the next copy while it is still read here
         return batch
 
 
 def to_device(batch: Any, device: torch.device | str) -> Any:
-    """`batch` with every tensor in it on `device`; tuples, lists and dicts keep their type, other values are left alone."""
-    if isinstance(batch, Tensor):
-        return batch.to(device, non_blocking=True)  # from pinned memory the host goes on while the copy runs
-    if isinstance(batch, dict):
-        return {key: to_device(value, device) for key, value in batch.items()}
-    if isinstance(batch, tuple) and hasattr(batch, "_fields"):
-        return type(batch)(*(to_device(value, device) for value in batch))
-    if isinstance(batch, (tuple, list)):
-        return type(batch)(to_device(value, device) for value in batch)
-    return batch
-
-
-def tensors_in(batch: Any) -> Iterator[Tensor]:
-    """Every tensor in nested tuples, lists and dicts."""
-    if isinstance(batch, Tensor):
-        yield batch
-    elif isinstance(batch, (tuple, list, dict)):
-        for part in batch.values() if isinstance(batch, dict) else batch:
-            yield from tensors_in(part)
+    """`batch` with every tensor in it on `device`, other values as they are."""
+    # From pinned memory the host goes on while the copy runs.
+    return mapped(batch, lambda leaf: leaf.to(device, non_blocking=True) if isinstance(leaf, Tensor) else leaf)

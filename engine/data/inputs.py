@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 import numpy
 
 from engine.data.columns import encoded
+from engine.data.nested import leaves, mapped
 from engine.data.preprocessing import Preprocessing
 from engine.data.samples import as_array, wrong
 from engine.data.sources.csv_files import Format, read_csv, refuse_twice
@@ -231,23 +232,7 @@ def windows(path: Path, preprocessing: Preprocessing) -> tuple[Any, Any]:
 
 def _of_batch(given: Any) -> Inputs:
     """Several tensors for each sample, as one's own data set gives them."""
-
-    def tensors(value: Any) -> Iterator[Any]:
-        inner = value.values() if isinstance(value, Mapping) else value if isinstance(value, tuple | list) else None
-        if inner is None:
-            yield value
-        else:
-            for item in inner:
-                yield from tensors(item)
-
-    def cut(value: Any, first: int, last: int) -> Any:
-        if isinstance(value, Mapping):
-            return {key: cut(item, first, last) for key, item in value.items()}
-        if isinstance(value, tuple | list):
-            return type(value)(cut(item, first, last) for item in value)
-        return value[first:last]
-
-    lengths = {len(value) for value in tensors(given)}
+    lengths = {len(value) for value in leaves(given)}
     if len(lengths) != 1:
         raise wrong("data", f"the inputs are of different lengths: {', '.join(map(str, sorted(lengths)))}")
-    return Inputs(samples=lengths.pop(), take=lambda first, last: cut(given, first, last))
+    return Inputs(samples=lengths.pop(), take=lambda first, last: mapped(given, lambda leaf: leaf[first:last]))

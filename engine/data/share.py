@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from typing import Any
 
 from torch import Tensor
+
+from engine.data.nested import mapped
 
 
 class Share(tuple):
@@ -38,8 +39,4 @@ def taken(samples: int, dealt: tuple[int, int]) -> tuple[slice, int]:
 
 def cut(value: Any, of: slice) -> Any:
     """These samples of inputs that may be tensors in tuples, lists and dicts."""
-    if isinstance(value, Mapping):
-        return {key: cut(item, of) for key, item in value.items()}
-    if isinstance(value, tuple | list):
-        return type(value)(cut(item, of) for item in value)
-    return value[of] if isinstance(value, Tensor) else value
+    return mapped(value, lambda leaf: leaf[of] if isinstance(leaf, Tensor) else leaf)

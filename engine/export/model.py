@@ -17,10 +17,11 @@ from torch import Tensor, nn
 
 from engine.assemble import cast
 from engine.data.batches import make_batches
+from engine.data.nested import mapped
 from engine.errors import EpochalError, as_path, nearest
 from engine.execution.generators import keep_random_state
 from engine.export import format_of, refuse_target, write_whole
-from engine.export.structure import mapped, spelt, tensors
+from engine.export.structure import spelt, tensors
 from engine.inference.trained import TrainedModel, load_trained
 from engine.recipe_text import to_toml
 
@@ -129,7 +130,7 @@ def _torch(trained: TrainedModel, path: Path) -> tuple[str, tuple[str, ...]]:
 
 def _program(model: nn.Module, batch: Any) -> torch.export.ExportedProgram:
     """The model as a graph for any number of samples."""
-    shapes = (mapped(lambda tensor: {0: torch.export.Dim.DYNAMIC} if tensor.ndim else {}, batch),)
+    shapes = (mapped(batch, lambda tensor: {0: torch.export.Dim.DYNAMIC} if tensor.ndim else {}),)
     try:
         return torch.export.export(model, (batch,), dynamic_shapes=shapes)
     except Exception:  # a model that asks for len(inputs) is one for that number alone, unless its code is read
@@ -181,7 +182,7 @@ def _traced(trained: TrainedModel, dtype: torch.dtype) -> tuple[nn.Module, Any, 
         return torch.cat([tensor, tensor]) if single else tensor[:SAMPLES]  # torch takes one sample for a constant
 
     model_dtype = next((p.dtype for p in model.parameters() if p.is_floating_point()), dtype)
-    return model, cast(mapped(some, batch), model_dtype), notes
+    return model, cast(mapped(batch, some), model_dtype), notes
 
 
 def _real(trained: TrainedModel) -> Any:
@@ -206,7 +207,7 @@ def _made_up(trained: TrainedModel) -> Tensor | None:
 def _checked(model: nn.Module, batch: Any, call: Callable[[Any], Any], by: str) -> str:
     """Compare with the model on the batch and on one sample. EpochalError where the outputs are others."""
     worst, count = 0.0, 0
-    for inputs in (mapped(lambda tensor: tensor[:1] if tensor.ndim else tensor, batch), batch):
+    for inputs in (mapped(batch, lambda tensor: tensor[:1] if tensor.ndim else tensor), batch):
         count = max(len(tensor) for tensor in tensors(inputs, "input").values() if tensor.ndim)
         expected = list(tensors(_output(model, inputs), "output").values())
         try:

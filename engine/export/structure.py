@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 from typing import Any
 
 from torch import Tensor
@@ -22,15 +22,6 @@ def tensors(value: Any, name: str) -> dict[str, Tensor]:
         for inner, tensor in tensors(item, part).items():
             found[f"{inner}_{len(found) + 1}" if inner in found else inner] = tensor
     return found
-
-
-def mapped(change: Callable[[Tensor], Any], value: Any) -> Any:
-    """The same with something else in the place of each tensor."""
-    if isinstance(value, Tensor):
-        return change(value)
-    if isinstance(value, Mapping):
-        return {key: mapped(change, item) for key, item in value.items()}
-    return type(value)(mapped(change, item) for item in value)
 
 
 def spelt(value: Any, name: str) -> str:

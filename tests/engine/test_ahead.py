@@ -13,8 +13,9 @@ from torch.utils.data import Dataset
 
 from engine import Message, Progress, RunEnded, Trainer
 from engine.data import ahead as ahead_module
-from engine.data.ahead import SideStream, ahead, tensors_in
+from engine.data.ahead import SideStream, ahead
 from engine.data.batches import StreamedBatches
+from engine.data.nested import leaves
 from engine.data.workers import proposed
 from engine.training import fitting
 from engine.training.pace import Pace
@@ -90,7 +91,7 @@ def test_the_training_stream_waits_for_the_copy_and_owns_what_it_reads(monkeypat
 
     def copied_late(batch: Any, device: Any) -> Any:
         assert cuda.now.name == "side"
-        copies = [(torch.zeros_like(tensor), tensor) for tensor in tensors_in(batch)]
+        copies = [(torch.zeros_like(tensor), tensor) for tensor in leaves(batch)]
         cuda.now.queued.append(lambda: [copy.copy_(tensor) for copy, tensor in copies])
         return {"x": copies[0][0]}, [copies[1][0]]
 

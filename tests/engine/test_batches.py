@@ -5,15 +5,17 @@ from __future__ import annotations
 import random
 import subprocess
 import sys
-from collections import namedtuple
+from collections import UserDict, namedtuple
 
 import numpy
 import pytest
 import torch
 from torch.utils.data import DataLoader, Dataset, IterableDataset, RandomSampler, TensorDataset
 
+from engine.assemble import cast
 from engine.data.batches import Batches, LoaderBatches, ResidentBatches, StreamedBatches, make_batches, to_device
 from engine.data.order import epoch_seed, order
+from engine.data.share import cut
 from engine.errors import RecipeError
 
 N, SIZE, SEED = 53, 8, 7
@@ -265,13 +267,18 @@ def test_make_batches_chooses_by_what_it_is_given(tensors):
         assert_same(batches.epoch(2), by_hand(tensors, 2, drop_last=True))
 
 
-def test_to_device_goes_into_tuples_lists_and_dicts():
+def test_what_is_done_to_a_batch_goes_into_tuples_lists_and_dicts():
     Pair = namedtuple("Pair", "a b")
     batch = {"x": [torch.ones(2), "text"], "y": Pair(torch.zeros(1), (torch.ones(1), 3))}
     moved = to_device(batch, "meta")
     assert moved["x"][0].device.type == "meta" and moved["x"][1] == "text"
     assert isinstance(moved["y"], Pair) and moved["y"].b[0].device.type == "meta" and moved["y"].b[1] == 3
     assert batch["x"][0].device.type == "cpu"
+    wide = cast(batch, torch.float64)
+    assert isinstance(wide["y"], Pair) and wide["y"].a.dtype == wide["x"][0].dtype == torch.float64
+    part = cut(batch, slice(0, 1))
+    assert part["x"][0].tolist() == [1.0] and part["x"][1] == "text" and isinstance(part["y"], Pair)
+    assert cast(UserDict(x=torch.ones(1)), torch.float64)["x"].dtype == torch.float64
 
 
 @pytest.mark.gpu
