@@ -144,10 +144,10 @@ class Column:
 
     def _doubted_numbers(self, values: Series) -> list[str]:
         present = values.dropna()
-        if not (present % 1 == 0).all():
+        if not all((some % 1 == 0).all() for some in (present.head(IDS), present)):  # of most columns the first tell
             return []
-        years, months, days = present // 10000, present // 100 % 100, present % 100
-        if (years.between(1900, 2100) & months.between(1, 12) & days.between(1, 31)).all():
+        dated = 19_000_101 <= present.min() and present.max() <= 21_001_231
+        if dated and ((present // 100 % 100).between(1, 12) & (present % 100).between(1, 31)).all():
             said = f"holds {present.iloc[0]:.0f} and the like, which count as numbers: if they are dates, write 2024-12-31"
         elif len(values) >= IDS and present.is_unique and len(present) == len(values):
             said = f"holds a different whole number in each row: if these are ids, {_leave_out(self.name)}"
@@ -228,6 +228,11 @@ def _refused(name: str, what: str, remedy: str = "") -> RecipeError:
 
 def _leave_out(name: str) -> str:
     return f"leave it out, data.ignore = [{json.dumps(name, ensure_ascii=False)}]"
+
+
+def constant(values: Series) -> bool:
+    """Whether all are the same."""
+    return all(some.notna().all() and (some == some.iloc[0]).all() for some in (values.head(IDS), values))
 
 
 def alike(names: Sequence[str]) -> tuple[str, str] | None:

@@ -7,7 +7,7 @@ from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
-from engine.data.columns import Column, alike, instead, kind_of, stacked
+from engine.data.columns import Column, alike, constant, instead, kind_of, stacked
 from engine.data.samples import Samples, as_classes, wrong
 from engine.data.sources.csv_files import Format, read_csv, refuse_twice, shown
 from engine.data.sources.declare import existing, package, source
@@ -183,8 +183,8 @@ def from_tables(
         notes += encoder.doubts(table[column])
     if problems:
         raise RecipeError(problems)
-    if constant := [encoder.name for encoder in encoders if table[encoder.name].nunique(dropna=False) == 1]:
-        notes.append(f"the same value in every row, which tells nothing: {shown(constant)}")
+    if same := [encoder.name for encoder in encoders if constant(table[encoder.name])]:
+        notes.append(f"the same value in every row, which tells nothing: {shown(same)}")
     if not encoders:
         raise wrong("data.columns", f"data.columns: {origin} has no column to predict {target!r} from")
 
