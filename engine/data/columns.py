@@ -21,11 +21,10 @@ IDS = 50  # rows, in which whole numbers that are all different are hardly a mea
 FEW = 9  # rows, in which texts may all be different by chance
 SHOWN = 3  # values that a sentence names
 MEASURED = re.compile(r"\s*([$€£¥₹]|[A-Z]{3}(?= ))?\s*[-+]?[\d.,' ]*\d\s*([$€£¥₹%‰°]|[^\W\d_]{1,4}(?:/[^\W\d_]{1,3})?)?\s*")
-GROUPED, PLAIN = r"[-+]?\d{1,3}(%s\d{3})+", r"[-+]?\d+"
-NOTATIONS = {  # of numbers that were read as texts, by what a recipe says of such a file
-    'data.thousands = ","': re.compile(rf"({GROUPED % ','}|{PLAIN})(\.\d+)?"),
-    'data.decimal = ","': re.compile(rf"{PLAIN}(,\d+)?"),
-    'data.decimal = "," and data.thousands = "."': re.compile(rf"({GROUPED % '[.]'}|{PLAIN})(,\d+)?"),
+MARKS = ((".", ","), (",", ""), (",", "."), (".", " "), (",", " "), (".", "'"))  # before decimals, between digits
+NOTATIONS = {  # of numbers that were read as texts
+    (decimal, thousands): re.compile(rf"[-+]?(\d{{1,3}}({re.escape(thousands)}\d{{3}})+|\d+)({re.escape(decimal)}\d+)?")
+    for decimal, thousands in MARKS
 }
 
 
@@ -137,7 +136,7 @@ class Column:
         if remedy := instead(_texts(values)):
             said.append(f"holds {self.categories[0]!r} and the like, {len(self.categories)} categories: {remedy}")
         elif FEW < len(self.categories) == len(values):
-            said.append(f"holds a different text in each row, as names do: {_leave_out(self.name)}")
+            said.append(f"holds a different text in each row, as names do: {leave_out(self.name)}")
         if pair := alike(self.categories):
             said.append(f"holds {pair[0]!r} and {pair[1]!r}, which are two categories: are they one?")
         return [f"column {self.name!r} {sentence}" for sentence in said]
@@ -146,11 +145,11 @@ class Column:
         present = values.dropna()
         if not all((some % 1 == 0).all() for some in (present.head(IDS), present)):  # of most columns the first tell
             return []
-        dated = 19_000_101 <= present.min() and present.max() <= 21_001_231
+        dated = present.min() >= 19_000_101 and present.max() <= 21_001_231
         if dated and ((present // 100 % 100).between(1, 12) & (present % 100).between(1, 31)).all():
             said = f"holds {present.iloc[0]:.0f} and the like, which count as numbers: if they are dates, write 2024-12-31"
         elif len(values) >= IDS and present.is_unique and len(present) == len(values):
-            said = f"holds a different whole number in each row: if these are ids, {_leave_out(self.name)}"
+            said = f"holds a different whole number in each row: if these are ids, {leave_out(self.name)}"
         else:
             return []
         return [f"column {self.name!r} {said}"]
@@ -223,10 +222,11 @@ class Column:
 
 
 def _refused(name: str, what: str, remedy: str = "") -> RecipeError:
-    return wrong("data.columns", f"column {name!r} {what}: {remedy}{_leave_out(name)}")
+    return wrong("data.columns", f"column {name!r} {what}: {remedy}{leave_out(name)}")
 
 
-def _leave_out(name: str) -> str:
+def leave_out(name: str) -> str:
+    """What a recipe says so, in words."""
     return f"leave it out, data.ignore = [{json.dumps(name, ensure_ascii=False)}]"
 
 
@@ -246,9 +246,12 @@ def alike(names: Sequence[str]) -> tuple[str, str] | None:
 
 
 def _notation(texts: Sequence[str]) -> str:
-    """What a recipe says of a file whose numbers are written so; empty where these are none, or are read as they are."""
-    found = [said for said, written in NOTATIONS.items() if all(written.fullmatch(text.strip()) for text in texts)]
-    return found[0] if found and any("," in text or "." in text for text in texts) else ""
+    """What a recipe says of a file whose numbers are written so; empty where nothing it can say makes numbers of them."""
+    for (decimal, thousands), written in NOTATIONS.items():
+        if all(written.fullmatch(text.strip()) for text in texts):
+            said = {"data.decimal": decimal if decimal != "." else "", "data.thousands": thousands}
+            return " and ".join(f'{key} = "{mark}"' for key, mark in said.items() if mark)
+    return ""
 
 
 def instead(texts: Series) -> str:
@@ -259,12 +262,14 @@ def instead(texts: Series) -> str:
     from engine.data import dates
 
     different = texts.dropna().unique().tolist()
+    numbers = pandas.to_numeric(pandas.Series(different), errors="coerce").notna()
+    if numbers.all():
+        return "if they are numbers, they are texts in the file, or there is a text in a row without a target"
     if notation := _notation(different):
         return f"if they are numbers, {notation} reads them as such"
     measured = [MEASURED.fullmatch(text) for text in different]
     if all(measured) and len(units := {found.groups() for found in measured if found} - {(None, None)}) == 1:
         return f"if they are numbers, write them without {next(unit for unit in units.pop() if unit)!r}"
-    numbers = pandas.to_numeric(pandas.Series(different), errors="coerce").notna()
     for kind, are in (("numbers", numbers), ("dates", [bool(dates.LIKE.fullmatch(text)) for text in different])):
         others = texts.isin(numpy.array(different, object)[~numpy.array(are)])
         if 0 < others.sum() <= texts.notna().sum() / 2:

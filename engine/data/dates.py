@@ -103,17 +103,18 @@ def _clock(text: str) -> tuple[float, ...] | None:
 
 def kind_of(fields: Array) -> Kind:
     """What most is said by any of them."""
-    if numpy.isnan(fields[:, 0]).all():
+    if numpy.isnan(fields[:, 0]).all() and not numpy.isnan(fields[:, 4]).all():
         return "time"
     return "datetime" if (fields[:, 4] > 0).any() else "date"
 
 
 def day_first(fields: Array) -> bool | None:
     """Whether the day stands before the month, as some value shows or dots mean; None where it may be either."""
-    order, month, day = fields[:, 3], fields[:, 1], fields[:, 2]
-    if (month[order > 0] > 12).any() or (day[order > 0] > 12).any():
-        return bool((month[order > 0] > 12).any())
-    return None if (order == 1).any() else bool((order == 2).any())
+    order, first, second = fields[:, 3], fields[:, 1], fields[:, 2]
+    dots = (order == 2).any() and not (second[order == 2] > 12).any()
+    if dots or (first[order > 0] > 12).any():
+        return True
+    return None if (order == 1).any() and not (second[order > 0] > 12).any() else False
 
 
 def days_of(fields: Array, day_first: bool) -> Array:

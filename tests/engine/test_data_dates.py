@@ -111,6 +111,7 @@ def test_a_missing_date_is_the_median_in_no_direction_and_an_input_says_so(file:
     [
         (["03/04/2025", "13/04/2025"], None, 4), (["03/04/2025", "03/13/2025"], None, 3), (["03.04.2025"] * 2, None, 4),
         (["3-4-25"] * 2, True, 4), (["3-4-25"] * 2, False, 3), (["03.04.2025"] * 2, False, 3), (["2025-04-03"] * 2, True, 4),
+        (["03.04.2025", "04/04/2025"], None, 4), (["03.04.2025", "04.13.2025"], None, 3),
     ],
 )  # fmt: skip
 def test_which_number_is_the_day_is_decided_over_the_whole_column(file: Any, texts: list[str], told: bool, month: int) -> None:
@@ -130,6 +131,8 @@ def test_mistakes_are_one_sentence(file: Any) -> None:
     refused("'03/04/2025' and the like, of which either number may be the day: data.day_first = true or false", unclear, "y")
     refused("'01/31/2025' in row 2, which is no date with the day first", file(["31/01/2025", "01/31/2025"]), "y")
     refused("'31/01/2025' in row 1, which is no date with the month", file(["31/01/2025"] * 2), "y", day_first=False)
+    refused("'01/20/2024' in row 2, which is no date with the day first", file(["05.01.2024", "01/20/2024"]), "y")
+    refused("'1 Jan 2024 CET' in row 1, which is no date", file(["1 Jan 2024 CET"] * 2), "y")
     for text in ("2025-02-30", "0000-00-00", "2025-01-01 24:30", "2025-01-01 25:61", "2025-01-01 noon", "9:30"):
         refused(rf"'{text}' in row 2, which is no date: empty it", file(["2025-01-31", text]), "y")
     refused("'9:75' in row 2, which is no time of day", file(["9:30", "9:75"]), "y")

@@ -168,10 +168,13 @@ def test_csv_what_is_likely_meant_otherwise_is_told(file):
         ("same", [1] * 100, "the same value in every row, which tells nothing: same"),
         ("y", ["yes", "Yes", "no", "no"] * 25, "'y' is 'Yes' or 'yes', which are two classes: are they one?"),
         ("y", [f"{row % 9},5" for row in rows], "'y' is '0,5' and the like, 9 classes: if they are numbers, data.decimal"),
+        ("y", [1.5] * 100, "'y' is 1.5 in every row: there is nothing to learn"),
+        ("y", [f"{row % 9} 000" for row in rows], "9 classes: if they are numbers, data.thousands = \" \" reads"),
         ("when", sorted(f"2024-01-{row % 28 + 1:02}" for row in rows), "the rows are in the order of 'when', and those"),
     ):  # fmt: skip
         (note,) = told({**plain, name: values})
         assert words in note
+    assert "column 'copy' alone tells 'y' in every row" in told({**plain, "y": ["a", "b"] * 50, "copy": [3, 8] * 50})[0]
     for harmless in (["A1", "B2"] * 50, ["1st", "2nd"] * 50, ["18-25", "26-40"] * 50, ["S", "XL"] * 50):
         assert told({**plain, "code": harmless}) == ()
 
@@ -285,6 +288,8 @@ def test_csv_mistakes_are_one_sentence(file, tmp_path, monkeypatch):
     refused("data.path", "opens in line 3 is never closed", "csv", file('a,y\n1,2\n"3,4\n', "open.csv"), "y")
     refused("data.path", "is the delimiter ';'", "csv", file("a;y\n1,5;2\n1,5;2,5,1\n", "commas.csv"), "y")
     refused("data.target", "first line, 1, 2.5, holds no names of columns", "csv", file("1,2.5\n3,4\n", "bare.csv"), "y")
+    refused("data.path", "first line, 1, 1, 0, holds no names of columns", "csv", file("1,1,0\n3,4,1\n", "bare2.csv"), "y")
+    refused("data.path", "first line, 'Report of 2024'", "csv", file("Report of 2024\n\na,y\n1,2\n", "preamble.csv"), "y")
     refused("data.encoding", "'utf9' is no encoding of text; the nearest is 'utf-8'", "csv", path, "age", encoding="utf9")
     refused("data.decimal", "is data.delimiter too", "csv", path, "age", decimal=",")
     refused("data.thousands", "is data.decimal too", "csv", path, "age", thousands=".")

@@ -19,6 +19,7 @@ if TYPE_CHECKING:
     from pandas import DataFrame
 
 SHOWN = 3  # column names that a sentence quotes
+NUMBER = re.compile(r"\s*[-+]?\d*\.?\d+([eE][-+]?\d+)?\s*")
 ROWS = 1 << 16  # of a file that are read at a time
 
 
@@ -110,6 +111,8 @@ def _numbers(kinds: Collection[Any]) -> bool:
 
 def refuse_twice(names: Collection[Any], field: str, said: str) -> None:
     """RecipeError where two columns have one name: which of them is meant can't be told."""
+    if len(set(names)) < len(names) and all(NUMBER.fullmatch(str(name)) for name in names):
+        raise wrong(field, f"{said}: its first line, {shown(names)}, holds no names of columns")
     known: dict[str, int] = {}
     for place, name in enumerate((str(name).strip() for name in names), 1):
         if name and name in known:
@@ -162,7 +165,7 @@ def _other(file: Path | io.BytesIO, written: Format) -> str:
     if written.delimiter in line:
         return "; is a text that holds a delimiter in quotes?"
     found = [mark for mark in ";\t|," if mark in line]
-    return f"; is the delimiter {found[0]!r}?" if found else ""
+    return f"; is the delimiter {found[0]!r}?" if found else f", {line.strip()[:40]!r}"
 
 
 def _start(file: Path | io.BytesIO) -> bytes:

@@ -7,17 +7,17 @@ from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
-from engine.data.columns import Column, alike, constant, instead, kind_of, stacked
+from engine.data.columns import Column, alike, constant, instead, kind_of, leave_out, stacked
 from engine.data.samples import Samples, as_classes, wrong
-from engine.data.sources.csv_files import Format, read_csv, refuse_twice, shown
+from engine.data.sources.csv_files import NUMBER, Format, read_csv, refuse_twice, shown
 from engine.data.sources.declare import existing, package, source
 from engine.errors import Problem, RecipeError, nearest
 
 if TYPE_CHECKING:
     from pandas import DataFrame, Series
 
+FEW = 20  # rows, in which a column may tell the classes by chance
 CLASSES = 20  # whole numbers with at most so many different values are classes
-NUMBER = re.compile(r"\s*[-+]?\d*\.?\d+([eE][-+]?\d+)?\s*")
 
 AsTask = Literal["auto", "classification", "regression"]
 
@@ -192,6 +192,12 @@ def from_tables(
     predicted = Column(target, kind_of(table[target]))
     if predicted.kind == "category" and (remedy := instead(table[target].astype(str))):
         notes.append(f"{target!r} is {classes[0]!r} and the like, {len(classes)} classes: {remedy}")
+    if not classes and constant(table[target]):
+        notes.append(f"{target!r} is {values[0]:g} in every row: there is nothing to learn")
+    for encoder in encoders if classes else []:
+        if _tells(table[encoder.name], values):
+            said = f"column {encoder.name!r} alone tells {target!r} in every row: if it is known only afterwards"
+            notes.append(f"{said}, {leave_out(encoder.name)}")
     if pair := alike(classes):
         notes.append(f"{target!r} is {pair[0]!r} or {pair[1]!r}, which are two classes: are they one?")
     inputs = stacked(table, encoders)
@@ -211,6 +217,19 @@ def from_tables(
         rows=kept,
         spare=True,
     )
+
+
+def _tells(values: Series, classes: Any) -> bool:
+    """Whether all rows of any one value are of one class; not where the values are too many to mean anything."""
+    import numpy
+    import pandas
+
+    for some in (slice(1000), slice(None)):  # the first tell of most columns that it is not so
+        codes, different = pandas.factorize(values.iloc[some], use_na_sentinel=False)
+        pairs = len(numpy.unique(codes * (int(classes.max()) + 1) + classes[some]))
+        if len(codes) < FEW or not 1 < len(different) <= len(codes) / 5 or pairs != len(different):
+            return False
+    return True
 
 
 def _leaks(inputs: Any, targets: Any, columns: Sequence[Column]) -> Iterator[str]:
