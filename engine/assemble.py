@@ -21,6 +21,7 @@ from engine.errors import Problem, RecipeError
 from engine.execution.light import spare_the_compiler
 from engine.measure import counter
 from engine.parts import Parts
+from engine.parts.freezing import Freezing
 from engine.parts.one_batch import try_one_batch
 from engine.parts.optimizers import build_optimizer
 from engine.parts.schedules import build_schedule
@@ -69,12 +70,14 @@ def assemble_with_data(recipe: Recipe, data: Prepared | None = None) -> tuple[Pa
     if unfit := [*catalog.unfit(catalog.find("model", recipe.model.name), data.task)]:  # known for certain only now
         raise RecipeError(unfit)
     model = build_model(recipe.model, data)
-    started = () if plan.weights is None else (load_weights(model, plan.weights),)
+    started = () if plan.weights is None else (load_weights(model, plan.weights, plan.weights_except),)
+    freezing = Freezing.of(model, plan)
     model.to(device, dtype)
     loss = build_loss(recipe, data)
     if isinstance(loss, nn.Module):
         loss.to(device, dtype)
-    optimizer = _explained("optimizer", recipe.optimizer, lambda entry, given: build_optimizer(entry, given, model))
+    with freezing.lifted():
+        optimizer = _explained("optimizer", recipe.optimizer, lambda entry, given: build_optimizer(entry, given, model))
     chosen = metrics.named(plan.metrics, data.task, data.output_size, device) if plan.metrics else None
     _, mode = metrics.monitored(plan.monitor, validation is not None, chosen)
     planned = plan.length(train.length)
@@ -100,6 +103,7 @@ def assemble_with_data(recipe: Recipe, data: Prepared | None = None) -> tuple[Pa
         device=device,
         fingerprint=data.fingerprint,
         preprocessing=Preprocessing.of(data),
+        freezing=freezing,
     )
     if parts.needs_closure and plan.precision == "fp16":
         message = f"training.precision = 'fp16' does not go with {recipe.optimizer.name}, which evaluates the loss itself"
@@ -118,10 +122,11 @@ def assemble_with_data(recipe: Recipe, data: Prepared | None = None) -> tuple[Pa
 def on_copies(parts: Parts, recipe: Recipe) -> Parts:
     """The same with a copy of the model and an optimizer of its own: what is tried on them changes nothing of `parts`."""
     copied = copy.copy(parts)
-    copied.model = copy.deepcopy(parts.model)
-    copied.optimizer = build_optimizer(
-        catalog.find("optimizer", recipe.optimizer.name), recipe.optimizer.arguments, copied.model
-    )
+    copied.model, copied.freezing = copy.deepcopy((parts.model, parts.freezing))
+    with copied.freezing.lifted():
+        copied.optimizer = build_optimizer(
+            catalog.find("optimizer", recipe.optimizer.name), recipe.optimizer.arguments, copied.model
+        )
     return copied
 
 

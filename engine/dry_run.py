@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING
 from engine import execution
 from engine.assemble import assemble_with_data, on_copies
 from engine.data.samples import Prepared
+from engine.events import parameters_in_words
 from engine.execution.generators import keep_random_state
 from engine.loop import Taken, windows
 from engine.parts import Parts, one_batch
@@ -29,8 +30,8 @@ STEPS = 20
 class DryRun:
     """What the steps showed: `rows` of (what, value) to print, `warnings` as sentences, `facts` as numbers.
 
-    facts: "parameters", "memory" (bytes of weights, gradients and optimizer), "step" (seconds), "epochs", and where their
-    number is known "steps_per_epoch" and "steps".
+    facts: "parameters" that are trained, where there are others "frozen", "memory" (bytes of weights, gradients and optimizer),
+    "step" (seconds), "epochs", and where their number is known "steps_per_epoch" and "steps".
     """
 
     rows: list[tuple[str, str]]
@@ -85,7 +86,8 @@ def _rows(parts: Parts, data: Prepared, recipe: Recipe, steps: list[Taken]) -> I
     held = "none" if parts.validation is None else f"{parts.validation.samples} samples"
     yield "data", f"{parts.train.samples} samples for training, {held} for validation, {data.task}"
     yield "batch", f"inputs {one_batch.shape(inputs)}, targets {one_batch.shape(targets)}"
-    yield "model", f"{type(parts.model).__name__}, {parts.parameters:,} parameters, output size {data.output_size}"
+    parameters = parameters_in_words(parts.parameters, parts.frozen, parts.freezing.epochs or 0)
+    yield "model", f"{type(parts.model).__name__}, {parameters}, output size {data.output_size}"
     chance = f", {math.log(data.output_size):.4f} by chance" if data.task in ("classification", "text") else ""
     yield "loss", f"{type(parts.loss).__name__}, {steps[0].loss.item():.4f} on the first batch{chance}"
     if steps[0].norm is not None:
@@ -99,6 +101,7 @@ def _facts(parts: Parts, recipe: Recipe, seconds: list[float]) -> dict[str, floa
     planned = recipe.training.length(parts.train.length)
     step = sorted(seconds[1:] or seconds)[len(seconds) // 2 - (len(seconds) > 1)]  # the median, without the first
     facts = {"parameters": parts.parameters, "memory": one_batch.memory(parts), "step": step, "epochs": recipe.training.epochs}
+    facts |= {"frozen": parts.frozen} if parts.frozen else {}
     counts = {"steps_per_epoch": planned.steps_per_epoch, "steps": planned.steps}
     return facts | {key: count for key, count in counts.items() if count is not None}
 

@@ -27,6 +27,15 @@ class Event:
         return True
 
 
+def parameters_in_words(trained: int, frozen: int = 0, freeze_epochs: int = 0) -> str:
+    """ "9,000 parameters", "650 of 9,000 parameters, all after 3 epochs"."""
+    everything = f"{trained + frozen:,} parameter{'s' * (trained + frozen != 1)}"
+    if not frozen:
+        return everything
+    then = f", all after {freeze_epochs} epoch{'s' * (freeze_epochs != 1)}" if freeze_epochs else ""
+    return f"{trained:,} of {everything}{then}"
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class RunStarted(Event):
     """A process began, or with `step` > 0 continues, a run."""
@@ -47,6 +56,13 @@ class RunStarted(Event):
     mode: str  # "min" or "max"
     processes: int = 1  # that train together
     strategy: str = ""  # of several: "ddp" or "fsdp"
+    frozen: int = 0  # parameters beside those, which are not trained
+    freeze_epochs: int = 0  # epochs after which they are; 0: never
+
+    @property
+    def trains(self) -> str:
+        """How many parameters, in words; of how many where some are frozen."""
+        return parameters_in_words(self.parameters, self.frozen, self.freeze_epochs)
 
     @property
     def own_loop(self) -> bool:

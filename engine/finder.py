@@ -100,7 +100,8 @@ def _walk(
     ratios = [float(group["lr"]) / float(groups[0]["lr"]) if "lr" in group else 0.0 for group in groups]
     points: list[Point] = []
     average = 0.0
-    loop.module.train()
+    if not loop.module.training:  # what is frozen, or was set to evaluation, stays so
+        loop.module.train()
     for k in range(steps):
         rate = lowest * (highest / lowest) ** (k / (steps - 1))
         for group, ratio in zip(groups, ratios, strict=True):

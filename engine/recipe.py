@@ -113,6 +113,11 @@ class Training:
     weights: str | None = option(
         None, "weights to start from: a safetensors file, a .pt that holds only tensors, or the directory of a run"
     )
+    weights_except: list[str] = option(
+        [], "what of them is left out and starts anew, by patterns of names: head.*, where the number of classes is another"
+    )
+    freeze: list[str] = option([], "parameters that are not trained, by patterns of their names: features.*")
+    freeze_epochs: int | None = option(None, "epochs after which what is frozen is trained as well; left out: never", minimum=1)
     validate_every: int = option(1, "epochs between validations; the last epoch always has one", minimum=1)
     validate_steps: int | None = option(None, "validate also after so many steps each", minimum=1)
     metrics: list[str] = option(

@@ -76,7 +76,7 @@ class Rows:
         if event.processes > 1:
             facts.append(f"{event.processes} processes ({event.strategy})")
         if event.parameters:
-            facts.append(format.counted(event.parameters, "parameter"))
+            facts.append(event.trains)
         if event.steps_per_epoch is not None:
             facts.append(f"{format.counted(event.steps_per_epoch, 'step')} an epoch")
         if event.path is not None:

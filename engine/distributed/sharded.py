@@ -36,6 +36,9 @@ def strategy_of(plan: Training, parts: Parts) -> str:
         device = parts.device
         room = torch.cuda.get_device_properties(device).total_memory * ROOM if device.type == "cuda" else float("inf")
         strategy = "fsdp" if parts.parameters * BYTES > room else "ddp"
+    if strategy == "fsdp" and plan.freeze_epochs is not None:
+        message = "training.freeze_epochs does not go with training.strategy = 'fsdp'; 'ddp' does"
+        raise RecipeError([Problem("training.freeze_epochs", message)])
     # torch's LBFGS makes one vector of all gradients; the others need more of a tensor than some rows.
     if strategy == "fsdp" and (parts.needs_closure or isinstance(parts.optimizer, Adafactor | Rprop)):
         given = type(parts.optimizer).__name__
@@ -51,7 +54,7 @@ def shared(loop: Loop, parts: Parts, strategy: str, ranks: Ranks) -> nn.Module:
         all_take_part = ranks.everywhere(not _leaves_some_out(loop, parts))  # as all see it: each has looked at its own share
         return DistributedDataParallel(
             model,
-            find_unused_parameters=not all_take_part,
+            find_unused_parameters=not all_take_part or parts.freezing.epochs is not None,
             broadcast_buffers=any(True for _ in own_buffers(model)),
             gradient_as_bucket_view=True,
         )

@@ -66,10 +66,11 @@ class Together:
         self._joined = any(isinstance(part, Joined) for part in parts.model.modules())
         for module in (parts.model, *([] if loop.average is None else [loop.average])):
             self.ranks.lead(chain(module.parameters(), module.buffers()))
-        if self.strategy == "ddp" and Flat.fits(parts.model, parts.device):
-            self._flat = Flat(parts.model, self.ranks)
-        else:
-            loop.model = self._model = sharded.shared(loop, parts, self.strategy, self.ranks)
+        with parts.freezing.lifted():
+            if self.strategy == "ddp" and Flat.fits(parts.model, parts.device):
+                self._flat = Flat(parts.model, self.ranks)
+            else:
+                loop.model = self._model = sharded.shared(loop, parts, self.strategy, self.ranks)
         loop.together = self
         if self.strategy == "fsdp":
             loop.hands = sharded.ShardedHands(parts.optimizer, self.ranks)

@@ -181,14 +181,15 @@ def _updated(
             for key, stand_in in live.items():
                 for place, part in enumerate(stand_in if isinstance(stand_in, tuple) else (stand_in,)):
                     values[id(part)] = partial(_number, group, key, place)
-            members = [weights[by_identity[id(p)]] for p in group["params"]]
+            trained = [p for p in group["params"] if id(p) in by_identity]  # the others are frozen
+            members = [weights[by_identity[id(p)]] for p in trained]
             fixed = {"foreach": False, "fused": False, "capturable": True, "differentiable": False}
             twin.param_groups.append({**group, **live, **{k: v for k, v in fixed.items() if k in group}, "params": members})
-            for original, member in zip(group["params"], members, strict=True):
+            for original, member in zip(trained, members, strict=True):
                 i = by_identity[id(original)]
                 member.grad = gradients[i]
                 held = {key: value.clone() for key, value in state[i].items()}
-                counts = {key: state[0][key].double() for key, value in held.items() if is_count(key, value)}
+                counts = {key: state[tensors.counted_as[i]][key].double() for key in held if is_count(key, held[key])}
                 twin.state[member] = {**optimizer.state[original], **held, **counts}
         with mode:
             undressed(twin)()

@@ -28,7 +28,7 @@ class Tensors:
         self.optimizer = optimizer
         self.members: tuple[Optimizer, ...] = getattr(optimizer, "members", (optimizer,))
         named = dict(module.named_parameters())
-        ours = {id(p) for group in optimizer.param_groups for p in group["params"]}
+        ours = {id(p) for group in optimizer.param_groups for p in group["params"] if p.requires_grad}
         self.trained = {name: p for name, p in named.items() if id(p) in ours}
         self.frozen = {name: p for name, p in named.items() if id(p) not in ours}
         self.buffers = dict(module.named_buffers())
@@ -36,6 +36,8 @@ class Tensors:
             {key: value for key, value in optimizer.state[p].items() if isinstance(value, Tensor)}
             for p in self.trained.values()
         ]
+        counts = [{key: float(value) for key, value in state.items() if is_count(key, value)} for state in self.state]
+        self.counted_as = [counts.index(own) for own in counts]  # for each parameter the first that has taken as many steps
         self._numbers = [
             (options, key) for options in optimizer.param_groups for key, value in options.items() if _is_number(key, value)
         ]

@@ -86,6 +86,7 @@ class Whole:
         self._example: Window | None = None  # the largest window so far
         self._size = 0  # its samples
         self.latest: Window | None = None  # of those that a taker took
+        self._new = [p for group in loop.optimizer.param_groups for p in group["params"]]  # whose state a step has to make
 
     @property
     def places(self) -> bool:
@@ -121,13 +122,20 @@ class Whole:
         elif self._now is None or self._now.name != execution:
             self._wanted = execution
 
+    def renew(self, trained: Sequence[Tensor]) -> None:
+        """Other parameters are trained than before: an eager step makes the state of those, and takers are made anew."""
+        if self._now is not None:
+            self._waiting.insert(0, self._now)
+        self._now, self._wanted, self._tried = None, "", False
+        self._made, self._new = [], list(trained)  # a taker that a thread still makes is dropped
+
     def ready(self, left: float | None) -> str:
         """The execution that is made and tried and may take over, "" without one. Begun where the seconds left repay it."""
         if not self._auto or self._wanted or not self._waiting:
             return ""
         if self._tried:
             return self._waiting[0].name
-        taker, idle = self._waiting[0], self._maker is None and not self._made
+        taker, idle = self._waiting[0], not (self._made or (self._maker is not None and self._maker.is_alive()))
         if idle and self._example is not None and self._has_state() and left is not None and left > REPAID[taker.name]:
             self._begin(taker, self._example)
         return ""
@@ -185,8 +193,7 @@ class Whole:
 
     def _has_state(self) -> bool:
         """Whether the optimizer has taken a step: in the first it makes its state."""
-        optimizer = self.loop.optimizer
-        return any(p in optimizer.state or p.grad is not None for group in optimizer.param_groups for p in group["params"])
+        return any(p in self.loop.optimizer.state or p.grad is not None for p in self._new)
 
     def _begin(self, taker: Taker, window: Window) -> None:
         """Make a taker; in a thread of its own where that takes long."""
@@ -196,13 +203,15 @@ class Whole:
             self._give_up(error)
             return
 
+        made = self._made
+
         def work() -> None:
             try:
                 with generators_alone():
-                    self._made.append(make())
+                    made.append(make())
             except Exception as error:
                 failed = error
-                self._made.append(lambda: self._raise(failed))
+                made.append(lambda: self._raise(failed))
 
         if not taker.slow:
             work()

@@ -13,6 +13,7 @@ from engine import catalog, execution, metrics
 from engine.assemble import assemble_with_data
 from engine.data.samples import Prepared
 from engine.execution.generators import keep_random_state
+from engine.export import tuned
 from engine.export.code import Imports, call, layers_of, source_of, unsaid
 from engine.export.data import STANDARDIZED, data_lines
 from engine.parts import Parts
@@ -45,7 +46,6 @@ def _refuse(plan: Training) -> None:
     for name, why in {
         "max_steps": "a script trains whole epochs",
         "max_minutes": "a script trains whole epochs",
-        "weights": "a script starts from the seed",
         "validate_steps": "a script validates at the end of an epoch",
         "non_finite": "a script does not look at each step",
     }.items():
@@ -69,6 +69,7 @@ class _Writer:
         self.imports = Imports("import numpy", "import torch", "from torch import nn")
         data = data_lines(recipe, self.data, self.imports)
         model = self.model()
+        changed = [*tuned.started(plan, self.imports), *tuned.frozen(plan, self.parts, self.imports)]
         optimizer, scheduler = list(self.optimizer()), list(self.scheduler())
         loop = self.loop()
         sizes = {"SEED": recipe.seed, "EPOCHS": plan.epochs, "BATCH_SIZE": recipe.loading.batch_size}
@@ -78,6 +79,7 @@ class _Writer:
         data += self.placed()
         functions = ORDER + ("\n" + STANDARDIZED if any("standardized(" in line for line in data) else "")
         definition, built = model
+        lines = [built, *changed, *optimizer, *scheduler]
         blocks = [
             _docstring(recipe),
             self.imports.text() + "\n",
@@ -85,7 +87,7 @@ class _Writer:
             *([definition + "\n\n"] if definition else []),
             functions.strip("\n") + "\n\n",
             "# The data\n" + "\n".join(data) + "\n",
-            "# Model, loss and optimizer\ntorch.manual_seed(SEED)\n" + "\n".join([built, *optimizer, *scheduler]) + "\n",
+            "# Model, loss and optimizer\ntorch.manual_seed(SEED)\n" + "\n".join(lines) + "\n",
             "# The loop\n" + "\n".join(loop),
         ]
         return "\n".join(blocks).rstrip() + "\n"
@@ -140,9 +142,11 @@ class _Writer:
         """The definition, and the lines that build it."""
         component, model = self.recipe.model, self.parts.model
         move = f".to({self.moved})" if self.moved else ""
-        if any(not module.training for module in model.modules()):
+        frozen = set(map(id, self.parts.freezing.normalizations))
+        if any(not module.training and id(module) not in frozen for module in model.modules()):
             raise unsaid("model.name", component.name, "some of its modules are in evaluation mode from the start")
-        chain = layers_of(model) if component.name in CHAINS else None
+        plain = component.name in CHAINS and not tuned.by_name(self.recipe.training)
+        chain = layers_of(model) if plain else None
         if chain is not None:
             return "", f"model = {chain}{move}\n{self.loss()}"
         if component.name in ("torchvision", "timm"):
@@ -192,8 +196,8 @@ class _Writer:
             if component.arguments.get(key):
                 raise unsaid(f"optimizer.{key}", component.arguments[key], "parameters are grouped by name and kind")
         name = self.callee("optimizer", component, "torch.optim")
-        parameters = "model.parameters()"
-        if any(not parameter.requires_grad for parameter in self.parts.model.parameters()):
+        parameters, later = "model.parameters()", self.recipe.training.freeze_epochs is not None
+        if self.parts.frozen and not later:
             parameters = "[parameter for parameter in model.parameters() if parameter.requires_grad]"
         yield f"optimizer = {call(entry, name, component.arguments, parameters)}"
         if self.recipe.training.ema:
@@ -244,7 +248,7 @@ class _Writer:
             samples += "[: len(x_train) // BATCH_SIZE * BATCH_SIZE]"
         if "device" in self.moved:
             samples += ".to(device)"
-        body = ["model.train()", "total, count = 0.0, 0.0"]
+        body = [*tuned.begun(plan, self.parts), "total, count = 0.0, 0.0"]
         if plan.accumulate == 1:
             body += [f"for batch in {samples}.split(BATCH_SIZE):", *_inside(self.step())]
         else:

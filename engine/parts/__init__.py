@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 import torch
@@ -14,6 +14,7 @@ from engine.data.preprocessing import Preprocessing
 from engine.execution import gradient_scaler, precision_context
 from engine.loop import Count, Loop
 from engine.metrics import Metric
+from engine.parts.freezing import Freezing
 from engine.parts.schedule import Schedule
 from engine.recipe import Training
 
@@ -34,12 +35,18 @@ class Parts:
     fingerprint: str = ""  # of the training data; empty where it is the user's own affair
     preprocessing: Preprocessing | None = None  # of a recipe's data: what is kept with the run
     warnings: tuple[str, ...] = ()  # sentences for the person
+    freezing: Freezing = field(default_factory=Freezing)
     threads: int | None = None  # CPU threads for one operation; None: as torch chooses
 
     @property
     def parameters(self) -> int:
-        """How many numbers are trained."""
+        """How many numbers are trained now."""
         return sum(parameter.numel() for parameter in self.model.parameters() if parameter.requires_grad)
+
+    @property
+    def frozen(self) -> int:
+        """How many are not."""
+        return sum(parameter.numel() for parameter in self.model.parameters() if not parameter.requires_grad)
 
     @property
     def needs_closure(self) -> bool:

@@ -35,7 +35,8 @@ def try_one_batch(parts: Parts, recipe: Recipe, data: Prepared) -> tuple[str, ..
     with warnings.catch_warnings():
         warnings.filterwarnings("error", message="Using a target size", category=UserWarning)  # a broadcast in the loss
         loop.validate(parts.train.epoch(1), seen)
-    problems.extend(_lone_sample(parts))
+    with parts.freezing.lifted():
+        problems.extend(_lone_sample(parts))
     if problems:
         raise RecipeError(problems)
     return tuple(doubts)
@@ -132,7 +133,7 @@ def _lone_sample(parts: Parts) -> Iterator[Problem]:
     train = parts.train
     if train.samples is None or not train.batch_size or train.length is None:
         return
-    normalized = any(isinstance(module, nn.modules.batchnorm._BatchNorm) for module in parts.model.modules())
+    normalized = any(isinstance(part, nn.modules.batchnorm._BatchNorm) and part.training for part in parts.model.modules())
     lone = train.samples - (train.length - 1) * train.batch_size == 1 or train.batch_size == 1
     if normalized and lone:
         yield Problem(

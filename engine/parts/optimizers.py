@@ -13,9 +13,10 @@ from torch.optim import Optimizer
 
 from engine import catalog
 from engine.catalog import Entry
-from engine.errors import Problem, RecipeError, nearest
+from engine.errors import Problem, RecipeError
 from engine.execution.hands import undressed
 from engine.execution.light import OPTIMIZER, spare_the_compiler
+from engine.parts.patterns import unfit
 
 
 def build_optimizer(entry: Entry, arguments: Mapping[str, Any], model: nn.Module) -> Optimizer:
@@ -139,9 +140,7 @@ def _matched(tables: Sequence[Mapping[str, Any]], trained: Mapping[str, Tensor],
         elif any(fnmatchcase(name, pattern) for name, _ in model.named_parameters()):
             reason = "fits only parameters that are frozen"
         else:
-            several = f"; there are {', '.join(list(trained)[:5])}{', …' if len(trained) > 5 else ''}"
-            modules = {f"{name.rpartition('.')[0]}.*" for name in trained if "." in name}
-            reason = f"fits the name of no parameter{nearest(pattern, [*sorted(modules), *trained]) or several}"
+            reason = unfit(pattern, trained)
         problems.append(Problem(key, f"{key} is {pattern!r}, which {reason}"))
     if problems:
         raise RecipeError(problems)

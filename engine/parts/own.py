@@ -18,7 +18,9 @@ from engine.errors import Problem, RecipeError, named, nearest
 from engine.measure import counter
 from engine.metrics import Metric
 from engine.parts import Parts
+from engine.parts.freezing import Freezing
 from engine.parts.schedule import Schedule
+from engine.parts.weights import load_weights
 from engine.recipe import Training
 
 
@@ -36,6 +38,9 @@ def own_parts(
 ) -> Parts:
     """See `Trainer`. The model is moved to the device in place, so that the optimizer keeps its parameters."""
     _refuse(model, loss, optimizer, scheduler, metrics, batch_size, seed)
+    said = () if plan.weights is None else (load_weights(model, plan.weights, plan.weights_except),)
+    freezing = Freezing.of(model, plan)
+    _refuse_untrained(optimizer, freezing)
     device = execution.find_device(plan.device)
     model.to(device)
     if isinstance(loss, nn.Module):
@@ -50,6 +55,8 @@ def own_parts(
         metrics=metrics,
         count=counter(loss, _targets(train, validation)),
         device=device,
+        warnings=said,
+        freezing=freezing,
         threads=plan.threads,
     )
 
@@ -99,6 +106,14 @@ def _refuse(model: Any, loss: Any, optimizer: Any, scheduler: Any, metrics: Any,
             problems = [Problem("optimizer", words)]
     if problems:
         raise RecipeError(problems)
+
+
+def _refuse_untrained(optimizer: torch.optim.Optimizer, freezing: Freezing) -> None:
+    """Parameters that are to be trained one day, and of which the optimizer would know nothing."""
+    known = {id(parameter) for group in optimizer.param_groups for parameter in group["params"]}
+    if freezing.epochs is not None and any(id(parameter) not in known for parameter in freezing.parameters):
+        words = "training.freeze_epochs needs an optimizer of all parameters: make it with model.parameters()"
+        raise RecipeError([Problem("optimizer", words)])
 
 
 def _targets(*data: Any) -> Tensor | None:

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import json
 import pickle
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -11,28 +12,49 @@ import torch
 from safetensors.torch import load_file
 from torch import Tensor, nn
 
-from engine.errors import CheckpointError, Problem, RecipeError
+from engine.errors import Problem, RecipeError
+from engine.parts.patterns import fits, unfit
 from engine.training import state_dicts
 
-FIELD = "training.weights"
+FIELD, LEFT_OUT = "training.weights", "training.weights_except"
+FEW = 3  # layers that a sentence proposes to leave out
 _INSIDE = ("state_dict", "model_state_dict", "model")  # where others' files keep the weights among other things
 _WRAPPERS = ("module.", "_orig_mod.")  # what data-parallel and compiled models put in front of every name
 
 
-def load_weights(model: nn.Module, path: str) -> str:
+def load_weights(model: nn.Module, path: str, left_out: Sequence[str] = ()) -> str:
     """Load a `.safetensors` file, a `.pt` that holds nothing but tensors, a checkpoint's directory, or a run's (its best).
 
-    Returns a sentence that names the file. RecipeError, and nothing is loaded, when it can't be read or does not fit.
+    What of model and file has a name that a pattern of `left_out` fits stays as the model has it. Returns a sentence that names
+    the file. RecipeError, and nothing is loaded, when it can't be read or does not fit.
     """
-    file = _file(path)
-    try:
-        state_dicts.load_model(model, _plain(_read(file)))
-    except CheckpointError as error:
-        raise _problem(f"{file} does not fit the model: {str(error).partition(': ')[2]}") from None
-    return f"the weights to start from are those of {file}"
+    file = weights_file(path)
+    held, current = _plain(_read(file)), model.state_dict()
+    names = {**current, **held}
+    for pattern in left_out:
+        if not any(fits(name, [pattern]) for name in names):
+            raise _problem(f"it has {pattern!r}, which {unfit(pattern, names)}", LEFT_OUT)
+    taken = {name: tensor for name, tensor in held.items() if not fits(name, left_out)}
+    kept = {name: tensor for name, tensor in current.items() if fits(name, left_out)}
+    if not taken:
+        raise _problem(f"{list(left_out)} leaves nothing of {file}", LEFT_OUT)
+    if differing := state_dicts.differences(current, {**kept, **taken}):
+        says = "; ".join([*differing.values()][:5])
+        raise _problem(f"{file} does not fit the model: {says}{_proposed(differing, left_out, taken)}")
+    model.load_state_dict({**kept, **taken})
+    return f"the weights to start from are those of {file}{', without ' * bool(kept)}{', '.join(kept)}"
 
 
-def _file(path: str) -> Path:
+def _proposed(differing: Mapping[str, str], left_out: Sequence[str], held: Mapping[str, Tensor]) -> str:
+    """How to leave out what differs, where it is a few layers and not all."""
+    layers = dict.fromkeys(f"{layer}.*" if layer else name for name in differing for layer in [name.rpartition(".")[0]])
+    patterns = [*left_out, *layers]
+    some = len(layers) <= FEW and not all(fits(name, patterns) for name in held)
+    return f"; {LEFT_OUT} = {json.dumps(patterns)} leaves out what differs" if some else ""
+
+
+def weights_file(path: str) -> Path:
+    """The file itself, of a directory that holds a run or a checkpoint."""
     place = Path(path)
     if not place.is_dir():
         return place
@@ -70,5 +92,5 @@ def _plain(tensors: Mapping[str, Any]) -> dict[str, Tensor]:
     return plain
 
 
-def _problem(message: str) -> RecipeError:
-    return RecipeError([Problem(FIELD, f"{FIELD}: {message}")])
+def _problem(message: str, field: str = FIELD) -> RecipeError:
+    return RecipeError([Problem(field, f"{field}: {message}")])

@@ -65,7 +65,8 @@ def misfit(recipe: Recipe) -> str:
         return "they are neither on the CPU nor on a CUDA device"
     if plan.non_finite != "stop":
         return f"training.non_finite is {plan.non_finite!r}, not 'stop'"
-    if used := [name for name, on in (("accumulate", plan.accumulate > 1), ("ema", plan.ema > 0)) if on]:
+    unlike = {"accumulate": plan.accumulate > 1, "ema": plan.ema > 0, "freeze_epochs": plan.freeze_epochs is not None}
+    if used := [name for name, on in unlike.items() if on]:
         return f"training.{used[0]} is used"
     return "data.augment is used" if recipe.loading.augment else ""
 

@@ -46,7 +46,7 @@ class Stack:
         train = parts[0].train
         assert isinstance(train, ResidentBatches)
         self.train = train
-        self._model = copy.deepcopy(parts[0].model).train()
+        self._model = _in_training(copy.deepcopy(parts[0].model))
         self._loss = parts[0].loss
         self._optimizer = type(parts[0].optimizer).__name__
         self._steps_of: dict[tuple[int, ...], GraphModule] = {}
@@ -264,7 +264,7 @@ class Stack:
 
     def _alone(self, parts: Parts, inputs: Tensor, targets: Tensor) -> list[Tensor]:
         """The loss of one training, its gradients and what of the model moves on by itself."""
-        model, random = copy.deepcopy(parts.model).train(), random_state(parts.device)
+        model, random = _in_training(copy.deepcopy(parts.model)), random_state(parts.device)
         before = _plain_values(model)
         loss = self._loss(model(inputs), targets)
         if not all(torch.equal(now, then) for (_, now), (_, then) in zip(random_state(parts.device), random, strict=True)):
@@ -277,6 +277,11 @@ class Stack:
         if any(gradient is None for gradient in gradients):
             raise Misfit("the model has a parameter that the loss does not depend on")
         return [loss.detach(), *gradients, *_others(model, set(self._names)).values()]
+
+
+def _in_training(model: nn.Module) -> nn.Module:
+    """As the loop has it: modules that were set to evaluation on their own stay so."""
+    return model if model.training else model.train()
 
 
 def share(first: Parts, other: Parts) -> None:

@@ -112,6 +112,7 @@ class Epochs(TrainerState):
         self._epoch_started = time.perf_counter() - self._epoch_seconds
         self.pace.begin()
         if self.batch == 0:
+            self._freeze_as_planned()
             self.meter.start_epoch(self.step)
             self._refused = 0
 
@@ -178,7 +179,8 @@ class Epochs(TrainerState):
         self._epoch_seconds = 0.0
         row = {"epoch": self.epoch, **metrics, "lr": lr, "seconds": seconds}
         best = self.best.monitor in metrics and self.best.update(row)
-        notes = (f"{self._refused} steps left out",) if self._refused else ()
+        said = {f"{self._refused} steps left out": self._refused, "unfrozen": self.parts.freezing.epochs == self.epoch - 1}
+        notes = tuple(note for note, counts in said.items() if counts)
         self.reporter.emit(
             EpochEnded(epoch=self.epoch, step=self.step, metrics=metrics, lr=lr, seconds=seconds, best=best, notes=notes)
         )

@@ -123,6 +123,8 @@ class Fitting(Epochs):
                 steps_per_epoch=self.length.steps_per_epoch,
                 total_steps=self.length.steps,
                 parameters=self.parts.parameters,
+                frozen=self.parts.frozen,
+                freeze_epochs=self.parts.freezing.epochs or 0,
                 step=self.step,
                 epoch=self.epoch,
                 monitor=self.best.monitor,
@@ -303,6 +305,8 @@ class Fitting(Epochs):
     def _stand_at(self, state: Mapping[str, Any], except_for: tuple[str, ...]) -> None:
         """Take over a checkpoint's place in the data and what was changed live, but for these fields."""
         self.step, self.epoch, self.batch, self._refused = (state[key] for key in ("step", "epoch", "batch", "refused"))
+        if self.batch:  # else the epoch begins with that
+            self._freeze_as_planned()
         self.meter.load_state_dict(state["meter"])
         self._epoch_seconds, self._validated = state["epoch_seconds"], state["validated"]
         for key, value in state["changed"].items():

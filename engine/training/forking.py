@@ -27,6 +27,7 @@ Made = Callable[[Parts, Recipe, Run | None, Control | None], "Trainer"]
 _SECTIONS = ("loss", "training", "checkpoint", "track")
 _KEYS = ("name", "data.workers")
 _NOT = ("training.precision", "training.accumulate", "training.ema", "training.weights",
+        "training.weights_except", "training.freeze", "training.freeze_epochs",
         "optimizer.name", "optimizer.groups", "optimizer.no_decay")  # fmt: skip
 
 
@@ -60,7 +61,9 @@ def fork(
             in_the_way = [key for key in options if any(key.partition(".")[2] not in group for group in groups)]
     refuse_missing(recipe.track)
     if in_the_way or parts is None:
-        recipe = recipe.replace(**{"training.weights": str((saved.path / "model.safetensors").resolve())})
+        left_out = recipe.training.weights_except if "training.weights_except" in changed else []  # not what it began without
+        place = str((saved.path / "model.safetensors").resolve())
+        recipe = recipe.replace(**{"training.weights": place, "training.weights_except": left_out})
         parts = assemble(recipe)
         said = f"only the weights were taken, because the recipe differs in {', '.join(in_the_way)}"
     else:

@@ -127,16 +127,20 @@ def _names(optimizer: Optimizer, model: nn.Module) -> list[str]:
 def load_model(model: nn.Module, tensors: Mapping[str, Tensor], part: Part = lambda tensor, like: tensor) -> None:
     """Load a state dict whole or not at all; CheckpointError lists the first five differences."""
     current = model.state_dict()
-    differences = [f"{name} is missing" for name in current if name not in tensors]
-    differences += [f"{name} is not in the model" for name in tensors if name not in current]
-    differences += [
-        f"{name} is {tuple(tensors[name].shape)}, the model has {tuple(value.shape)}"
+    if differing := differences(current, tensors):
+        raise CheckpointError(f"the checkpoint does not fit the model: {'; '.join([*differing.values()][:5])}")
+    model.load_state_dict({name: part(tensor, current[name]) for name, tensor in tensors.items()})
+
+
+def differences(current: Mapping[str, Tensor], tensors: Mapping[str, Tensor]) -> dict[str, str]:
+    """By name, what keeps these tensors from taking the place of a model's current ones."""
+    found = {name: f"{name} is missing" for name in current if name not in tensors}
+    found |= {name: f"{name} is not in the model" for name in tensors if name not in current}
+    return found | {
+        name: f"{name} is {tuple(tensors[name].shape)}, the model has {tuple(value.shape)}"
         for name, value in current.items()
         if name in tensors and tensors[name].shape != value.shape
-    ]
-    if differences:
-        raise CheckpointError(f"the checkpoint does not fit the model: {'; '.join(differences[:5])}")
-    model.load_state_dict({name: part(tensor, current[name]) for name, tensor in tensors.items()})
+    }
 
 
 def pack_random_state(device: torch.device) -> dict[str, str]:

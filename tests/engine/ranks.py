@@ -265,6 +265,23 @@ def aside_overlapped(folder: Path) -> dict[str, Any]:
         return fit(Trainer(**parts(Aside(aside=False).double()), train=digits()))
 
 
+def frozen(folder: Path, **plan: Any) -> dict[str, Any]:
+    """One layer in the first two epochs; with weight decay and momentum, of which it must have none then."""
+    net = model()
+    given = {**parts(net), "optimizer": torch.optim.SGD(net.parameters(), lr=0.1, momentum=0.9, weight_decay=0.1)}
+    return fit(Trainer(**given, train=digits(), freeze=["0.*"], **{"freeze_epochs": 2, **plan}))
+
+
+def frozen_overlapped(folder: Path) -> dict[str, Any]:
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(flat, "MOST", 0)
+        return frozen(folder)
+
+
+def frozen_sharded(folder: Path) -> dict[str, Any]:
+    return frozen(folder, strategy="fsdp", freeze_epochs=None)
+
+
 def told(folder: Path) -> dict[str, Any]:
     """The last rank alone is asked: at a step of its own choice, for all kinds of things."""
     trainer = Trainer(**{**parts(model()), "epochs": 10_000}, train=digits(), validation=digits())

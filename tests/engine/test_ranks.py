@@ -47,6 +47,9 @@ TWO = (
     "begun",
     "aside",
     "aside_overlapped",
+    "frozen",
+    "frozen_overlapped",
+    "frozen_sharded",
     "other_data",
     "uneven",
 )
@@ -300,6 +303,21 @@ def test_what_only_the_first_tries_fails_everywhere_in_its_words(two: Any) -> No
 def test_parameters_that_take_no_part_are_left_alone(two: Any, case: str, aside: bool) -> None:
     torch.manual_seed(1)
     losses, weights = by_hand(ranks.Aside(aside).double(), nn.CrossEntropyLoss())
+    for seen in two(case):
+        assert seen["losses"] == close(losses)
+        assert seen["weights"] == close(weights)
+
+
+@pytest.mark.parametrize(("case", "epochs"), [("frozen", 2), ("frozen_overlapped", 2), ("frozen_sharded", 3)])
+def test_what_is_frozen_stays_and_is_trained_by_all_once_it_is_not(two: Any, case: str, epochs: int) -> None:
+    net, ended = ranks.model(), iter(range(1, 4))
+    body, _, _ = net.children()
+    body.requires_grad_(False)
+    optimizer = torch.optim.SGD(net.parameters(), lr=0.1, momentum=0.9, weight_decay=0.1)
+    options: dict[str, Any] = {"epochs": 3, "batch_size": ranks.BATCH}
+    options["each_epoch"] = lambda: body.requires_grad_(next(ended) >= epochs)
+    losses, _ = plain.train(net, nn.CrossEntropyLoss(), optimizer, ranks.digits(), **options)
+    weights = torch.cat([tensor.flatten() for tensor in net.state_dict().values()]).tolist()
     for seen in two(case):
         assert seen["losses"] == close(losses)
         assert seen["weights"] == close(weights)

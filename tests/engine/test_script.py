@@ -11,10 +11,13 @@ from typing import Any
 
 import numpy
 import pytest
+import torch
+from safetensors.torch import save_file
 
 from engine import Recipe, Trainer
 from engine.errors import RecipeError
 from engine.export.script import script
+from engine.models.mlp import MLP
 
 OWN = """
 import torch
@@ -79,6 +82,17 @@ CASES: dict[str, dict[str, Any]] = {
         "loss": {"name": "MSELoss"},
     },
     "own": {"data": {"name": "sub/net.py:load", "samples": 150}, "model": {"name": "sub/net.py:Net", "width": 12}},
+    "head": {
+        "data": {"name": "digits", "batch_size": 128},
+        "model": {"name": "mlp", "hidden": [12, 10], "batch_norm": True, "dropout": 0.2},
+        "optimizer": {"name": "AdamW", "lr": 0.01, "weight_decay": 0.1},
+        "training": {"weights": "body.safetensors", "weights_except": ["layers.9.*"], "freeze": ["layers.[126].*"]},
+    },
+    "unfrozen": {
+        "data": {"name": "digits", "batch_size": 128},
+        "model": {"name": "mlp", "hidden": [12, 10], "batch_norm": True, "dropout": 0.2},
+        "training": {"freeze": ["layers.[126].*"], "freeze_epochs": 1},
+    },
     "archive": {"data": {"name": "npz", "path": "held.npz"}, "model": {"name": "linear"}},
 }
 
@@ -95,6 +109,9 @@ def printed(
     rows = random.normal(size=(120, 4)).round(3)
     (where / "table.csv").write_text("a,b,c,y\n" + "\n".join(",".join(map(str, row)) for row in rows.tolist()))
     numpy.savez(where / "held.npz", x=random.integers(0, 255, (90, 3, 3), dtype=numpy.uint8), y=random.integers(5, 8, 90))
+    torch.manual_seed(9)
+    body = MLP((64,), 3, (12, 10), dropout=0.2, batch_norm=True)  # of three classes
+    save_file(body.state_dict(), where / "body.safetensors")
     expected = {}
     here = Path.cwd()
     os.chdir(where)

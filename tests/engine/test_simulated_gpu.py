@@ -16,6 +16,7 @@ QUICK = [
     "test_launches.py",
     "test_hands.py",
     "test_captured.py::test_b5_what_is_not_finite_does_not_reach_the_weights[Adam-captured]",
+    "test_captured.py::test_a_layer_that_is_frozen_for_two_epochs_is_trained_after_them[captured]",
     "test_captured.py::test_accumulation_averages_and_clipping_are_in_the_graph[captured]",
     "test_captured.py::test_what_a_loss_counts_is_counted_on_the_device",
 ]

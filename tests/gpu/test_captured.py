@@ -69,6 +69,15 @@ def test_captured_trains_as_eager_with_every_optimizer_that_it_admits(name: str)
     assert apart(ends(name, "captured")[0], ends(name, "eager")[0]) < TOLERANCE
 
 
+@pytest.mark.parametrize("execution", QUICK)
+def test_a_layer_that_is_frozen_for_two_epochs_is_trained_after_them(execution: str) -> None:
+    plan: dict[str, Any] = {"epochs": 4, "freeze": ["0.*"], "freeze_epochs": 2}
+    assert apart(ends("Adam", execution, **plan)[0], ends("Adam", "eager", **plan)[0]) < TOLERANCE
+    assert apart(ends("Adam", execution, **plan)[0], ends("Adam", "eager", epochs=4)[0]) > 0.01
+    frozen = ends("Adam", execution, epochs=2, freeze=["0.*"])[0]
+    assert plain.same(frozen[0].state_dict(), net()[0].state_dict())  # type: ignore[index]
+
+
 @NO_COMPILER
 @pytest.mark.parametrize("name", ["Adam", "SGD"])
 def test_compiled_trains_as_eager(name: str) -> None:

@@ -146,7 +146,7 @@ class Rail(Static):
         words += [sweep["all of them"]] if "all of them" in sweep else []
         words += [f"{sweep['together'].partition(',')[0]} together"] if "together" in sweep else []
         if facts:
-            words += [f"{facts['parameters']:,} parameters", _size(facts["memory"])]
+            words += [f"{_parameters(facts)} parameters", _size(facts["memory"])]
             if "steps" in facts:
                 epoch = f"{facts['steps_per_epoch']:,} steps, {_span(facts['steps_per_epoch'] * facts['step'])} an epoch"
                 words += [epoch, f"the run {_span(facts['steps'] * facts['step'])}"]
@@ -158,7 +158,7 @@ class Rail(Static):
         facts = self._facts
         rows: list[tuple[str, str]] = []
         if facts:
-            rows.append(("parameters", f"{facts['parameters']:,}"))
+            rows.append(("parameters", _parameters(facts)))
             if "steps_per_epoch" in facts:
                 rows += [("steps", f"{facts['steps_per_epoch']:,} an epoch")]
             rows.append(("memory", _size(facts["memory"])))
@@ -195,6 +195,12 @@ class Rail(Static):
 
 def _span(seconds: float) -> str:
     return f"{seconds * 1e3:.3g} ms" if seconds < 0.0995 else took(seconds)
+
+
+def _parameters(facts: Mapping[str, Any]) -> str:
+    """How many are trained; of how many, where some are frozen."""
+    trained, frozen = facts["parameters"], facts.get("frozen", 0)
+    return f"{trained:,} of {trained + frozen:,}" if frozen else f"{trained:,}"
 
 
 def _size(bytes: float) -> str:

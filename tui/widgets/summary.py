@@ -67,6 +67,8 @@ def summary_rows(history: History, width: int = 0) -> list[Row]:
     if (history.epochs or (started is not None and started.own_loop)) and (measured := metric_rows(history)):
         rows += [[], *measured]
     rows.append([])
+    if started is not None and started.frozen:
+        rows.append([(" trained ", "label"), (started.trains, "")])
     if started is not None and started.path is not None:
         name = started.path.replace("\\", "/").rstrip("/").rpartition("/")[2]
         rows.append([(" run     ", "label"), (started.path, "")])
