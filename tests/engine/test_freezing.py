@@ -14,8 +14,8 @@ from torch import Tensor, nn
 from engine import Recipe, RecipeError, Trainer
 from engine.assemble import assemble
 from engine.dry_run import dry_run
-from engine.execution.stack import Stack
 from engine.sweep import expand
+from engine.sweep.stack import Stack
 from tests.engine import plain
 from tests.engine.small import some
 
