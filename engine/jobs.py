@@ -7,6 +7,7 @@ import signal
 import sys
 import threading
 import time
+import tomllib
 import traceback
 from collections.abc import Callable
 from dataclasses import replace
@@ -80,13 +81,13 @@ class JobTrainer:
             if not job.recipe:
                 raise RunError(f"the run {path} is not there any more")
             path = None
-        values = _values(job) if path is None else read_toml(path / "recipe.toml")
+        values = tomllib.loads(job.recipe) if path is None else read_toml(path / "recipe.toml")
         if (processes := dict(values.get("training") or {}).get("processes", 1)) > 1:
             return self._together(processes, job, path, inbox)
         control = Control()
         self._listen(inbox, control, watch)
         if path is None:
-            recipe = Recipe.from_dict(_values(job))
+            recipe = Recipe.from_dict(tomllib.loads(job.recipe))
             trainer = Trainer.from_recipe(recipe, runs=self.queue.root, control=control)
         elif ended := _finished(path):
             return ended
@@ -134,7 +135,7 @@ class JobTrainer:
         from engine.sweep import expand
         from engine.sweep.sweeping import Everyone, Sweep
 
-        members = expand(_values(job), job.axes)
+        members = expand(tomllib.loads(job.recipe), job.axes)
         parts = job.parts or tuple(Part(label=member.label) for member in members)
         self._change(lambda job: replace(job, parts=parts))
         control = Everyone()
@@ -277,12 +278,6 @@ class HandedOn(Asks, Control):
         if ask == "stop":
             os.kill(os.getpid(), signal.SIGTERM)  # which is handed on to whatever is there
         return None
-
-
-def _values(job: Job) -> dict[str, Any]:
-    import tomllib
-
-    return tomllib.loads(job.recipe)
 
 
 def _as_on(board: Board, job: Job) -> Job:

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from tui.job import Job, sentence
+from tui.child import Child, sentence
 
 
 @dataclass(frozen=True, slots=True)
@@ -26,11 +26,11 @@ class Starting:
     """The command that starts the run; it ends when the run has begun."""
 
     def __init__(self, command: Sequence[str], values: Mapping[str, Any] | None, root: Path, *axes: str) -> None:
-        self._job = Job(command, values, *axes, "--runs", str(root), "--background", "--json")
+        self._child = Child(command, values, *axes, "--runs", str(root), "--background", "--json")
 
     def poll(self) -> Begun | None:
         """What came of it; None as long as that is open. To be called until it is not None."""
-        result = self._job.result()
+        result = self._child.result()
         if result is None:
             return None
         status, out, printed = result

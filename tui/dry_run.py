@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from engine.errors import Problem
-from tui.job import Job, reason
+from tui.child import Child, reason
 
 KEPT = 20_000  # characters of what the process printed
 
@@ -26,7 +26,7 @@ class Found:
     facts: Mapping[str, Any] = field(default_factory=dict)
 
 
-class DryRun(Job):
+class DryRun(Child):
     """The process of a dry run: `command` is called with the path of a recipe and `--json`."""
 
     def __init__(self, command: Sequence[str], values: Mapping[str, Any], axes: Sequence[str] = ()) -> None:

@@ -9,7 +9,7 @@ from typing import Any
 
 from engine.inference.evaluation import Evaluation
 from engine.run import strict_json
-from tui.job import Job, sentence
+from tui.child import Child, sentence
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -27,7 +27,7 @@ class Evaluated:
         return self.found is not None or bool(self.failure)
 
 
-class Evaluating(Job):
+class Evaluating(Child):
     """The process: `command` is called with the run's path."""
 
     def __init__(self, command: Sequence[str], path: Path, checkpoint: str = "") -> None:

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from tui.job import Job, sentence, sentences
+from tui.child import Child, sentence, sentences
 
 
 @dataclass(frozen=True, slots=True)
@@ -17,7 +17,7 @@ class Export:
     failed: bool = False
 
 
-class Exporting(Job):
+class Exporting(Child):
     """The process that writes the file: `command` is called with the run's path, the file and its format."""
 
     def __init__(self, command: Sequence[str], path: Path, file: str, format: str, *, force: bool = False) -> None:

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from engine.errors import Problem
-from tui.job import Job, reason
+from tui.child import Child, reason
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -30,7 +30,7 @@ class Tested:
         return bool(self.ended or self.problems or self.failure)
 
 
-class Finding(Job):
+class Finding(Child):
     """The process of a test: `command` is called with the path of a recipe and `--json`."""
 
     def __init__(self, command: Sequence[str], values: Mapping[str, Any]) -> None:

@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from tui.job import Job, sentence
+from tui.child import Child, sentence
 
 
 @dataclass(frozen=True, slots=True)
@@ -17,7 +17,7 @@ class Written:
     failure: str = ""
 
 
-class Writing(Job):
+class Writing(Child):
     """The process that writes it."""
 
     def __init__(self, command: Sequence[str], values: Mapping[str, Any]) -> None:

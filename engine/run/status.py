@@ -130,7 +130,7 @@ def _sound(key: str, value: Any) -> bool:
         return value is None or _count(value)
     if key == "best":
         numbers = isinstance(value, dict) and all(isinstance(k, str) and _number(v) for k, v in value.items())
-        return numbers and (not value or _count_or_whole(value.get("epoch")))
+        return numbers and (not value or _finite(value.get("epoch")))
     try:
         return value is None or isinstance(event_from(value), Progress)
     except (ValueError, RecursionError):
@@ -145,7 +145,7 @@ def _number(value: Any) -> bool:
     return type(value) in (int, float)
 
 
-def _count_or_whole(value: Any) -> bool:
+def _finite(value: Any) -> bool:
     return _number(value) and math.isfinite(value)
 
 

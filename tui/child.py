@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Any
 
 
-class Job:
+class Child:
     """The process: started when this is made, in this working directory and environment.
 
     `command` is called with the path of the recipe, where there is one, and `options`. Its output goes to files, so nothing
