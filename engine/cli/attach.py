@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import argparse
+import dataclasses
 import signal
 import time
 
 from engine.cli.output import Stream
 from engine.cli.telling import telling
+from engine.events import Event, RunStarted
 
 POLL_SECONDS = 0.25
 
@@ -22,7 +24,14 @@ def attach(arguments: argparse.Namespace, out: Stream, err: Stream) -> int:
     before = signal.signal(signal.SIGPIPE, signal.SIG_DFL)
     try:
         with telling(arguments, out, err) as tell:
-            follower = following(run, tell)
+
+            def here(event: Event) -> None:
+                """A run that was renamed, or copied, is where it is now; as JSON it is as its journal has it."""
+                if isinstance(event, RunStarted) and not arguments.json:
+                    event = dataclasses.replace(event, path=str(run.path))
+                tell(event)
+
+            follower = following(run, here)
             follower.poll()
             while follower.history.ended is None:
                 time.sleep(POLL_SECONDS)

@@ -19,7 +19,7 @@ from engine.errors import EpochalError
 from engine.events import Event
 from engine.notify import Call, Notifier
 from engine.run.children import child_environment, command
-from engine.run.root import as_given
+from engine.run.root import as_given, runs_root
 from engine.search import optunas
 from engine.search.board import Board, Watch
 from engine.search.folder import Folder
@@ -64,11 +64,14 @@ def _folder(arguments: argparse.Namespace) -> Folder:
         del short["workers"]
     arguments.settings += [f"search.{key}={value}" for key, value in short.items() if value is not None]
     looks = arguments.show or arguments.join or arguments.stop
-    if what is None and looks and (there := Folder.all(arguments.runs)):
+    if what is None and looks:
+        there = Folder.all(arguments.runs)
+        if not there:
+            raise EpochalError(f"there is no search in {runs_root(arguments.runs)}")
         what = str(there[0].path)
     if what is not None and not Path(what).is_file() and not what.endswith(".toml"):
         folder = Folder.open(what, arguments.runs)
-        others = [key for key in ("model", "data", "epochs", "device", "name") if getattr(arguments, key) is not None]
+        others = [key for key in ("model", "data", "epochs", "device", "name", "tensorboard") if getattr(arguments, key)]
         if others:
             raise EpochalError(f"--{others[0]} changes the recipe: a search that is there keeps its own")
         if not arguments.settings or looks:

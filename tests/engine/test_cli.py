@@ -152,6 +152,17 @@ def test_resume(capsys: Capture) -> None:
     assert Run.list("runs")[0].epoch == 4
 
 
+def test_a_run_that_was_renamed_is_told_of_where_it_is(capsys: Capture) -> None:
+    called(capsys, "train", *QUICK)
+    before = Run.open("last")
+    assert called(capsys, "rename", "last", "other")[0] == 0
+    renamed = Run.open("last")
+    status, out, err = called(capsys, "attach")
+    assert (status, err) == (0, "") and str(before.path) not in out
+    assert out.splitlines()[-1] == f"go on     epochal resume {renamed.path} --epochs 4"
+    assert called(capsys, "attach", "--json")[1] == (renamed.path / "journal.jsonl").read_text()
+
+
 def test_resume_after_an_early_stop_promises_nothing(capsys: Capture) -> None:
     arguments = [*QUICK, "--epochs", "9", "--set", "optimizer.lr=0", "--set", "training.patience=1"]
     status, out, _ = called(capsys, "train", *arguments)

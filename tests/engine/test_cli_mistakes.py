@@ -45,6 +45,7 @@ pytestmark = pytest.mark.usefixtures("in_a_shell")
         (["sweep", "--epoch", "3"], ["epochal sweep has no option --epoch", "'--epochs'"]),
         (["pause"], ["epochal pause needs RUN", "epochal pause --help"]),
         (["runs", "--json=x"], ["--json takes no value, and 'x' is given"]),
+        (["search", "--show"], ["no search in runs"]),
         (["completion"], ["epochal completion needs bash|zsh|fish"]),
         (["completion", "bsh"], ["'bsh'", "bash, zsh, fish", "'bash'"]),
         (["check", "--trace", "recipe.toml"], ["recipe.toml must end in .json"]),
