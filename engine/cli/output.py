@@ -143,6 +143,11 @@ class Stream(io.TextIOBase):
         self._emit("".join(f"{line}\n" for line in lines))
         self.flush()
 
+    def rows(self, lines: Iterable[str]) -> None:
+        """Lines of which each is to stay one: a terminal gets as much of them as it has room for."""
+        width = _width(self.terminal) if self.isatty() else None
+        self.lines(line if width is None or len(line) <= width else f"{line[: width - 1]}…" for line in lines)
+
     def _emit(self, text: str) -> None:
         self.lost |= _put(self.terminal, self.live.above(text) if text and self.isatty() else text, flush=False)
 

@@ -106,7 +106,7 @@ def _list(queue: Queue, arguments: argparse.Namespace, out: Stream, err: Stream)
         return 0
     summaries = {str(run.path.absolute()): run for run in Run.list(queue.root)} if jobs else {}
     rows = [("job", "state", "name", "progress", "best", "run"), *(_row(job, summaries) for job in jobs)]
-    out.lines(format.table(rows) if jobs else [f"nothing is queued in {runs_root(arguments.runs)}"])
+    out.rows(format.table(rows) if jobs else [f"nothing is queued in {runs_root(arguments.runs)}"])
     for job in jobs:
         for note in (*job.notes, *([f"{job.state}: {job.reason}"] if job.reason and job.state != "finished" else [])):
             out.line(f"job {job.id}: {note}")

@@ -47,7 +47,7 @@ def runs(arguments: argparse.Namespace, out: Stream, err: Stream) -> int:
         if any(summary.tag for summary in found):
             rows = [(*row, tag) for row, tag in zip(rows, ["tag", *(summary.tag for summary in found)], strict=True)]
         rows = [(*row, other) for row, other in zip(rows, ["recipe", *map(_otherwise, found)], strict=True)]
-        out.lines(format.table(rows, right="epoch,step,time"))
+        out.rows(format.table(rows, right="epoch,step,time"))
     return 0
 
 
@@ -69,7 +69,7 @@ def _process(summary: RunSummary) -> str:
 def _run_row(summary: RunSummary) -> tuple[str, ...]:
     epochs = "?" if summary.epochs is None else f"{summary.epochs:,}" if summary.epochs else "–"
     best = summary.best.get(summary.monitor)
-    note = summary.reason if summary.state in ("unreadable", "failed", "died", "pruned") else ""
+    note = summary.reason if summary.state in ("unreadable", "failed", "died") else ""
     if best is not None:
         where = f"in {place}" if (place := best_place(summary.best)).startswith("epoch") else f"at {place}"
         value = f"{format.metric_name(summary.monitor)} {format.value(best)} {where}"
@@ -103,10 +103,11 @@ def check(arguments: argparse.Namespace, out: Stream, err: Stream) -> int:
 
 def _trace_rows(trace: Trace, arguments: argparse.Namespace, recipe: Recipe) -> list[tuple[str, str]]:
     """Which steps were recorded, and what stood in the way of others."""
-    begins = ", with which auto begins" if recipe.training.execution == "auto" else ""
-    took = f"{format.counted(trace.steps, 'step')} in {in_short(trace.seconds)} by the clock, the profiler's own work included"
-    said = f"{arguments.trace} for ui.perfetto.dev: {took}; execution {trace.execution}{begins}"
-    return [("trace", said), *(("warning", note) for note in trace.notes)]
+    begins = " (with which auto begins)" if recipe.training.execution == "auto" else ""
+    took = f"{in_short(trace.seconds)} by the clock, the profiler's own work included"
+    steps = f"{format.counted(trace.steps, 'step')}, {trace.execution}{begins}: {took}"
+    file = f"{arguments.trace}, for ui.perfetto.dev"
+    return [("trace", file), ("traced", steps), *(("warning", note) for note in trace.notes)]
 
 
 def _print_operations(what: str, where: str, operations: tuple[Operation, ...], out: Stream) -> None:

@@ -65,7 +65,7 @@ def test_check(capsys: Capture) -> None:
 def test_a_trace_of_the_dry_run_counts_what_it_prints(capsys: Capture) -> None:
     status, out, err = called(capsys, "check", *QUICK, "--set", "model.hidden=[8,8]", "--trace", "trace.json")
     assert (status, err) == (0, "")
-    assert "trace.json for ui.perfetto.dev: 10 steps" in out and "execution eager, with which auto begins" in out
+    assert "trace.json, for ui.perfetto.dev" in out and "10 steps, eager (with which auto begins): " in out
     calls = Counter(event["name"] for event in json.loads(Path("trace.json").read_text())["traceEvents"] if "name" in event)
     assert (calls["training step"], calls["aten::addmm"]) == (10, 30)  # three layers
     rows = [line.split() for line in out.partition("operation  ")[2].splitlines()[1:]]

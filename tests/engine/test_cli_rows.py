@@ -218,6 +218,14 @@ def terminal_rows(now: Callable[[], float]) -> tuple[Terminal, Stream, Rows]:
     return terminal, out, Rows(out, "epochal")
 
 
+def test_rows_of_a_list_are_cut_at_the_width_of_a_terminal_and_whole_in_a_pipe() -> None:
+    terminal, pipe = Terminal(), io.StringIO()
+    for stream in (terminal, pipe):
+        Stream(stream).rows(["x" * 80, "y" * 81])
+    assert terminal.getvalue() == "x" * 80 + "\n" + "y" * 79 + "…\n"
+    assert pipe.getvalue() == "x" * 80 + "\n" + "y" * 81 + "\n"
+
+
 def test_live_line_is_drawn_at_most_four_times_a_second() -> None:
     clock = [0.0]
     terminal, _, rows = terminal_rows(lambda: clock[0])
