@@ -16,7 +16,6 @@ from pathlib import Path
 
 ESCAPES = re.compile(rb"\x1b(?:\[[0-?]*[ -/]*[@-~]|\][^\x07\x1b]*(?:\x07|\x1b\\)|[PX^_][^\x1b]*\x1b\\|[ -/]*[0-~])")
 QUESTIONS = {b"\x1b[?2026$p": b"\x1b[?2026;2$y"}  # whether frames may be marked as such: they may
-END_OF_FRAME = b"\x1b[?2026l"
 
 
 class Terminal:
