@@ -23,10 +23,10 @@ from engine.data.prepare import Prepared
 from engine.data.preprocessing import Preprocessing
 from engine.errors import CheckpointError, Problem, RecipeError, RunError, named
 from engine.execution.generators import keep_random_state
+from engine.parts import state_dicts
 from engine.recipe import Component, Recipe
 from engine.recipe_text import read_toml
 from engine.run import Run, Saved, runs_root
-from engine.training import state_dicts
 
 _AVERAGE = "module."  # before each name of the averaged weights
 

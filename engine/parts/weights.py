@@ -13,8 +13,8 @@ from safetensors.torch import load_file
 from torch import Tensor, nn
 
 from engine.errors import Problem, RecipeError
+from engine.parts import state_dicts
 from engine.parts.patterns import fits, unfit
-from engine.training import state_dicts
 
 FIELD, LEFT_OUT = "training.weights", "training.weights_except"
 FEW = 3  # layers that a sentence proposes to leave out

@@ -10,8 +10,7 @@ from torch import Tensor
 
 from engine.errors import CheckpointError
 from engine.loop import Loop
-from engine.parts import Parts
-from engine.training import state_dicts
+from engine.parts import Parts, state_dicts
 
 if TYPE_CHECKING:
     from engine.run.checkpoints import Saved

@@ -18,9 +18,9 @@ from engine import metrics
 from engine.errors import CheckpointError, RecipeError
 from engine.loop import Taken
 from engine.measure import LossMeter, counter
+from engine.parts.state_dicts import load_model, load_optimizer, pack, pack_optimizer, unpack
 from engine.training.best import Best
 from engine.training.pace import Pace
-from engine.training.state_dicts import load_model, load_optimizer, pack, pack_optimizer, unpack
 
 
 def test_metrics_equal_scikit_learns() -> None:

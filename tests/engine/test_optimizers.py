@@ -14,7 +14,7 @@ from torch import Tensor, nn, optim
 from engine import catalog
 from engine.errors import RecipeError
 from engine.parts.optimizers import Pair, build_optimizer
-from engine.training.state_dicts import load_optimizer, pack_optimizer
+from engine.parts.state_dicts import load_optimizer, pack_optimizer
 
 NAMES = [entry.name for entry in catalog.entries("optimizer")]
 

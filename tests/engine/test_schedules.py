@@ -15,8 +15,8 @@ from torch.optim import lr_scheduler as torchs
 from engine import catalog
 from engine.parts.schedule import Schedule
 from engine.parts.schedules import build_schedule
+from engine.parts.state_dicts import load_optimizer, pack, pack_optimizer, unpack
 from engine.recipe import Component
-from engine.training.state_dicts import load_optimizer, pack, pack_optimizer, unpack
 
 LR = 0.1
 EPOCHS, STEPS = 6, 24
