@@ -183,8 +183,8 @@ class Column:
         fields = dates.fields_of(texts)
         if day_first is None and (day_first := dates.day_first(fields)) is None:
             text = texts[fields[:, 3] > 0].iloc[0]
-            remedy = "data.day_first = true or false says which it is, or "
-            raise _refused(name, f"holds {text!r} and the like, of which either number may be the day", remedy)
+            said = f"column {name!r} holds {text!r} and the like, of which either number may be the day"
+            raise wrong("data.day_first", f"{said}: data.day_first = true or false says which it is, or {leave_out(name)}")
         column = cls(name, dates.kind_of(fields), day_first=day_first)
         if mistake := column._dates(texts, fields)[1]:
             raise _refused(name, mistake, "empty it where there is none, or ")
@@ -239,7 +239,7 @@ def alike(names: Sequence[str]) -> tuple[str, str] | None:
     """Two of them that differ in nothing but case and blanks."""
     known: dict[str, str] = {}
     for name in names:
-        other = known.setdefault("".join(name.casefold().split()), name)
+        other = known.setdefault(" ".join(name.casefold().split()), name)
         if other != name:
             return other, name
     return None

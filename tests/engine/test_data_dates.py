@@ -129,6 +129,9 @@ def test_which_number_is_the_day_is_decided_over_the_whole_column(file: Any, tex
 def test_mistakes_are_one_sentence(file: Any) -> None:
     unclear = file(["03/04/2025", "05/06/2025"])
     refused("'03/04/2025' and the like, of which either number may be the day: data.day_first = true or false", unclear, "y")
+    with pytest.raises(RecipeError) as caught:
+        SOURCES["csv"](unclear, "y")
+    assert caught.value.problems[0].field == "data.day_first"
     refused("'01/31/2025' in row 2, which is no date with the day first", file(["31/01/2025", "01/31/2025"]), "y")
     refused("'31/01/2025' in row 1, which is no date with the month", file(["31/01/2025"] * 2), "y", day_first=False)
     refused("'01/20/2024' in row 2, which is no date with the day first", file(["05.01.2024", "01/20/2024"]), "y")
