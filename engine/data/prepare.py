@@ -15,7 +15,7 @@ import torch
 from numpy.typing import NDArray
 from torch.utils.data import DataLoader, Dataset
 
-from engine.data import augment, fingerprint
+from engine.data import augment, fingerprint, leaks
 from engine.data.batches import described
 from engine.data.order import split
 from engine.data.own import own_part_and_fold, prepare_own
@@ -61,7 +61,11 @@ def prepare(loaded: Any, loading: Loading, source_name: str) -> Prepared:
 
 def _prepare_samples(samples: Samples, loading: Loading) -> Prepared:
     samples = with_classes(_with_task(samples, loading))
+    drawn = samples.validation is None and (loading.validation > 0 or loading.fold is not None)
+    notes = [*samples.notes, *(leaks.ordered(samples) if drawn else [])]
     x, y, held = _split(samples, loading)
+    if samples.columns and x[1] is not None:
+        notes += leaks.repeated(x, y)
     identity = fingerprint.of_arrays(x[0], y[0])  # of what was read: what is computed may differ by a rounding elsewhere
     tokens = x[0].dtype.kind != "f"
 
@@ -97,7 +101,7 @@ def _prepare_samples(samples: Samples, loading: Loading) -> Prepared:
         classes=samples.classes,
         features=features,
         normalization=normalization,
-        notes=samples.notes,
+        notes=tuple(notes),
         fingerprint=identity,
         tokens=tokens,
         columns=samples.columns,

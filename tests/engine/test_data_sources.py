@@ -152,11 +152,9 @@ def test_csv_what_is_likely_meant_otherwise_is_told(file):
     plain = {"x": [row * 0.37 for row in rows], "y": [row % 13 / 8 for row in rows]}
 
     def told(table) -> tuple[str, ...]:
-        return SOURCES["csv"](file(pd.DataFrame(table).to_csv(index=False)), "y").notes
+        return prepare(SOURCES["csv"](file(pd.DataFrame(table).to_csv(index=False)), "y"), Loading(), "csv").notes
 
     assert told(plain) == ()
-    (note,) = told(pd.DataFrame(plain).iloc[[*rows, *range(25)]])
-    assert note == "25 of 125 rows are like one above them: some that are validated on will have been trained on"
     for name, values, words in (
         ("id", [10**17 + row * 3 for row in rows], "'id' holds a different whole number in each row: if these are ids, leave"),
         ("name", [f"{row} Elm St" for row in rows], "'name' holds a different text in each row, as names do: leave it"),
@@ -177,6 +175,22 @@ def test_csv_what_is_likely_meant_otherwise_is_told(file):
     assert "column 'copy' alone tells 'y' in every row" in told({**plain, "y": ["a", "b"] * 50, "copy": [3, 8] * 50})[0]
     for harmless in (["A1", "B2"] * 50, ["1st", "2nd"] * 50, ["18-25", "26-40"] * 50, ["S", "XL"] * 50):
         assert told({**plain, "code": harmless}) == ()
+
+
+def test_csv_rows_that_are_validated_on_and_trained_on_are_counted(file):
+    rows = range(100)
+    table = pd.DataFrame({"x": [row * 0.37 for row in rows], "kind": ["a", "b"] * 50, "y": [row % 13 / 8 for row in rows]})
+    path = file(table.iloc[[*rows, *range(25)]].to_csv(index=False))
+    prepared = prepare(SOURCES["csv"](path, "y"), Loading(), "csv")
+    training, held = (part[0].tolist() for part in (prepared.train, prepared.validation))
+    both = sum(row in training for row in held)
+    assert both and prepared.notes == (f"{both} of the 25 rows that are validated on are trained on too",)
+    other = file(table.iloc[40:60].to_csv(index=False), "held.csv")
+    notes = prepare(SOURCES["csv"](path, "y", validation_path=other), Loading(), "csv").notes
+    assert notes == ("20 of the 20 rows that are validated on are trained on too",)
+    assert prepare(SOURCES["csv"](path, "y"), Loading(validation=0.0), "csv").notes == ()
+    coarse = file(table[["kind"]].assign(y=[0.5, 1.5] * 50).to_csv(index=False), "coarse.csv")
+    assert prepare(SOURCES["csv"](coarse, "y"), Loading(), "csv").notes == ()  # such rows are alike by nature
 
 
 def test_csv_missing_numbers_become_the_training_median(file):

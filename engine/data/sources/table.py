@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
@@ -201,8 +201,6 @@ def from_tables(
     if pair := alike(classes):
         notes.append(f"{target!r} is {pair[0]!r} or {pair[1]!r}, which are two classes: are they one?")
     inputs = stacked(table, encoders)
-    if held is None:
-        notes += _leaks(inputs, values, encoders)
     return Samples(
         inputs=inputs[:rows],
         targets=values[:rows],
@@ -230,27 +228,6 @@ def _tells(values: Series, classes: Any) -> bool:
         if len(codes) < FEW or not 1 < len(different) <= len(codes) / 5 or pairs != len(different):
             return False
     return True
-
-
-def _leaks(inputs: Any, targets: Any, columns: Sequence[Column]) -> Iterator[str]:
-    """Sentences on how rows that are validated on may be known from those that are trained on."""
-    import numpy
-    import pandas
-    from pandas.util import hash_array
-
-    rows = hash_array(targets)
-    for values in inputs.T:
-        rows = rows * numpy.uint64(31) + hash_array(values)
-    again = int(pandas.Series(rows).duplicated().sum())
-    if 0.01 <= again / len(rows) <= 0.5:  # of more than that the columns can hardly tell apart
-        yield f"{again} of {len(rows)} rows are like one above them: some that are validated on will have been trained on"
-    place = 0
-    for column in columns:
-        steps = numpy.diff(inputs[:, place])
-        if column.span and steps.any() and ((steps >= 0).all() or (steps <= 0).all()):
-            said = f"the rows are in the order of {column.name!r}, and those to validate on are drawn at random among them"
-            yield f"{said}: how well later ones are predicted is told by a file of such, data.validation_path"
-        place += len(column.features)
 
 
 def _no_column(field: str, name: str, table: DataFrame, origin: str) -> Exception:
