@@ -17,6 +17,7 @@ from engine.parts import state_dicts
 from engine.parts.patterns import fits, unfit
 
 FIELD, LEFT_OUT = "training.weights", "training.weights_except"
+WITHIN = "network."  # where a model of torchvision or timm is in ours: their own files do not say so
 FEW = 3  # layers that a sentence proposes to leave out
 _INSIDE = ("state_dict", "model_state_dict", "model")  # where others' files keep the weights among other things
 _WRAPPERS = ("module.", "_orig_mod.")  # what data-parallel and compiled models put in front of every name
@@ -29,7 +30,8 @@ def load_weights(model: nn.Module, path: str, left_out: Sequence[str] = ()) -> s
     the file. RecipeError, and nothing is loaded, when it can't be read or does not fit.
     """
     file = weights_file(path)
-    held, current = _plain(_read(file)), model.state_dict()
+    current = model.state_dict()
+    held = _plain(_read(file), current)
     names = {**current, **held}
     for pattern in left_out:
         if not any(fits(name, [pattern]) for name in names):
@@ -83,13 +85,14 @@ def _read(file: Path) -> Mapping[str, Any]:
     return inside
 
 
-def _plain(tensors: Mapping[str, Any]) -> dict[str, Tensor]:
+def _plain(tensors: Mapping[str, Any], current: Mapping[str, Tensor]) -> dict[str, Tensor]:
     """The names as the model itself has them."""
     plain = dict(tensors)
     for wrapper in _WRAPPERS:
         if plain and all(name.startswith(wrapper) for name in plain):
             plain = {name.removeprefix(wrapper): tensor for name, tensor in plain.items()}
-    return plain
+    of_library = all(name.startswith(WITHIN) for name in current) and not any(name.startswith(WITHIN) for name in plain)
+    return {f"{WITHIN}{name}": tensor for name, tensor in plain.items()} if of_library else plain
 
 
 def _problem(message: str, field: str = FIELD) -> RecipeError:

@@ -112,7 +112,7 @@ class Epochs(TrainerState):
         self._epoch_started = time.perf_counter() - self._epoch_seconds
         self.pace.begin()
         if self.batch == 0:
-            self._freeze_as_planned()
+            self._freeze_as_planned(self.epoch)
             self.meter.start_epoch(self.step)
             self._refused = 0
 

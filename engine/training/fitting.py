@@ -305,8 +305,7 @@ class Fitting(Epochs):
     def _stand_at(self, state: Mapping[str, Any], except_for: tuple[str, ...]) -> None:
         """Take over a checkpoint's place in the data and what was changed live, but for these fields."""
         self.step, self.epoch, self.batch, self._refused = (state[key] for key in ("step", "epoch", "batch", "refused"))
-        if self.batch:  # else the epoch begins with that
-            self._freeze_as_planned()
+        self._freeze_as_planned(self.epoch if self.batch else self.epoch - 1)  # as in the steps before
         self.meter.load_state_dict(state["meter"])
         self._epoch_seconds, self._validated = state["epoch_seconds"], state["validated"]
         for key, value in state["changed"].items():

@@ -119,9 +119,9 @@ class TrainerState:
         loop.guard, loop.check, loop.skip = guard, guard is None, plan.non_finite == "skip"
         return loop
 
-    def _freeze_as_planned(self) -> None:
-        """What the epoch under way trains. Who takes the steps is made anew where that is more or less than before."""
-        if self.parts.freezing.begin(self.epoch) and self.whole is not None:
+    def _freeze_as_planned(self, ended: int) -> None:
+        """Freeze what is frozen after so many epochs. Who takes the steps is made anew where that is other than before."""
+        if self.parts.freezing.begin(ended) and self.whole is not None:
             self.whole.renew(self.parts.freezing.parameters)
 
     @property

@@ -14,6 +14,7 @@ from torch import Tensor, nn
 from engine import Recipe, RecipeError, Trainer
 from engine.assemble import assemble
 from engine.dry_run import dry_run
+from engine.parts.weights import load_weights
 from engine.sweep import expand
 from engine.sweep.stack import Stack
 from tests.engine import plain
@@ -90,9 +91,10 @@ def test_a_resume_on_either_side_of_the_boundary_is_exact(tmp_path: Path) -> Non
     whole = Trainer.from_recipe(recipe(), runs=tmp_path)
     whole.fit()
     assert [row.notes for row in whole.history.epochs] == [(), (), ("unfrozen",), ()]
-    for step in (5, 6, 7):  # an epoch has three
+    for step, frozen in ((5, 68), (6, 68), (7, 0), (9, 0)):  # an epoch has three
         cut = Trainer.from_recipe(recipe(**{"training.max_steps": step}), runs=tmp_path).fit()
         again = Trainer.resume(cut.run.path, epochs=4)  # type: ignore[union-attr]
+        assert again.parts.frozen == frozen  # as in the steps before the checkpoint
         again.fit()
         assert plain.same(again.parts.model.state_dict(), whole.parts.model.state_dict()), step
         assert [(row.notes, row.metrics) for row in again.history.epochs] == [
@@ -155,6 +157,14 @@ def test_a_pretrained_body_takes_a_new_head(tmp_path: Path) -> None:
         new = name.startswith(("layers.1.", "layers.9."))
         assert torch.equal(value, fresh[name] if new else held[name] + 1)
     assert any("w.safetensors, without layers.1.weight" in sentence for sentence in parts.warnings)
+
+
+def test_a_file_of_torchvisions_or_timms_own_fits_their_model_here(tmp_path: Path) -> None:
+    held = {name: tensor + 1 for name, tensor in net().state_dict().items()}
+    torch.save(held, tmp_path / "theirs.pth")
+    ours = nn.ModuleDict({"network": net()})
+    load_weights(ours, str(tmp_path / "theirs.pth"), ["network.4.*"])
+    assert plain.same(ours["network"].state_dict(), held | {key: net().state_dict()[key] for key in ("4.weight", "4.bias")})
 
 
 @pytest.mark.parametrize(
