@@ -62,6 +62,20 @@ async def listed(console: Console, pilot) -> RunsScreen:
     return console.screen
 
 
+async def test_a_plain_terminal_is_given_ascii_alone(three: ScriptedEngine, monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.setenv("EPOCHAL_ASCII", "1")
+    console = Console(three, {"name": "digits-mlp"})
+    async with console.run_test(size=SMALL) as pilot:
+        await ready(console)
+        assert screen_text(console).isascii()
+        await pilot.press("a")
+        await until(lambda: "-deep" in screen_text(console))
+        await pilot.press("question_mark")
+        assert screen_text(console).isascii()
+        await pilot.press("escape", "D")
+        assert screen_text(console).isascii()
+
+
 def test_columns_are_shortened_in_turn_until_they_fit():
     given = {"a": ["x", "n" * 40, "d" * 30], "b": ["x", "n", "d"]}
     cuts = [(2, 10, cut), (1, 20, cut_middle), (2, 0, cut)]

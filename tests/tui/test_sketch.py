@@ -99,5 +99,6 @@ def test_the_first_frame_needs_neither_torch_nor_the_parts_of_the_engine_that_tr
     code = "import sys, tui.__main__, tui.launch, tui.console, tui.app; print(*sorted(sys.modules))"
     loaded = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout.split()
     heavy: list[Any] = ["torch", "numpy", "pandas", "sklearn", "plotext", "psutil", "pygments.lexers", "urllib.request",
-                        "engine.run", "engine.events", "engine.cli", "tui.screens.train", "tui.screens.runs"]  # fmt: skip
+                        "engine.run.directory", "engine.run.status", "engine.events", "engine.cli", "tui.screens.train",
+                        "tui.screens.runs"]  # fmt: skip
     assert not [name for name in heavy if name in loaded]

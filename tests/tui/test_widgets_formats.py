@@ -60,6 +60,7 @@ def test_symbols_have_plain_stand_ins_of_the_same_length():
     text = "★ ● ◌ ‖ ✓ ■ ✗ ▸ … – — · ─ │ ┌ ┤ █▌ • ×ß"
     assert plain(text).isascii()
     assert len(plain(text)) == len(text)
+    assert plain("run 模型 é") == "run ???? ?", "a wide character has two cells"
 
 
 @pytest.mark.parametrize(

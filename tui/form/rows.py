@@ -105,7 +105,11 @@ def editor_of(field: Field, value: Any) -> type[Widget]:
 
 def placeholder(field: Field) -> str:
     """What an empty text stands for."""
-    return "must be given" if field.default is REQUIRED else field.derived or (ABSENT if field.optional else "")
+    return (
+        "must be given"
+        if field.default is REQUIRED
+        else field.derived or (ABSENT if field.optional or field.kind == "list" else "")
+    )
 
 
 class Row(Line):

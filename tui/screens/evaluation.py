@@ -21,7 +21,7 @@ from engine.inference.evaluation import Evaluation
 from tui.evaluating import Evaluated, Evaluating
 from tui.keys import bindings
 from tui.screens.base import Base, KeyLine
-from tui.widgets.matrix import Matrix
+from tui.widgets.matrix import Matrix, visible
 from tui.widgets.rows import Pane, Row
 
 SECONDS = 0.1  # between two looks at the process
@@ -106,7 +106,8 @@ class EvaluationScreen(Base):
             self.query_one(Matrix).show_matrix(found)
         else:
             self.query_one(Matrix).set_rows([[(" several labels a sample, or too many classes: no matrix", "faint")]])
-        self._fill("classes", "2 Classes", REPORT, report_rows(found))
+        named = [(visible(name), *cells) for name, *cells in report_rows(found)]
+        self._fill("classes", "2 Classes", REPORT, named)
         if found.residuals:
             self._fill("classes", "2 Errors ── output - target", ("", *found.residuals[0]), residual_rows(found))
         if self._page not in self._panes:

@@ -78,7 +78,9 @@ class TrainScreen(AfterKeys, ChartKeys, Arranging, Steering):
         self._sent = 0  # to the terminal, at the last look
 
     def compose(self) -> ComposeResult:
-        yield TitleLine(every=self.console_app.pace.tick)
+        title = TitleLine(every=self.console_app.pace.tick)
+        title.expected = str(self.shown.values.get("name") or title.expected)
+        yield title
         yield RunProgress()
         yield Trouble()
         yield Static(id="tiny", markup=False)

@@ -17,24 +17,25 @@ from tui.screens.base import Dialog
 if TYPE_CHECKING:
     from tui.app import Console
 
+# Each takes some seconds: in less there would be nothing to watch.
 EXPERIMENTS: tuple[tuple[str, str, Mapping[str, Any]], ...] = (
     (
         "Read handwritten digits",
         "1,797 small pictures; it learns which of ten digits each one shows",
-        {"name": "digits-mlp", "data": {"name": "digits"}, "model": {"name": "mlp", "hidden": [128]},
-         "loss": {"name": "CrossEntropyLoss"}, "optimizer": {"name": "Adam", "lr": 1e-3}, "training": {"epochs": 20}},
+        {"name": "digits", "data": {"name": "digits", "batch_size": 16}, "model": {"name": "mlp", "hidden": [256, 128]},
+         "loss": {"name": "CrossEntropyLoss"}, "optimizer": {"name": "Adam", "lr": 1e-4}, "training": {"epochs": 40}},
     ),
     (
         "Tell two half-moons apart",
         "points of two kinds; it learns the curved line between them",
         {"name": "moons", "data": {"name": "moons"}, "model": {"name": "mlp", "hidden": [32, 32]},
-         "loss": {"name": "CrossEntropyLoss"}, "optimizer": {"name": "Adam", "lr": 1e-2}, "training": {"epochs": 60}},
+         "loss": {"name": "CrossEntropyLoss"}, "optimizer": {"name": "Adam", "lr": 1e-3}, "training": {"epochs": 100}},
     ),
     (
         "Follow a wave",
         "noisy points along a sine; it learns the height at each place",
         {"name": "sine", "data": {"name": "sine"}, "model": {"name": "mlp", "hidden": [64, 64]},
-         "loss": {"name": "MSELoss"}, "optimizer": {"name": "Adam", "lr": 1e-2}, "training": {"epochs": 60}},
+         "loss": {"name": "MSELoss"}, "optimizer": {"name": "Adam", "lr": 1e-3}, "training": {"epochs": 100}},
     ),
 )  # fmt: skip
 WORDS = """Training a model means: show it examples, measure how wrong it is (the loss), change it a little so that it is less

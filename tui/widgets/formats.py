@@ -102,9 +102,10 @@ def right(text: str, cells: int) -> str:
 
 
 _PLAIN = {
-    **dict.fromkeys(map(ord, "┌┐└┘├┤┬┴┼"), "+"),
-    **dict.fromkeys(map(ord, "█▉▊▋▌▍▎▏"), "#"),
+    **dict.fromkeys(map(ord, "┌┐└┘├┤┬┴┼╭╮╰╯"), "+"),
+    **dict.fromkeys(map(ord, "█▉▊▋▌▍▎▏▂▃▄▅▆▇"), "#"),
     **{ord(fancy): ascii for fancy, ascii in zip("★●◌‖✓■✗▸…–—·─│•×°²▲┊↑↓◆▪", "*oo=+#x>~--.-|*xo2^|^vC.", strict=True)},
+    **{ord(fancy): ascii for fancy, ascii in zip("○▾▼▽←→⌫▔▁━µΔ␣", "ovvv<><-_-ud_", strict=True)},
 }
 
 
@@ -119,4 +120,5 @@ def plain_terminal() -> bool:
 
 def plain(text: str) -> str:
     """`text` in ASCII, cell by cell."""
-    return text.translate(_PLAIN).encode("ascii", "replace").decode()
+    text = text.translate(_PLAIN)
+    return text if text.isascii() else "".join(c if c.isascii() else "?" * rich.cells.cell_len(c) for c in text)

@@ -36,7 +36,7 @@ class Matrix(Pane):
 
     def show_matrix(self, found: Evaluation) -> None:
         """Draw the matrix of this evaluation."""
-        matrix, classes = found.confusion or [], found.classes
+        matrix, classes = found.confusion or [], list(map(visible, found.classes))
         numbered = max(map(cell_len, classes), default=0) > SHORT
         labels = [f"{i} {name}" if numbered else name for i, name in enumerate(classes)]
         self._beside = min(LONGEST, max(map(cell_len, labels), default=0)) + 2
@@ -77,6 +77,11 @@ class Matrix(Pane):
         if role.startswith(("right", "wrong")):
             return self.get_component_rich_style(f"matrix--{role}")
         return self._style(role, self.rich_style)
+
+
+def visible(name: str) -> str:
+    """A blank and the end of a line are classes too, where characters are."""
+    return name if name.strip() else repr(name)[1:-1].replace(" ", "␣")
 
 
 def _role(count: int, total: int, right: bool) -> str:

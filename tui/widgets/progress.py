@@ -196,6 +196,7 @@ class TitleLine(Rows):
         super().__init__(id=id, classes=classes)
         self._every = every  # seconds between two looks at the clock
         self._clock = clock
+        self.expected = "epochal"  # what it is called until the run has begun
         self.attached = ""  # to which process
         self.wanted = ""  # "pausing" or "stopping": asked for, and not so yet
         self._history = History()
@@ -207,7 +208,8 @@ class TitleLine(Rows):
         """Draw what is new in `history`."""
         self._history = history
         if self.is_mounted and self.size.width:
-            self.set_rows([title_row(history, self.size.width, self._clock(), self.attached, self.wanted)])
+            now = self._clock()
+            self.set_rows([title_row(history, self.size.width, now, self.attached, self.wanted, self.expected)])
 
     def on_resize(self) -> None:
         self.show(self._history)
@@ -217,7 +219,7 @@ class TitleLine(Rows):
             self.show(self._history)
 
 
-def title_row(history: History, width: int, now: float, attached: str = "", wanted: str = "") -> Row:
+def title_row(history: History, width: int, now: float, attached: str = "", wanted: str = "", expected: str = "epochal") -> Row:
     """`name · run · device · precision · execution ─── ● state · ckpt 0:21 ago` in at most `width` cells."""
     started, state = history.started, history.state
     symbol, role = STATES.get(state, ("?", "bad"))
@@ -228,7 +230,7 @@ def title_row(history: History, width: int, now: float, attached: str = "", want
         written = history.checkpoints[-1]
         age = f"ckpt {clock(now - written.time)} ago" if history.ended is None else f"ckpt at step {written.step}"
         right.append((1, [(f"· {age}", "label")]))
-    left: list[tuple[int, Row]] = [(0, [("epochal", "strong")])]
+    left: list[tuple[int, Row]] = [(0, [(expected, "strong")])]
     if started is not None:
         left = [(0, [(started.name, "strong")])]
         stamp = run_stamp(started.path)
