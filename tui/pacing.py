@@ -6,7 +6,7 @@ import os
 from collections.abc import Mapping
 from dataclasses import dataclass
 
-SHARE = 0.02  # of the time that the screen may take from the training
+SHARE = 0.015  # of the time that the screen may take from the training
 LINKS = ("auto", "fast", "slow")
 
 
