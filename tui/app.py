@@ -117,6 +117,12 @@ class Console(Guest):
     def get_default_screen(self) -> Screen[Any]:
         return self.form
 
+    @property
+    def _background_screens(self) -> list[Screen[Any]]:
+        # Textual lays out and paints the screen under another one also where that one lets nothing through.
+        covered = self._screen_stack and self._screen_stack[-1].styles.background.a == 1
+        return [] if covered else super()._background_screens
+
     def on_mount(self) -> None:
         if self._opens_on is not None:
             self.follow(self._opens_on)

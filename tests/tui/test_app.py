@@ -129,6 +129,22 @@ async def test_a_resized_terminal_changes_the_layout(console: Console):
         await until(lambda: len(shown(screen)) == 5)
 
 
+async def test_what_is_covered_takes_a_new_size_when_it_is_seen(console: Console):
+    def fits() -> bool:
+        return console.form.has_class("-small") and console.form.query_one(KeyLine).region == (0, 23, 80, 1)
+
+    async with console.run_test(size=WIDE) as pilot:
+        await training(console, pilot)
+        await pilot.resize_terminal(*SMALL)
+        await pilot.press("n")
+        await until(fits)
+        await pilot.resize_terminal(*WIDE)
+        await until(lambda: not fits())
+        await pilot.press("question_mark")
+        await pilot.resize_terminal(*SMALL)
+        await until(fits)  # under a dialog
+
+
 async def test_nothing_is_drawn_when_nothing_is_new(console: Console, monkeypatch):
     shows = []
     show = TrainScreen._show

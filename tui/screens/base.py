@@ -46,7 +46,11 @@ class KeyLine(Widget):
 class Still(Screen[ScreenResultType]):
     """Is laid out and painted when something of it has changed, and not more often, as Textual would."""
 
+    _stale = False  # its widgets have not been told of their new sizes yet
+
     def _compositor_refresh(self) -> None:
+        if self._stale:
+            return
         super()._compositor_refresh()
         if self is not self.app.screen:
             self._repaint_required = False  # under a dialog it is marked anew each time
@@ -66,7 +70,11 @@ class Still(Screen[ScreenResultType]):
 
     def _screen_resized(self, size: Size) -> None:
         if size != self._compositor.size:  # a new screen is told up to four times, and lays itself out as often
+            self._stale = bool(self._compositor.size)
             super()._screen_resized(size)
+            if self._stale:
+                self._stale = False
+                self.refresh(layout=True)  # painted once with what the widgets make of it
 
 
 class Dialog(ModalScreen[ScreenResultType], Still[ScreenResultType]):
