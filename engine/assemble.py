@@ -26,7 +26,7 @@ from engine.parts.one_batch import try_one_batch
 from engine.parts.optimizers import build_optimizer
 from engine.parts.schedules import build_schedule
 from engine.parts.weights import load_weights
-from engine.recipe import Component, Recipe, rate_field
+from engine.recipe import Component, Recipe, rate_taken
 
 SMALL = 20e6  # floating-point operations of a batch's forward pass that one CPU thread does in about a millisecond
 
@@ -135,9 +135,8 @@ def _idle(recipe: Recipe) -> Iterator[str]:
     entry = catalog.find("optimizer", recipe.optimizer.name)
     usual = next((item.default for item in entry.fields if item.key == "lr"), None)
     given = recipe.optimizer.arguments.get("lr", usual)
-    if recipe.scheduler is not None and given != usual and rate_field(recipe.to_dict(complete=False)) != "optimizer.lr":
-        own = f"{recipe.scheduler.name} takes the learning rate from scheduler.max_lr = {recipe.scheduler.arguments['max_lr']}"
-        yield f"optimizer.lr = {given:g} makes no difference: {own}"
+    if recipe.scheduler is not None and given != usual and (taken := rate_taken(recipe.to_dict(complete=False))):
+        yield f"optimizer.lr = {given:g} makes no difference: {taken} = {recipe.scheduler.arguments['max_lr']}"
 
 
 def build_model(component: Component, data: Prepared | Preprocessing) -> nn.Module:

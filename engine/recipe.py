@@ -320,6 +320,12 @@ def rate_field(values: Mapping[str, Any]) -> str:
     return "scheduler.max_lr" if own else "optimizer.lr"
 
 
+def rate_taken(values: Mapping[str, Any]) -> str:
+    """Who takes the learning rate from another field than optimizer.lr, to begin a sentence with; "" where nobody does."""
+    field = rate_field(values)
+    return "" if field == "optimizer.lr" else f"{values['scheduler']['name']} takes the learning rate from {field}"
+
+
 def _options(options: Loading | Training | Checkpoint | Track) -> dict[str, Any]:
     return {key: value for key, value in dataclasses.asdict(options).items() if value is not None}
 

@@ -14,7 +14,7 @@ from engine.catalog.check import with_defaults
 from engine.catalog.fields import Field, inline, shown
 from engine.catalog.signature import fields_of_options
 from engine.errors import EpochalError, Problem, RecipeError, nearest, plain
-from engine.recipe import option, rate_field
+from engine.recipe import option, rate_taken
 from engine.recipe_text import with_value
 
 USUAL_TRIALS = 50
@@ -226,8 +226,9 @@ def _of_space(base: Mapping[str, Any], space: Mapping[str, Any], sound: bool) ->
             yield Problem("search.space", sentence)
     if broken or not sound:
         return
-    if "optimizer.lr" in space and not any(key.startswith("scheduler") for key in space) and rate_field(base) != "optimizer.lr":
-        words = f"{base['scheduler']['name']} takes the learning rate from scheduler.max_lr; search that, or leave it out"
+    searched = any(key.startswith("scheduler") for key in space)
+    if "optimizer.lr" in space and not searched and (taken := rate_taken(base)):
+        words = f"{taken}; search that, or leave it out"
         yield Problem("search.space", f"search.space 'optimizer.lr' makes no difference: {words}")
     said: set[str] = set()
     for key, given in space.items():

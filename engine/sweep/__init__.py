@@ -13,7 +13,7 @@ from itertools import product
 from typing import TYPE_CHECKING, Any
 
 from engine.errors import EpochalError, Problem, RecipeError, named, plain
-from engine.recipe import Recipe, rate_field
+from engine.recipe import Recipe, rate_taken
 from engine.recipe_text import apply_settings
 
 if TYPE_CHECKING:
@@ -104,8 +104,8 @@ def expand(values: Mapping[str, Any], axes: Sequence[Axis | str]) -> list[Member
         except RecipeError as error:
             problems |= {problem.message: problem for problem in error.problems}
             continue
-        if "optimizer.lr" in differs and recipe.scheduler and rate_field(recipe.to_dict(complete=False)) != "optimizer.lr":
-            words = f"{recipe.scheduler.name} takes the learning rate from scheduler.max_lr; sweep that, or leave it out"
+        if "optimizer.lr" in differs and (taken := rate_taken(recipe.to_dict(complete=False))):
+            words = f"{taken}; sweep that, or leave it out"
             problems[words] = Problem("optimizer.lr", f"optimizer.lr makes no difference: {words}")
         if recipe.training.processes > 1:
             words = f"training.processes is {recipe.training.processes} and must be 1 in a sweep: a run of it is one process"
