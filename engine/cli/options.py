@@ -130,6 +130,11 @@ class Formatter(argparse.HelpFormatter):
     def __init__(self, prog: str) -> None:
         super().__init__(prog, max_help_position=30)
 
+    def add_argument(self, action: argparse.Action) -> None:
+        super().add_argument(action)  # which takes commands to be as far to the left as options
+        names = [len(choice.dest) + self._current_indent + 2 for choice in getattr(action, "_choices_actions", ())]
+        self._action_max_length = max([self._action_max_length, *names])
+
     def _format_usage(self, usage: Any, actions: Iterable[argparse.Action], groups: Any, prefix: str | None) -> str:
         actions = list(actions)
         positional = [action for action in actions if not action.option_strings]

@@ -15,10 +15,10 @@ def predict(arguments: argparse.Namespace, out: Stream, err: Stream) -> int:
     from engine.export import refuse_target, write_bytes
     from engine.inference.prediction import predict as run_predict
 
-    target = None if arguments.out is None else Path(arguments.out)
+    target = None if arguments.output is None else Path(arguments.output)
     if target is not None:
         if target.suffix.lower() not in ("", ".csv", ".parquet"):
-            raise EpochalError(f"--out {arguments.out} must end in .csv or .parquet")
+            raise EpochalError(f"--output {arguments.output} must end in .csv or .parquet")
         refuse_target(target, arguments.force)
     found = run_predict(
         arguments.run,

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import argparse
 import dataclasses
-import json
+import shlex
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING
 from engine.cli import format
 from engine.cli.output import Stream
 from engine.cli.recipes import recipe_values
+from engine.cli.show import print_json
 from engine.cli.signals import Signals
 from engine.errors import EpochalError, RunError
 from engine.run import Run, RunSummary, runs_root
@@ -102,7 +103,7 @@ def _list(queue: Queue, arguments: argparse.Namespace, out: Stream, err: Stream)
     jobs = [job.shown for job in contents.jobs]
     if arguments.json:
         shown = [{**dataclasses.asdict(job), "alive": job.alive} for job in jobs]
-        out.line(json.dumps({"held": contents.held, "working": contents.working, "jobs": shown}, ensure_ascii=False, indent=1))
+        print_json(out, {"held": contents.held, "working": contents.working, "jobs": shown})
         return 0
     summaries = {str(run.path.absolute()): run for run in Run.list(queue.root)} if jobs else {}
     rows = [("job", "state", "name", "progress", "best", "run"), *(_row(job, summaries) for job in jobs)]
@@ -111,18 +112,19 @@ def _list(queue: Queue, arguments: argparse.Namespace, out: Stream, err: Stream)
         for note in (*job.notes, *([f"{job.state}: {job.reason}"] if job.reason and job.state != "finished" else [])):
             out.line(f"job {job.id}: {note}")
     if jobs or contents.held or contents.working:
-        out.line(_standing(contents.held, contents.working, jobs))
+        where = f" --runs {shlex.quote(arguments.runs)}" if arguments.runs else ""
+        out.line(_standing(contents.held, contents.working, jobs, f"{arguments.prog} queue{where} start"))
     return 0
 
 
-def _standing(held: bool, working: bool, jobs: list[Job]) -> str:
-    """What the queue does, in one sentence."""
+def _standing(held: bool, working: bool, jobs: list[Job], start: str) -> str:
+    """What the queue does, in one sentence; `start` is the command that begins it."""
     waiting = sum(job.state in ("waiting", "died") and not job.direct for job in jobs)
     if working:
         return f"at work{', and begins nothing else: it is held' if held else ''}"
     if held:
-        return "held: epochal queue start lets it go on"
-    return "nobody works on it: epochal queue start" if waiting else "nothing waits"
+        return f"held: {start} lets it go on"
+    return f"nobody works on it: {start}" if waiting else "nothing waits"
 
 
 def _row(job: Job, summaries: dict[str, RunSummary]) -> tuple[str, ...]:

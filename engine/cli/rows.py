@@ -83,7 +83,7 @@ class Rows:
             facts.append(event.path)
         self._line(" · ".join(facts))
         if event.step > 0:
-            self._line(f"goes on from step {event.step:,} after epoch {event.epoch} of {event.epochs}")
+            self._line(f"goes on from step {event.step:,} after epoch {event.epoch:,} of {event.epochs:,}")
 
     def _row(self, event: EpochEnded) -> None:
         self._rows.add(event.step)
@@ -103,7 +103,7 @@ class Rows:
 
     def _closing(self, event: RunEnded) -> None:
         epochs = self._started.epochs if self._started else 0
-        epoch = f"epoch {event.epoch}{f' of {epochs}' if epochs else ''}, " if epochs or event.epoch else ""
+        epoch = f"epoch {event.epoch:,}{f' of {epochs:,}' if epochs else ''}, " if epochs or event.epoch else ""
         lines = [
             (event.state, event.reason),
             ("trained", f"{epoch}step {event.step:,}, in {format.duration(event.seconds)}"),

@@ -66,8 +66,8 @@ def _facts(history: History) -> list[tuple[str, str]]:
         return []
     now = ended or history.progress or started
     total = f" of {started.total_steps:,}" if started.total_steps else ""
-    of = f" of {started.epochs}" if started.epochs else ""
-    epoch = f"epoch {now.epoch}{of}, " if of or now.epoch else ""
+    of = f" of {started.epochs:,}" if started.epochs else ""
+    epoch = f"epoch {now.epoch:,}{of}, " if of or now.epoch else ""
     facts = [("at", f"{epoch}step {now.step:,}{total}")]
     device = f"{started.device} ({started.device_name})" if started.device_name else started.device
     several = f"{started.processes} processes ({started.strategy})" if started.processes > 1 else ""

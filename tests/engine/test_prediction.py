@@ -103,7 +103,7 @@ def test_the_command_reads_files_and_pipes(table: pandas.DataFrame, monkeypatch:
     assert main(["predict", "last", "-", "--probabilities", "--device", "cpu"]) == 0
     assert capsys.readouterr().out == printed
     table.to_parquet("new.parquet")
-    assert main(["predict", "last", "new.parquet", "--out", "out.csv"]) == 0
+    assert main(["predict", "last", "new.parquet", "-o", "out.csv"]) == 0
     assert pandas.read_csv("out.csv")["label"].tolist() == found["label"].tolist()
     capsys.readouterr()
     assert main(["predict", "last", "new.parquet", "--out", "out.csv"]) == 2

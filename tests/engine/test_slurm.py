@@ -128,11 +128,13 @@ def test_a_job_that_has_to_make_room_goes_on(there: Path, capsys: pytest.Capture
 
 def test_what_the_script_asks_for(there: Path, capsys: pytest.CaptureFixture[str]) -> None:
     Path("my digits.toml").write_text("seed = 3\n")
-    text = script(capsys, "my digits.toml", "--nodes", "2", "--gpus", "4", "--time", "1-0", "--set", "optimizer.lr=1e-2")
+    text = script(
+        capsys, "my digits.toml", "--nodes", "2", "--gpus", "4", "--time", "1-0", "--set", "optimizer.lr=1e-2", "--tensorboard"
+    )
     options = {line.removeprefix("#SBATCH --") for line in text.splitlines() if line.startswith("#SBATCH ")}
     assert {"nodes=2", "gpus-per-node=4", "time=1-0", "requeue", "signal=B:USR1@120", "open-mode=append"} <= options
     assert '--nnodes="$SLURM_NNODES"' in text and "--nproc-per-node=4" in text and f"python={sys.executable}" in text
-    assert "train 'my digits.toml' --set=optimizer.lr=1e-2 &" in text
+    assert "train 'my digits.toml' --tensorboard --set=optimizer.lr=1e-2 &" in text
     assert subprocess.run(["bash", "-n"], input=text, text=True, check=False).returncode == 0
 
 
