@@ -5,7 +5,8 @@ from __future__ import annotations
 import dataclasses
 import json
 import os
-from collections.abc import Iterator, Mapping
+import weakref
+from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -31,11 +32,13 @@ LAST = 65536  # bytes that a journal's last line may have
 
 
 class Journal:
-    """Writes one journal; `Journal.read` reads any. The file is opened, or made, by the first `append`."""
+    """Writes one journal; `Journal.read` reads any. The file is opened, or made, by the first `append`, and open no longer
+    than this object is there."""
 
     def __init__(self, path: Path) -> None:
         self.path = Path(path)
         self._descriptor: int | None = None
+        self._free: Callable[[], object] = lambda: None  # closes it
         self._end = 0
         self._torn = False  # whether there is more in the file than whole lines
 
@@ -69,7 +72,7 @@ class Journal:
         """Sync and close. The next `append` opens it again."""
         if self._descriptor is not None:
             self.sync()
-            os.close(self._descriptor)
+            self._free()
             self._descriptor = None
 
     def position(self) -> int:
@@ -136,6 +139,7 @@ class Journal:
         if self._descriptor is None:
             self._end = _whole(self.path)
             self._descriptor = os.open(self.path, os.O_WRONLY | os.O_APPEND | os.O_CREAT, 0o666)
+            self._free = weakref.finalize(self, os.close, self._descriptor)
             if os.fstat(self._descriptor).st_size > self._end:  # what a killed process left of its last line
                 files.truncate(self._descriptor, self._end)
         return self._descriptor

@@ -9,6 +9,7 @@ import math
 from pathlib import Path
 from typing import Any
 
+import psutil
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
@@ -79,6 +80,21 @@ def test_what_is_appended_is_read(tmp_path: Path) -> None:
     assert read(path) == events
     assert path.read_bytes().count(b"\n") == len(events)
     assert "größer".encode() in path.read_bytes()
+
+
+def test_a_journal_is_open_no_longer_than_whoever_writes_it_is_there(tmp_path: Path) -> None:
+    path = tmp_path / "journal.jsonl"
+
+    def is_open() -> bool:
+        return str(path.resolve()) in {file.path for file in psutil.Process().open_files()}
+
+    for end in (Journal.close, lambda journal: None):
+        journal = Journal(path)
+        journal.append(started())
+        assert is_open()
+        end(journal)
+        del journal
+        assert not is_open()
 
 
 def test_every_line_is_strict_json(tmp_path: Path) -> None:
