@@ -220,6 +220,10 @@ class StreamedBatches(_Cut):
             given = inputs if changed is None else changed(inputs, batch.to(self.device))
             yield self._share(given, targets, samples, mine)
 
+    def rest(self) -> None:
+        """End the workers, if there are any; the next epoch begins with others."""
+        _end_workers(self._loader)
+
     def _moved(self) -> Iterator[Batch]:
         """What the loader loads, on the device. On a GPU the next batch is on its way while the one before it is used."""
         loaded = map(tuple, self._loader)
@@ -353,6 +357,7 @@ def _end_workers(loader: DataLoader) -> None:
         _utils.MP_STATUS_CHECK_INTERVAL = usual
         for worker in loader._iterator._workers:  # type: ignore[attr-defined]
             worker.kill()  # one that a sample holds up: the process would wait for it without end
+        loader._iterator = None
 
 
 def _leave_signals_to_the_trainer(worker: int) -> None:

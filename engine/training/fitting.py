@@ -62,7 +62,12 @@ class Fitting(Epochs):
         """
         with execution.arithmetic(self.plan, self.parts.threads), only_while_waiting(self.control):
             self._lock()
-            return self._conclude(*self._outcome(self._begin_and_train))
+            try:
+                return self._conclude(*self._outcome(self._begin_and_train))
+            finally:  # not when this object is: each run of a sweep, of a queue or of a console would leave its workers
+                for batches in (self.parts.train, self.parts.validation):
+                    if isinstance(batches, StreamedBatches):
+                        batches.rest()
 
     def _begin_and_train(self) -> tuple[str, str]:
         self._start()

@@ -8,13 +8,16 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import psutil
 import pytest
 import torch
 
-from engine import Recipe, RecipeError, Trainer
+from engine import EpochEnded, Recipe, RecipeError, Trainer
 from engine.catalog.own import resolve
+from engine.data.batches import StreamedBatches
 from engine.data.draws import Seeded
 from tests.engine import plain
+from tests.engine.processes import alive, until
 
 CODE = """
 import numpy, random, torch
@@ -94,6 +97,24 @@ def test_workers_change_nothing(here: Path) -> None:
     data, model = RUNS["own, drawing, augmented"]
     alone, helped = (Trainer.from_recipe(recipe({**data, "workers": n}, model), runs=None).fit() for n in (0, 2))
     assert plain.same(alone.model.state_dict(), helped.model.state_dict())
+
+
+def test_workers_end_with_the_run_and_not_with_the_trainer(here: Path) -> None:
+    others = {process.pid for process in psutil.Process().children()}
+    data, model = RUNS["own, drawing, with workers"]
+    trainer = Trainer.from_recipe(recipe(data, model), runs=None)
+    began = []
+
+    def look(event: EpochEnded) -> None:
+        began.extend(process.pid for process in psutil.Process().children() if process.pid not in others)
+
+    trainer.on(EpochEnded, look)
+    trainer.fit()
+    assert began
+    until(lambda: not any(map(alive, began)), "the workers have ended")
+    batches = trainer.parts.train
+    assert isinstance(batches, StreamedBatches) and len(list(batches.epoch(1))) == batches.length  # with others
+    batches.rest()
 
 
 def test_what_is_held_back_is_never_changed(here: Path) -> None:
