@@ -273,6 +273,12 @@ def test_the_bars_keep_their_length_while_the_numbers_beside_them_grow(width: in
     assert len(set.union(*(cells(rate, 59.0) for rate in (8, 47.5, 950, 12_000)), cells(8, 599.0))) == 1
 
 
+def test_the_command_that_goes_on_is_in_sight_whole():
+    text = ["".join(text for text, _ in row) for row in summary_rows(scripted.finished_history(), 60)]
+    assert [line.strip() for line in text[-2:]] == ["go on   epochal resume 20261122-140312-digits-mlp \\", "--epochs 14"]
+    assert summary_rows(scripted.finished_history(), 66)[-1][1][0].endswith("digits-mlp --epochs 14")
+
+
 def test_saving_after_an_epoch_has_no_share_of_one():
     history = scripted.running_history()
     history.apply(replace(scripted.progress(7, 0), phase="save"))

@@ -68,7 +68,8 @@ class AskEpochs(Dialog[int | None]):
     def compose(self) -> ComposeResult:
         with Vertical(classes="box") as box:
             box.border_title = "The run had finished"
-            yield Static(f"It has {self.ended} epochs. How many in all? (Esc leaves it)", classes="line")
+            box.border_subtitle = "Enter goes on · Esc leaves it"
+            yield Static(f"It has {self.ended} epochs. How many in all?", classes="line")
             yield Input(str(2 * self.ended), compact=True, id="epochs")
             yield Static("", classes="error")
 

@@ -74,7 +74,11 @@ def summary_rows(history: History, width: int = 0) -> list[Row]:
         rows.append([(" run     ", "label"), (started.path, "")])
         more = f" --epochs {started.epochs * 2}" if ended.state == "finished" else ""
         if not started.own_loop:
-            rows.append([(" go on   ", "label"), (f"epochal resume {shlex.quote(name)}{more}", "strong")])
+            go_on: Row = [(" go on   ", "label"), (f"epochal resume {shlex.quote(name)}{more}", "strong")]
+            if more and 0 < width < length(go_on):  # in two lines, which a shell takes as one
+                rows.append([go_on[0], (f"{go_on[1][0].removesuffix(more)} \\", "strong")])
+                go_on = [(" " * 8, ""), (more, "strong")]
+            rows.append(go_on)
     return rows
 
 
