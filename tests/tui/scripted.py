@@ -109,6 +109,11 @@ def history_of(*events: Event) -> History:
     return history
 
 
+def empty_history() -> History:
+    """A run that has not stated anything."""
+    return History()
+
+
 def running_history(epochs: int = 20, at: int = 7, batch: int = 238) -> History:
     """In the middle of epoch `at`."""
     noise = random.Random(1)
