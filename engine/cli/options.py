@@ -35,6 +35,10 @@ class Parser(argparse.ArgumentParser):
             message = f"{self.prog} needs {missing[1]}: {self.prog} --help says what it takes"
         elif valued := re.fullmatch(r"argument (\S+): ignored explicit argument (.+)", message):
             message = f"{valued[1]} takes no value, and {valued[2]} is given"
+        elif wrong := re.fullmatch(r"argument (\S+): it is (.+)", message):
+            message = f"{wrong[1]} is {wrong[2]}"
+        elif typed := re.fullmatch(r"argument (\S+): invalid (int|float) value: (.+)", message):
+            message = f"{typed[1]} is {typed[3]} and must be a {'whole ' if typed[2] == 'int' else ''}number"
         self.exit(2, f"epochal: {message}\n")
 
     def parse_known_args(self, args: Any = None, namespace: Any = None) -> Any:  # a command's options are known to it alone

@@ -6,6 +6,7 @@ import argparse
 import json
 from contextlib import ExitStack
 from dataclasses import replace
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from engine.cli import format
@@ -27,7 +28,8 @@ def sweep(arguments: argparse.Namespace, out: Stream, err: Stream) -> int:
     """Train a recipe once for each combination of the values. Returns 0 when all have finished, 1 when one failed, 130 and
     143 stopped by a signal."""
     axes = list(arguments.axes)
-    arguments.recipe = axes.pop(0) if "=" not in axes[0] else None
+    named = "=" not in axes[0] and (axes[0].endswith(".toml") or Path(axes[0]).exists())
+    arguments.recipe = axes.pop(0) if named else None
     if stray := [axis for axis in axes if "=" not in axis]:
         raise EpochalError(f"{stray[0]!r} is no field with values; write FIELD=VALUE,VALUE,…, such as optimizer.lr=1e-4,1e-3")
     if arguments.background:
@@ -102,8 +104,6 @@ class Telling:
 
     def _log(self, event: RunStarted) -> None:
         """What is printed from here on goes into this run's output.log."""
-        from pathlib import Path
-
         if event.path is not None:
             if self._out.log is not None:
                 self._out.log.close()
