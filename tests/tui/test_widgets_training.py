@@ -255,6 +255,14 @@ def test_wide_characters_keep_the_columns():
     assert len({length([(row.rstrip(), "")]) for row in table}) == 1, table
 
 
+def test_the_summary_says_how_many_parameters_were_trained_of_how_many():
+    history = scripted.wide_history()
+    history.apply(replace(history.started, parameters=650, frozen=8960, freeze_epochs=3))
+    history.apply(scripted.ended(history, "finished", "all epochs done"))
+    rows = ["".join(text for text, _ in row) for row in summary_rows(history, 66)]
+    assert " trained 650 of 9,610 parameters, all after 3 epochs" in rows
+
+
 @pytest.mark.parametrize("width", [40, 48, 60, 71, 72, 80])
 @pytest.mark.parametrize("history", [scripted.running_history(), scripted.finished_history()], ids=["running", "finished"])
 def test_the_best_is_whole_on_a_narrow_screen(width: int, history: History):
