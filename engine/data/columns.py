@@ -18,6 +18,7 @@ if TYPE_CHECKING:
 Kind = Literal["number", "truth", "category", "date", "datetime", "time"]
 CATEGORIES = 100  # texts with more different values than this are names or remarks, not categories
 IDS = 50  # rows, in which whole numbers that are all different are hardly a measure
+GREAT = 1 << 16  # rows, of which a column is worth its memory
 FEW = 9  # rows, in which texts may all be different by chance
 SHOWN = 3  # values that a sentence names
 MEASURED = re.compile(r"\s*([$€£¥₹]|[A-Z]{3}(?= ))?\s*[-+]?[\d.,' ]*\d\s*([$€£¥₹%‰°]|[^\W\d_]{1,4}(?:/[^\W\d_]{1,3})?)?\s*")
@@ -142,8 +143,10 @@ class Column:
         return [f"column {self.name!r} {sentence}" for sentence in said]
 
     def _doubted_numbers(self, values: Series) -> list[str]:
+        if (values.head(IDS).dropna() % 1 != 0).any():  # of most columns the first tell, without an array of their size
+            return []
         present = values.dropna()
-        if not all((some % 1 == 0).all() for some in (present.head(IDS), present)):  # of most columns the first tell
+        if (present % 1 != 0).any():
             return []
         dated = present.min() >= 19_000_101 and present.max() <= 21_001_231
         if dated and ((present // 100 % 100).between(1, 12) & (present % 100).between(1, 31)).all():
@@ -325,7 +328,17 @@ def stacked(table: DataFrame, columns: Sequence[Column]) -> NDArray[Any]:
         for values in reversed(column.inputs(table.pop(column.name))):
             place -= 1
             inputs[:, place] = values
+        if len(inputs) >= GREAT:
+            _give_back()
     return inputs
+
+
+def _give_back() -> None:
+    """To the system, what glibc keeps for later: a small thing behind the columns in its heap would hold them all there."""
+    import ctypes
+
+    if trim := getattr(ctypes.CDLL(None), "malloc_trim", None):
+        trim(0)
 
 
 def _texts(values: Series) -> Series:
