@@ -107,15 +107,17 @@ def _overfitting(epochs: Sequence[EpochEnded]) -> Verdict | None:
 
 
 def _too_high(rows: Sequence[EpochEnded]) -> Verdict | None:
-    """The epochs' training loss goes up and down and comes to nothing."""
-    losses = _losses(rows, "train/loss")[-STILL:]
+    """The epochs' training loss goes up and down and comes to nothing; not where that is nothing beside what it has fallen."""
+    all_losses = _losses(rows, "train/loss")
+    losses = all_losses[-STILL:]
     if len(losses) < STILL:
         return None
     steps = [after - before for before, after in pairwise(losses)]
     level = median(losses)
     rises = [step for step in steps if step > 0]
     swing = median(map(abs, steps))
-    if len(rises) < 2 or len(rises) == len(steps) or swing < 0.05 * abs(level) or losses[0] - losses[-1] > swing:
+    least = max(0.05 * abs(level), GAIN * (all_losses[0] - level))
+    if len(rises) < 2 or len(rises) == len(steps) or swing < least or losses[0] - losses[-1] > swing:
         return None
     text = f"learning rate too high: train loss swings by {swing / abs(level):.0%} an epoch around {_number(level)}"
     return Verdict("too high", text, _WHY["too high"], "lr=x0.3")

@@ -132,6 +132,9 @@ def test_too_high_from_the_start_and_swinging() -> None:
     assert said(history([1.0, 1.3, 0.9, 1.25, 0.95, 1.2, 1.0], noise=0.0)).startswith(
         "too high: learning rate too high: train loss swings by "
     )
+    settled = [1e-4, 1.3e-4, 0.9e-4, 1.25e-4, 0.95e-4, 1.2e-4, 1e-4]
+    assert "too high" in said(history(settled, noise=0.0))
+    assert "too high" not in said(history([2.3, 0.2, *settled], noise=0.0)), "that is nothing beside what it has fallen"
 
 
 def test_too_low() -> None:

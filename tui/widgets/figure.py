@@ -10,7 +10,7 @@ from dataclasses import dataclass, field
 from engine.events import EpochEnded, RunPaused, Validated
 from engine.history import History
 from tui.widgets.curves import Columns, View, at_edges, decimate, inliers
-from tui.widgets.formats import moment, number, rate
+from tui.widgets.formats import cut, moment, number, rate
 from tui.widgets.notes import befell
 from tui.widgets.plot import Axis, Curve, Mark, axes, columns, draw
 from tui.widgets.rows import Row, fit, length
@@ -75,7 +75,7 @@ class Figure:
                 return text
         if self.across.kind in self.part:  # which says it already
             words = [word for word in words if not word[1].startswith("by ")]
-        return " · ".join(short for _, short in words)[: max(width, 0)]
+        return cut(" · ".join(short for _, short in words), max(width, 0))
 
     def best(self, history: History) -> tuple[EpochEnded | Validated, float] | None:
         """Where a run was best, with its value of the metric shown."""
