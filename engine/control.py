@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import threading
+from abc import ABC, abstractmethod
 from typing import Any
 
 from engine.changes import Change
@@ -111,12 +112,12 @@ class Control:
         self.pending = self._paused or self._stop is not None or self._checkpoint or self._validate or self._changes != ()
 
 
-class Asks:
+class Asks(ABC):
     """The requests of a Control, for a run of another process: each goes to `tell`, as `Run.tell` takes it."""
 
+    @abstractmethod
     def tell(self, ask: str, **values: Any) -> None:
         """Hand it on."""
-        raise NotImplementedError
 
     def pause(self) -> None:
         self.tell("pause")

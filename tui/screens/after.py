@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from abc import abstractmethod
 from pathlib import Path
 from typing import Any
 
@@ -18,9 +19,9 @@ class AfterKeys(Base):
     _starting: Starting | None = None  # a run that goes on in processes of its own
 
     @property
+    @abstractmethod
     def run_path(self) -> Path | None:
         """Where the run is kept; None where there is none, of which the person has been told."""
-        raise NotImplementedError
 
     def action_evaluate(self) -> None:
         """How good the run's model is, by its best checkpoint so far."""
